@@ -1,0 +1,1 @@
+"""The bundled datasets and their trained networks (data only)."""

@@ -1,0 +1,16 @@
+"""toyguide: a lab bench for diffusion guidance on distributions that are known exactly.
+
+Six nouns explain it: a *field* has a density and a score at every noise level; a *dataset* is a family of exact fields;
+a *rule* combines fields into a guided denoiser; a *sampler* steps; an *experiment* is one run, written down; a *study*
+is one claim of a paper, put to the test.
+"""
+
+from toyguide.checkpoints import load_model
+from toyguide.datasets import load_dataset
+from toyguide.experiment import Experiment, Result
+from toyguide.fields import Field
+from toyguide.guidance import rule, rules
+
+__version__ = "0.1.0"
+
+__all__ = ["Experiment", "Field", "Result", "__version__", "load_dataset", "load_model", "rule", "rules"]

@@ -1,0 +1,115 @@
+"""Trained networks on disk: safetensors with every setting in the metadata, never pickle.
+
+The metadata holds one entry, ``toyguide``, whose JSON has a ``network`` (what is needed to build it), the ``label`` it
+models, and a ``training`` record (how it was made) that is only ever shown.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from toyguide.datasets import dataset_names, dataset_root, load_dataset
+from toyguide.errors import InputError, unknown
+from toyguide.files import writing
+from toyguide.networks import EnergyMLP
+
+__all__ = ["load_model", "model_names", "save_model"]
+
+_FORMAT = 1
+UNION = "union"
+
+
+def save_model(network: EnergyMLP, path: str | Path, training: dict[str, Any]) -> None:
+    """Write a network whole or not at all.
+
+    Args:
+        network: The network; its label is the class it models (None for the union, or for a conditional network).
+        path: Where to, a ``.safetensors``.
+        training: How it was made, as JSON values.
+
+    Raises:
+        InputError: If the file cannot be written.
+    """
+    described = {
+        "format": _FORMAT,
+        "network": {
+            "dim": network.dim,
+            "width": network.width,
+            "layers": network.layers,
+            "labels": list(network.labels),
+        },
+        "label": network.label,
+        "training": training,
+    }
+    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    with writing(path) as temporary:
+        save_file(tensors, temporary, metadata={"toyguide": json.dumps(described)})
+
+
+def load_model(reference: str | Path) -> EnergyMLP:
+    """A trained network by name or path.
+
+    Args:
+        reference: ``dataset/name``, for a network in a bundled dataset's folder, or the path of a ``.safetensors``.
+            A label-conditional network takes a class (or ``union``) behind an ``@``: ``two-gaussians/main@left``.
+
+    Returns:
+        The network, on the CPU, in evaluation mode; ``.label`` and ``.metadata`` say what it is.
+
+    Raises:
+        InputError: If there is no such network, or the file is not one.
+    """
+    text, _, label = str(reference).partition("@")
+    network = _read(_find(text))
+    if not label:
+        return network
+    if not network.labels:
+        models = UNION if network.label is None else network.label
+        raise InputError(f"model {str(reference)!r}: takes no label; it models {models}")
+    return network.with_label(None if label == UNION else label)
+
+
+def model_names(dataset: str | None = None) -> list[str]:
+    """The names of the bundled trained networks (of one dataset)."""
+    names = dataset_names() if dataset is None else [dataset]
+    return [f"{n}/{p.stem}" for n in names for p in sorted((dataset_root() / n).glob("*.safetensors"))]
+
+
+def _find(text: str) -> Path:
+    if text.endswith(".safetensors"):
+        path = Path(text)
+        if not path.is_file():
+            raise InputError(f"model {text!r}: no such file")
+        return path
+    folder, _, stem = text.rpartition("/")
+    if folder:
+        path = load_dataset(folder).folder / f"{stem}.safetensors"
+        if Path(stem).name == stem and path.is_file():
+            return path
+    raise unknown("model", text, model_names())
+
+
+def _read(path: Path) -> EnergyMLP:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            described = json.loads((file.metadata() or {})["toyguide"])
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a mapping
+        if described["format"] != _FORMAT:
+            raise InputError(f"model {str(path)!r}: of format {described['format']}, expected {_FORMAT}")
+        built = described["network"]
+        network = EnergyMLP(
+            int(built["dim"]), int(built["width"]), int(built["layers"]), tensors["sigma_data"], tuple(built["labels"])
+        )
+        network.load_state_dict(tensors)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as problem:
+        if isinstance(problem, InputError):
+            raise
+        raise InputError(f"model {str(path)!r}: not a network written by toyguide ({problem})") from problem
+    network.label = described["label"]
+    network.metadata = described
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,25 @@
+"""The one error that a wrong input raises, and how its line is worded.
+
+Everything that comes from outside (a flag, a name, a file, a URL) is checked where it enters and refused with
+an :class:`InputError`: one line that names the bad value, what was expected and the nearest valid name. The
+CLI turns it into exit code 2, the app into a notification.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["InputError", "unknown"]
+
+
+class InputError(ValueError):
+    """Something that came in from outside is wrong; the message is one line fit to be shown to a user."""
+
+
+def unknown(kind: str, value: object, valid: Iterable[str]) -> InputError:
+    """An :class:`InputError` for a name that does not exist, with the nearest one that does."""
+    names = list(valid)
+    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return InputError(f"unknown {kind} {str(value)!r}: expected one of {', '.join(names) or '(none)'}{hint}")

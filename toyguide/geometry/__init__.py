@@ -1,0 +1,1 @@
+"""Geometry of any field, exact or learned: planes and grids, curvature, regions."""

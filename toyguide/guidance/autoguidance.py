@@ -1,0 +1,30 @@
+"""Autoguidance: away from a weaker version of the main field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import param
+
+from toyguide.guidance.base import Evaluation, Guided, Rule
+
+
+class Autoguidance(Rule):
+    """``D = D_main + (w - 1)(D_main - D_weak)``."""
+
+    key = "autoguidance"
+    title = "Autoguidance"
+    formula = r"D = D_\mathrm{main} + (w-1)\,(D_\mathrm{main} - D_\mathrm{weak})"
+    source = "Karras et al., Guiding a Diffusion Model with a Bad Version of Itself, 2024, arXiv 2406.02507, Eq. 3"
+    summary = (
+        "Extrapolates from a weaker network of the same task through the main one: where both err alike, the weak one "
+        "errs more, and the difference points back to the data. Removes outliers and keeps the branches."
+    )
+    needs = ("main", "weak")
+    unguided = {"w": 1.0}
+
+    w = param.Number(3.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")
+
+    def guide(self, at: Evaluation, memory: Any) -> Guided:
+        main = at.denoised("main")
+        return Guided(main + (self.w - 1) * (main - at.denoised("weak")))

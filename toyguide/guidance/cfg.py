@@ -1,0 +1,33 @@
+"""Classifier-free guidance: away from the unconditional field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import param
+
+from toyguide.guidance.base import Evaluation, Guided, Rule
+
+
+class ClassifierFreeGuidance(Rule):
+    """``D = D_main + (w - 1)(D_main - D_uncond)``.
+
+    Ho and Salimans count from 0: their weight is ``w - 1``.
+    """
+
+    key = "cfg"
+    title = "Classifier-free guidance"
+    formula = r"D = D_\mathrm{main} + (w-1)\,(D_\mathrm{main} - D_\mathrm{uncond})"
+    source = "Ho & Salimans, 2022, arXiv 2207.12598; weights as in Karras et al., 2024, arXiv 2406.02507, Eq. 3"
+    summary = (
+        "Extrapolates from the unconditional field through the conditional one: towards where the class is certain. "
+        "Removes outliers, and whole branches near other classes with them. It does not sample p_u^(1-w) p_c^w."
+    )
+    needs = ("main", "uncond")
+    unguided = {"w": 1.0}
+
+    w = param.Number(4.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")
+
+    def guide(self, at: Evaluation, memory: Any) -> Guided:
+        main = at.denoised("main")
+        return Guided(main + (self.w - 1) * (main - at.denoised("uncond")))

@@ -1,0 +1,35 @@
+"""Classifier-free guidance and autoguidance together, interpolated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import param
+
+from toyguide.guidance.base import Evaluation, Guided, Rule
+
+
+class CfgAutoguidance(Rule):
+    """``D = D_main + (1 - mix)(w - 1)(D_main - D_uncond) + mix (w - 1)(D_main - D_weak)``.
+
+    The paper's Eq. 6 with ``w_u = (1 - mix)(w - 1) + 1`` and ``w_c = mix (w - 1) + 1``; its alpha is ``mix`` here.
+    """
+
+    key = "cfg+autoguidance"
+    title = "CFG + autoguidance"
+    formula = (
+        r"D = D_\mathrm{main} + (w-1)\,\big[(1-\mathrm{mix})\,(D_\mathrm{main} - D_\mathrm{uncond})"
+        r" + \mathrm{mix}\,(D_\mathrm{main} - D_\mathrm{weak})\big]"
+    )
+    source = "Karras et al., 2024, arXiv 2406.02507, Eq. 6 (its α is mix)"
+    summary = "Shares one weight between CFG (mix 0) and autoguidance (mix 1)."
+    needs = ("main", "uncond", "weak")
+    unguided = {"w": 1.0}
+
+    w = param.Number(3.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")
+    mix = param.Number(0.5, bounds=(0.0, 1.0), step=0.05, doc="0 is CFG, 1 is autoguidance.")
+
+    def guide(self, at: Evaluation, memory: Any) -> Guided:
+        main = at.denoised("main")
+        gap_uncond, gap_weak = main - at.denoised("uncond"), main - at.denoised("weak")
+        return Guided(main + (self.w - 1) * ((1 - self.mix) * gap_uncond + self.mix * gap_weak))

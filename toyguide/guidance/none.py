@@ -1,0 +1,20 @@
+"""No guidance: the main field as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from toyguide.guidance.base import Evaluation, Guided, Rule
+
+
+class Unguided(Rule):
+    """``D = D_main``."""
+
+    key = "none"
+    title = "Unguided"
+    formula = r"D = D_\mathrm{main}"
+    source = "Karras et al., EDM, 2022, arXiv 2206.00364, Eq. 3"
+    summary = "Follows the main field as it is. The reference that every rule is compared with."
+
+    def guide(self, at: Evaluation, memory: Any) -> Guided:
+        return Guided(at.denoised("main"))

@@ -1,0 +1,31 @@
+"""Score scaling, the naive truncation: every score longer by the same factor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import param
+
+from toyguide.guidance.base import Evaluation, Guided, Rule
+
+
+class ScoreScaling(Rule):
+    """``s = k s_main``, that is ``D = x + k (D_main - x)``.
+
+    On one Gaussian of variance a, from sigma_max = S to 0, the final variance is ``(a + S^2) (a / (a + S^2))^k``: it
+    depends on S, and is not that of the tempered density.
+    """
+
+    key = "score-scaling"
+    title = "Score scaling (naive truncation)"
+    formula = r"s = k\, s_\mathrm{main}, \qquad D = x + k\,(D_\mathrm{main} - x)"
+    source = "Karras et al., 2024, arXiv 2406.02507, Fig. 1d"
+    summary = (
+        "Lengthens every score by k. Concentrates the samples alike in all directions and empties the outer branches."
+    )
+    unguided = {"k": 1.0}
+
+    k = param.Number(1.4, bounds=(0.0, 5.0), softbounds=(0.5, 3.0), step=0.05, doc="Score factor; 1 is unguided.")
+
+    def guide(self, at: Evaluation, memory: Any) -> Guided:
+        return Guided(at.x + self.k * (at.denoised("main") - at.x))

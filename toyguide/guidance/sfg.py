@@ -1,0 +1,99 @@
+"""Saddle-free guidance: out of the regions where the log-density curves upward.
+
+One power-iteration step per solver step follows the top eigenvector v of ``sigma^2 J``, J the score's Jacobian:
+
+    u      = (D(x + h sigma v) - D(x)) / (h sigma) - v         ( = sigma^2 J v as h -> 0)
+    lambda = u . v
+    alpha <- max(alpha, -lambda)
+    D_SFG  = D + sigma w H(lambda) u                           (H the Heaviside step)
+    v     <- (u + alpha v) / |u + alpha v|
+
+The first line is the paper's ``(eps(x) - eps(x + h sigma v)) / h`` written in D. Where lambda < 0 nothing is added.
+Two things the paper leaves open are choices here. v has unit length. Its sign is kept as started (``persistent``:
+whichever side of the saddle the first random v pointed to) or turned at each step to have a positive product with the
+score (``score``: with the flow).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import param
+import torch
+from torch import Tensor
+
+from toyguide.guidance.base import Evaluation, Guided, Rule
+
+
+@dataclass(frozen=True)
+class Direction:
+    """SFG's memory: the eigenvector estimate v, with shape (n, d), and the shift alpha, with shape (n, 1)."""
+
+    v: Tensor
+    alpha: Tensor
+
+
+class SaddleFreeGuidance(Rule):
+    """See the module's text; ``main`` alone is evaluated, twice."""
+
+    key = "sfg"
+    title = "Saddle-free guidance (reconstruction)"
+    formula = (
+        r"D = D_\mathrm{main} + \sigma\, w\, H(\lambda)\, u, \quad"
+        r" u = \frac{D_\mathrm{main}(x + h\sigma v) - D_\mathrm{main}(x)}{h\sigma} - v, \quad"
+        r" \lambda = u \cdot v, \quad v \leftarrow \frac{u + \alpha v}{\lVert u + \alpha v \rVert}"
+    )
+    source = (
+        "Yeats et al., Saddle-Free Guidance, 2025, arXiv 2511.21863; read in a review, no public code, v's sign ours"
+    )
+    summary = (
+        "Finds, with one power-iteration step per solver step, the direction in which the log-density curves upward "
+        "most, and pushes along it wherever there is one: away from saddles. Needs no label and no second network. "
+        "w = 0 is unguided: w is a strength here, not an extrapolation weight."
+    )
+    unguided = {"w": 0.0}
+
+    w = param.Number(4.0, bounds=(0.0, 100.0), softbounds=(0.0, 30.0), step=0.1, doc="Strength; 0 is unguided.")
+    alpha = param.Number(
+        1.0, bounds=(1.0, 100.0), softbounds=(1.0, 10.0), step=0.5, doc="Least shift of the power iteration (α)."
+    )
+    h = param.Number(0.1, bounds=(1e-4, 1.0), step=0.01, doc="Finite-difference step, in units of σ.")
+    sign: Any = param.Selector(
+        default="persistent",
+        objects=["persistent", "score"],
+        doc="The side v points to: kept as started, or turned with the score at each step.",
+    )
+
+    def begin(self, x: Tensor, sigma: float, generator: torch.Generator) -> Direction:
+        return Direction(_random_direction(x, generator), x.new_full((len(x), 1), self.alpha))
+
+    def guide(self, at: Evaluation, memory: Direction) -> Guided:
+        denoised = at.denoised("main")
+        correction, memory, trace = self.correction(at, denoised, memory)
+        return Guided(denoised + correction, memory=memory, trace=trace)
+
+    def correction(
+        self, at: Evaluation, denoised: Tensor, memory: Direction
+    ) -> tuple[Tensor, Direction, dict[str, Tensor]]:
+        """The term that SFG adds to ``D_main``, the memory from here on, and v and lambda to be shown."""
+        v = memory.v
+        if self.sign == "score":
+            forward = ((denoised - at.x) * v).sum(-1, keepdim=True) >= 0
+            v = torch.where(forward, v, -v)
+        step = self.h * at.sigma
+        u = (at.elsewhere(at.x + step * v, at.sigma) - denoised) / step - v
+        lam = (u * v).sum(-1, keepdim=True)
+        alpha = torch.maximum(memory.alpha, -lam)
+
+        turned = u + alpha * v
+        norm = turned.norm(dim=-1, keepdim=True)
+        v_next = torch.where(norm > 1e-12, turned / norm, v)  # a product that vanishes leaves v as it was
+        push = at.sigma * self.w * torch.where(lam > 0, u, 0.0)
+        return push, Direction(v_next, alpha), {"v": v, "lambda": lam[:, 0]}
+
+
+def _random_direction(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Unit vectors, uniform on the sphere, drawn on the CPU so that a seed means the same on every device."""
+    z = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    return (z / z.norm(dim=-1, keepdim=True)).to(x)

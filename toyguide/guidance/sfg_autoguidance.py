@@ -1,0 +1,32 @@
+"""Saddle-free guidance on top of autoguidance: the two corrections added."""
+
+from __future__ import annotations
+
+import param
+
+from toyguide.guidance.base import Evaluation, Guided
+from toyguide.guidance.sfg import Direction, SaddleFreeGuidance
+
+
+class SfgAutoguidance(SaddleFreeGuidance):
+    """``D = D_main + (w_auto - 1)(D_main - D_weak) + sigma w H(lambda) u``."""
+
+    key = "sfg+autoguidance"
+    title = "SFG + autoguidance (reconstruction)"
+    formula = (
+        r"D = D_\mathrm{main} + (w_\mathrm{auto}-1)\,(D_\mathrm{main} - D_\mathrm{weak})"
+        r" + \sigma\, w\, H(\lambda)\, u \quad (u, \lambda \text{ as in SFG})"
+    )
+    source = "Yeats et al., 2025, arXiv 2511.21863; that the two corrections are added is our reading"
+    summary = "Adds SFG's push, found on the main field, to autoguidance's. Three evaluations."
+    needs = ("main", "weak")
+    unguided = {"w": 0.0, "w_auto": 1.0}
+
+    w_auto = param.Number(
+        2.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Autoguidance weight; 1 is SFG alone."
+    )
+
+    def guide(self, at: Evaluation, memory: Direction) -> Guided:
+        main = at.denoised("main")
+        push, memory, trace = self.correction(at, main, memory)
+        return Guided(main + (self.w_auto - 1) * (main - at.denoised("weak")) + push, memory=memory, trace=trace)

@@ -1,0 +1,2 @@
+def measure(x, data, label, resamples=200, seed=0):
+    return {}

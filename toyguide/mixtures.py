@@ -1,0 +1,246 @@
+"""Gaussian mixtures: distributions whose density, score and Hessian are known exactly at every noise level.
+
+Heat diffusion keeps a mixture a mixture: adding ``N(0, sigma^2 I)`` turns each covariance ``C_k`` into
+``C_k + sigma^2 I``. With the eigendecomposition ``C_k = Q_k diag(l_k) Q_k'`` nothing is ever inverted: a point is
+turned into each component's own axes, ``z = Q_k' (x - m_k)``, and divided by ``l_k + sigma^2``. In these terms, with the
+responsibilities ``r_k(x; sigma)``, ``y_k = z / (l_k + sigma^2)`` and ``g_k = -Q_k y_k``:
+
+    score    s = sum_k r_k g_k
+    denoised D = sum_k r_k (m_k + Q_k diag(l_k) y_k)
+    Hessian  H = sum_k r_k ((g_k - s)(g_k - s)' - (C_k + sigma^2 I)^-1)
+
+Everything is a log-sum-exp relative to the nearest component, and coordinates far beyond the means are scaled down
+before they are squared, so that results are finite and right at any finite point and at sigma = 0.
+
+References:
+    Karras et al., Guiding a Diffusion Model with a Bad Version of Itself, 2024, arXiv 2406.02507, Eqs. 7-10.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toyguide.errors import InputError
+from toyguide.fields import Field, Sigma
+
+__all__ = ["GaussianMixture"]
+
+# Points are worked through in blocks of about this many (point, component) pairs: a block's planes stay in the
+# processor's cache, and memory stays bounded however many points are asked for.
+_BLOCK = 1 << 18
+
+
+@dataclass(frozen=True)
+class _Constants:
+    """The mixture's numbers in one dtype on one device; K components, d dimensions."""
+
+    log_weights: Tensor  # (K,)
+    means: Tensor  # (K, d)
+    axes: Tensor  # (K, d, d), columns are eigenvectors
+    variances: Tensor  # (K, d)
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """What one block of n points and the K components have to do with each other."""
+
+    responsibilities: Tensor  # (n, K)
+    log_density: Tensor  # (n,)
+    standardised: list[Tensor]  # d planes of (n, K): z / (l + sigma^2), divided by `shrink`
+    variances: list[Tensor]  # d planes of (n or 1, K): l + sigma^2
+    shrink: Tensor  # (n, 1)
+
+
+class GaussianMixture(Field):
+    """An exact field: ``p(x; sigma) = sum_k w_k N(x; m_k, C_k + sigma^2 I)``.
+
+    Args:
+        weights: Positive weights, with shape ``(K,)``; they are normalised to sum to 1.
+        means: Means, with shape ``(K, d)``.
+        covariances: Symmetric positive definite covariances, with shape ``(K, d, d)``.
+
+    Raises:
+        InputError: If a shape, a weight or a covariance is not as described.
+    """
+
+    def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
+        weights, means, covariances = (torch.as_tensor(a, dtype=torch.float64) for a in (weights, means, covariances))
+        _validate(weights, means, covariances)
+        self.weights = weights / weights.sum()
+        self.means = means
+        self.covariances = covariances
+        self.dim = means.shape[1]
+
+        variances, axes = torch.linalg.eigh(covariances)
+        # A component that is round already stands in its own axes: no turning, no rounding.
+        self._isotropic = bool((covariances == covariances[:, :1, :1] * torch.eye(self.dim)).all())
+        if self._isotropic:
+            axes = torch.eye(self.dim, dtype=torch.float64).expand_as(covariances)
+        self._exact = _Constants(self.weights.log(), means, axes, variances)
+        self._cache: dict[tuple[torch.dtype, torch.device], _Constants] = {}
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of the data, with shape ``(d,)``, float64."""
+        return self.weights @ self.means
+
+    @property
+    def std(self) -> Tensor:
+        """The per-axis standard deviation of the data, with shape ``(d,)``, float64."""
+        second = self.means.square() + self.covariances.diagonal(dim1=1, dim2=2)
+        return (self.weights @ second - self.mean.square()).sqrt()
+
+    def log_density(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """``log p(x; sigma)``, with shape ``(...)``; the lowest finite number where it is below that."""
+        return self._blockwise(lambda t: t.log_density, x, sigma, ())
+
+    def responsibilities(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """The probability of each component given the noisy point, with shape ``(..., K)``."""
+        return self._blockwise(lambda t: t.responsibilities, x, sigma, (len(self),))
+
+    def score(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """``grad log p(x; sigma)``, with shape ``(..., d)``."""
+        c = self._constants(x)
+        return self._blockwise(lambda t: self._score(t, c), x, sigma, (self.dim,))
+
+    def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """The posterior mean of the clean point, with shape ``(..., d)``."""
+        c = self._constants(x)
+
+        def block(t: _Terms) -> Tensor:
+            pulled = [c.variances[:, e] * t.standardised[e] for e in range(self.dim)]
+            return t.responsibilities @ c.means + self._turn_back(t, pulled, c)
+
+        return self._blockwise(block, x, sigma, (self.dim,))
+
+    def hessian(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """The Hessian of ``log p(x; sigma)``, with shape ``(..., d, d)``."""
+        c = self._constants(x)
+        d = self.dim
+
+        def block(t: _Terms) -> Tensor:
+            r = t.responsibilities
+            y = torch.stack(t.standardised, -1) * t.shrink[..., None]  # (n, K, d)
+            gradients = -torch.einsum("nke,kde->nkd", y, c.axes)
+            spread = gradients - self._score(t, c)[:, None]  # centred: no cancellation far away
+            between = torch.einsum("nk,nkd,nkf->ndf", r, spread, spread)
+            shares = torch.stack([r / v for v in t.variances], -1).flatten(1)  # (n, K d)
+            projectors = torch.einsum("kde,kfe->kedf", c.axes, c.axes).reshape(-1, d * d)
+            within = (shares @ projectors).reshape(-1, d, d)
+            return between - within
+
+        return self._blockwise(block, x, sigma, (d, d))
+
+    def sample(self, n: int, sigma: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
+        """``n`` points of ``p(x; sigma)``, with shape ``(n, d)``, float64 on the CPU.
+
+        Drawn on the CPU whatever the device of later work, so that one seed means one set of points.
+        """
+        k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        z = torch.randn(n, self.dim, dtype=torch.float64, generator=generator)
+        spread = (self._exact.variances[k] + sigma**2).sqrt()
+        return self.means[k] + torch.einsum("nde,ne->nd", self._exact.axes[k], spread * z)
+
+    def subset(self, keep: Tensor) -> GaussianMixture:
+        """The mixture of the components that the boolean mask ``keep`` selects, renormalised."""
+        return GaussianMixture(self.weights[keep], self.means[keep], self.covariances[keep])
+
+    def _constants(self, x: Tensor) -> _Constants:
+        key = (x.dtype, x.device)
+        if key not in self._cache:
+            e = self._exact
+            self._cache[key] = _Constants(*(a.to(x) for a in (e.log_weights, e.means, e.axes, e.variances)))
+        return self._cache[key]
+
+    def _blockwise(
+        self, function: Callable[[_Terms], Tensor], x: Tensor, sigma: Sigma, shape: tuple[int, ...]
+    ) -> Tensor:
+        """Apply ``function`` to blocks of points and put its results, each ``(n, *shape)``, back together."""
+        if x.shape[-1] != self.dim:
+            raise InputError(f"points of dimension {x.shape[-1]}: expected dimension {self.dim}")
+        batch = x.shape[:-1]
+        points = x.reshape(-1, self.dim)
+        variance = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).square()
+        if variance.ndim:
+            variance = variance.expand(batch).reshape(-1, 1)
+        rows = max(1, _BLOCK // len(self))
+        results = [
+            function(self._terms(points[i : i + rows], variance[i : i + rows] if variance.ndim else variance))
+            for i in range(0, len(points), rows)
+        ]
+        joined = torch.cat(results) if results else points.new_empty((0, *shape))
+        return joined.reshape(*batch, *shape)
+
+    def _terms(self, x: Tensor, noise: Tensor) -> _Terms:
+        """x has shape (n, d), noise (sigma squared) shape (n, 1) or ()."""
+        c = self._constants(x)
+        d = self.dim
+        info = torch.finfo(x.dtype)
+
+        # Squares of coordinates beyond this would overflow; nearer points are left exactly as they are.
+        reach = x.abs().amax(-1, keepdim=True)
+        shrink = torch.where(reach > info.max**0.25, reach, 1.0)  # (n, 1)
+
+        offsets = [(x[:, i, None] - c.means[:, i]) / shrink for i in range(d)]  # d planes of (n, K)
+        if not self._isotropic:
+            offsets = [
+                sum((offsets[i] * c.axes[:, i, e] for i in range(1, d)), offsets[0] * c.axes[:, 0, e]) for e in range(d)
+            ]
+        variances = [c.variances[:, e] + noise for e in range(d)]
+        standardised = [z / v for z, v in zip(offsets, variances, strict=True)]
+        distance = sum(
+            (z * y for z, y in zip(offsets[1:], standardised[1:], strict=True)), offsets[0] * standardised[0]
+        )
+        log_volume = sum((v.log() for v in variances[1:]), variances[0].log())
+
+        nearest = distance.amin(-1, keepdim=True)  # (n, 1)
+        logits = c.log_weights - 0.5 * (log_volume + (distance - nearest) * shrink * shrink)  # (n, K)
+        norm = logits.logsumexp(-1, keepdim=True)
+        log_density = norm[:, 0] - 0.5 * (nearest * shrink * shrink)[:, 0] - 0.5 * d * math.log(2 * math.pi)
+        return _Terms((logits - norm).exp(), log_density.clamp(min=info.min), standardised, variances, shrink)
+
+    def _score(self, t: _Terms, c: _Constants) -> Tensor:
+        return -self._turn_back(t, t.standardised, c)
+
+    def _turn_back(self, t: _Terms, planes: list[Tensor], c: _Constants) -> Tensor:
+        """``sum_k r_k Q_k planes_k``, with shape (n, d)."""
+        weighted = [t.responsibilities * p for p in planes]
+        if self._isotropic:
+            total = torch.stack([w.sum(-1) for w in weighted], -1)
+        else:
+            total = sum((weighted[e] @ c.axes[:, :, e] for e in range(1, self.dim)), weighted[0] @ c.axes[:, :, 0])
+        return total * t.shrink
+
+
+def _validate(weights: Tensor, means: Tensor, covariances: Tensor) -> None:
+    if means.ndim != 2 or 0 in means.shape:
+        raise InputError(f"means of shape {tuple(means.shape)}: expected (components, dimensions)")
+    count, dim = means.shape
+    if weights.shape != (count,):
+        raise InputError(f"weights of shape {tuple(weights.shape)}: expected ({count},), one for each mean")
+    if covariances.shape != (count, dim, dim):
+        raise InputError(f"covariances of shape {tuple(covariances.shape)}: expected ({count}, {dim}, {dim})")
+    for name, value in (("weights", weights), ("means", means), ("covariances", covariances)):
+        if not value.isfinite().all():
+            bad = int((~value.isfinite()).reshape(count, -1).any(1).nonzero()[0])
+            raise InputError(f"{name}[{bad}] is not finite: expected finite numbers")
+    if not (weights > 0).all():
+        bad = int((weights <= 0).nonzero()[0])
+        raise InputError(f"weights[{bad}] = {weights[bad]:g}: expected positive numbers")
+    asymmetry = (covariances - covariances.mT).abs().amax((1, 2))
+    size = covariances.abs().amax((1, 2))
+    if (asymmetry > 1e-9 * size).any():
+        bad = int((asymmetry > 1e-9 * size).nonzero()[0])
+        raise InputError(f"covariances[{bad}] is not symmetric: expected symmetric positive definite matrices")
+    lowest = torch.linalg.eigvalsh(covariances)[:, 0]
+    if (lowest <= 0).any():
+        bad = int((lowest <= 0).nonzero()[0])
+        raise InputError(f"covariances[{bad}] has the eigenvalue {lowest[bad]:g}: expected positive definite matrices")

@@ -1,0 +1,159 @@
+"""The magnitude-preserving energy MLP: a small network whose output is a log-density and whose gradient is a score.
+
+    x* = x / sqrt(sigma^2 + sigma_data^2)                                  (per axis)
+    G(x; sigma, c) = -|x*|^2 / 2 + g / (sigma n) sum_i F_i(x*; log(sigma) / 4, c)^2
+
+G is the unnormalised log-density (Karras et al. 2024, Eq. 14, whose minus sign before g is absorbed by g, which is
+learned and starts at 0). F is an MLP of magnitude-preserving layers: every weight row has unit norm, so a layer
+neither grows nor shrinks its input (Karras et al. 2023b, Eqs. 47 and 66; SiLU divided by its gain 0.596).
+
+The gradient of G with respect to x is written out by hand below, so that a score costs one pass forward and one
+back without autograd, in training too; Hessians are forward-mode derivatives of that score.
+
+References:
+    Karras et al., Guiding a Diffusion Model with a Bad Version of Itself, 2024, arXiv 2406.02507, Appendix C.
+    Karras et al., Analyzing and Improving the Training Dynamics of Diffusion Models, 2023, arXiv 2312.02696.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from toyguide.errors import InputError, unknown
+from toyguide.fields import Field, Sigma, as_sigma
+
+__all__ = ["EnergyMLP"]
+
+_SILU_GAIN = 0.596  # the RMS of silu(z) for z ~ N(0, 1)
+
+
+class EnergyMLP(nn.Module, Field):
+    """A learned field.
+
+    Args:
+        dim: The dimension of the data.
+        width: The features of each hidden layer.
+        layers: The number of hidden layers after the input layer.
+        sigma_data: The data's per-axis standard deviation, with shape ``(dim,)``.
+        labels: The classes of a label-conditional network, in order; empty for a network without label input.
+            Two classes are one input of ±1, more are one-hot; the union is 0 in either case.
+        generator: The random numbers of the initial weights.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        width: int,
+        layers: int,
+        sigma_data: Tensor,
+        labels: tuple[str, ...] = (),
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.sigma_data: Tensor
+        self.label_code: Tensor
+        self.dim, self.width, self.layers, self.labels = dim, width, layers, tuple(labels)
+        label_inputs = {0: 0, 2: 1}.get(len(labels), len(labels))
+        sizes = [dim + 2 + label_inputs, *[width] * (layers + 1)]
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.randn(n_out, n_in, generator=generator)) for n_in, n_out in itertools.pairwise(sizes)
+        )
+        self.gain = nn.Parameter(torch.zeros(()))
+        self.register_buffer("sigma_data", torch.as_tensor(sigma_data, dtype=torch.float32).clone())
+        self.register_buffer("label_code", torch.zeros(label_inputs), persistent=False)
+        self.label: str | None = None
+        self.metadata: dict[str, object] = {}
+        self.normalize()
+
+    def with_label(self, label: str | None) -> EnergyMLP:
+        """A view of a label-conditional network (the same weights) at one class, or at the union for None.
+
+        Raises:
+            InputError: If the network takes no labels, or not this one.
+        """
+        view = copy.copy(self)
+        view._buffers = dict(self._buffers)
+        view.label = label
+        view._buffers["label_code"] = self.code(label).to(self.gain)
+        return view
+
+    def code(self, label: str | None) -> Tensor:
+        """The label's input to the network, with shape ``(label inputs,)``."""
+        code = torch.zeros(len(self.label_code))
+        if label is None:
+            return code
+        if not self.labels:
+            raise InputError(f"label {label!r}: this network takes no label")
+        if label not in self.labels:
+            raise unknown("label", label, self.labels)
+        index = self.labels.index(label)
+        if len(code) == 1:
+            return code + (1.0, -1.0)[index]
+        code[index] = math.sqrt(len(code))  # unit magnitude on average over the inputs, like the other inputs
+        return code
+
+    @torch.no_grad()
+    def normalize(self) -> None:
+        """Bring every weight row back to norm sqrt(inputs): training moves directions, not magnitudes."""
+        for w in self.weights:
+            w.mul_(math.sqrt(w.shape[1]) / w.norm(dim=1, keepdim=True))
+
+    def log_density(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """The unnormalised log-density G, with shape ``(...)``."""
+        return self._energy(x, sigma, self.label_code)[0]
+
+    def score(self, x: Tensor, sigma: Sigma, code: Tensor | None = None) -> Tensor:
+        """``grad_x G``, with shape ``(..., d)``.
+
+        Args:
+            x: Points, with shape ``(..., d)``.
+            sigma: Noise levels, positive; a scalar or broadcasting to ``x.shape[:-1]``.
+            code: Label inputs for each point, with shape ``(..., label inputs)``; by default those of ``label``.
+        """
+        _, gradient = self._energy(x, sigma, self.label_code if code is None else code, want_score=True)
+        return gradient
+
+    def hessian(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """The Jacobian of the score, with shape ``(..., d, d)``: one forward-mode derivative per axis."""
+        columns = []
+        for axis in torch.eye(self.dim, dtype=x.dtype, device=x.device):
+            columns.append(torch.func.jvp(lambda p: self.score(p, sigma), (x,), (axis.expand_as(x).contiguous(),))[1])
+        jacobian = torch.stack(columns, -1)
+        return 0.5 * (jacobian + jacobian.mT)
+
+    def _energy(self, x: Tensor, sigma: Sigma, code: Tensor, want_score: bool = False) -> tuple[Tensor, Tensor]:
+        s = as_sigma(sigma, x)
+        scale = (s.square() + self.sigma_data.to(x).square()).rsqrt()  # (..., d)
+        x_star = x * scale
+        ones = torch.ones_like(x[..., :1])
+        features = [x_star, s.log().expand_as(ones) / 4, ones]
+        if len(self.label_code):
+            features.append(code.to(x).expand(*x.shape[:-1], -1))
+        h = torch.cat(features, -1)  # (..., inputs)
+
+        # Unit rows; those behind a SiLU also undo its gain, which costs nothing here and a pass over memory there.
+        gains = [1.0] + [_SILU_GAIN] * self.layers
+        rows = [(w / (g * w.norm(dim=1, keepdim=True))).to(x.dtype) for w, g in zip(self.weights, gains, strict=True)]
+        slopes: list[Tensor] = []  # of each SiLU
+        for row in rows[:-1]:
+            a = h @ row.T
+            gate = a.sigmoid()
+            h = a * gate
+            if want_score:
+                slopes.append(torch.addcmul(gate, h, 1 - gate))
+        out = h @ rows[-1].T  # F, with shape (..., width)
+
+        strength = self.gain.to(x.dtype) / (s * self.width)  # (..., 1)
+        energy = -0.5 * x_star.square().sum(-1) + (strength * out.square()).sum(-1)
+        if not want_score:
+            return energy, energy
+
+        back = 2 * strength * out @ rows[-1]
+        for row, slope in zip(rows[-2::-1], slopes[::-1], strict=True):
+            back = (back * slope) @ row
+        return energy, (back[..., : self.dim] - x_star) * scale

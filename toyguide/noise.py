@@ -1,0 +1,57 @@
+"""Noise levels: the schedule a sampler walks down, and the distribution a network is trained on.
+
+References:
+    Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv 2206.00364,
+    Eq. 5 (schedule) and Table 1 (training distribution).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toyguide.errors import InputError
+
+__all__ = ["LogNormalNoise", "edm_schedule"]
+
+
+def edm_schedule(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
+    """The EDM noise levels, from ``sigma_max`` down to ``sigma_min`` and then 0.
+
+    Args:
+        steps: The number of solver steps, at least 1.
+        sigma_min: The last level before 0, positive.
+        sigma_max: The first level, above ``sigma_min``.
+        rho: How strongly the levels crowd towards ``sigma_min``, positive.
+
+    Returns:
+        ``steps + 1`` levels in float64, the last one 0.
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+    if steps < 1:
+        raise InputError(f"steps {steps}: expected a whole number of at least 1")
+    if not 0 < sigma_min < sigma_max:
+        raise InputError(f"sigma range {sigma_min} … {sigma_max}: expected 0 < sigma_min < sigma_max")
+    if not rho > 0:
+        raise InputError(f"rho {rho}: expected a positive number")
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    hi, lo = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    levels = (hi + ramp * (lo - hi)) ** rho
+    return torch.cat([levels, levels.new_zeros(1)])
+
+
+@dataclass(frozen=True)
+class LogNormalNoise:
+    """Training noise with ``log sigma ~ N(mean, std^2)``."""
+
+    mean: float
+    std: float
+
+    def sample(self, n: int, generator: torch.Generator | None = None, device: str = "cpu") -> Tensor:
+        """``n`` noise levels in float32, with shape ``(n,)``."""
+        z = torch.randn(n, generator=generator, device=device)
+        return torch.exp(self.mean + self.std * z)

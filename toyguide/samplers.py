@@ -1,0 +1,169 @@
+"""Samplers: how a step goes from one noise level to the next, and the one loop that takes the steps.
+
+The probability-flow ODE is ``dx = -sigma s dsigma``: its slope is ``(x - D)/sigma``. A sampler states its order of
+convergence; a test measures it.
+
+References:
+    Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv 2206.00364,
+    Algorithm 1 (Heun).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from toyguide.errors import unknown
+from toyguide.fields import Field
+from toyguide.guidance import Evaluation, Rule, Transition
+
+__all__ = ["SAMPLERS", "Euler", "Heun", "Sampler", "Step", "sampler", "trajectory"]
+
+Slope = Callable[[Tensor, float], Tensor]
+"""``(x, sigma) -> dx/dsigma`` at another point of the step; evaluates the rule."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the points are after some number of steps.
+
+    Attributes:
+        index: The number of steps taken; 0 is the start.
+        sigma: The noise level here; 0 after the last step.
+        x: The points, with shape ``(n, d)``.
+        nfe: Field evaluations per point so far.
+        trace: What the rule showed at the beginning of the step that led here; empty at the start.
+    """
+
+    index: int
+    sigma: float
+    x: Tensor
+    nfe: int
+    trace: Mapping[str, Tensor]
+
+
+class Sampler:
+    """A deterministic step. Subclasses state a name, a title and an order."""
+
+    key: ClassVar[str]
+    title: ClassVar[str]
+    order: ClassVar[int]
+
+    def step(self, x: Tensor, sigma: float, sigma_next: float, first: Tensor, slope: Slope) -> Tensor:
+        """The points at ``sigma_next``.
+
+        Args:
+            x: The points, with shape ``(n, d)``.
+            sigma: Their noise level, positive.
+            sigma_next: The next level; 0 at the last step.
+            first: The slope at ``x``, already evaluated.
+            slope: The slope at other points of this step.
+        """
+        raise TypeError(f"{type(self).__name__} does not say how it steps")
+
+
+class Euler(Sampler):
+    """``x' = x + (sigma' - sigma) slope``; one evaluation per step."""
+
+    key, title, order = "euler", "Euler", 1
+
+    def step(self, x: Tensor, sigma: float, sigma_next: float, first: Tensor, slope: Slope) -> Tensor:
+        return x + (sigma_next - sigma) * first
+
+
+class Heun(Sampler):
+    """EDM's deterministic Heun: Euler, then the mean of both ends' slopes; the last step, to 0, is Euler."""
+
+    key, title, order = "heun", "Heun (EDM)", 2
+
+    def step(self, x: Tensor, sigma: float, sigma_next: float, first: Tensor, slope: Slope) -> Tensor:
+        ahead = x + (sigma_next - sigma) * first
+        if sigma_next == 0:
+            return ahead
+        return x + (sigma_next - sigma) * 0.5 * (first + slope(ahead, sigma_next))
+
+
+SAMPLERS: dict[str, type[Sampler]] = {cls.key: cls for cls in (Heun, Euler)}
+
+
+def sampler(key: str) -> Sampler:
+    """A sampler by name.
+
+    Raises:
+        InputError: If there is none of that name.
+    """
+    if key not in SAMPLERS:
+        raise unknown("sampler", key, SAMPLERS)
+    return SAMPLERS[key]()
+
+
+@torch.no_grad()
+def trajectory(
+    rule: Rule,
+    fields: Mapping[str, Field],
+    sampler: Sampler,
+    x: Tensor,
+    levels: Tensor,
+    generator: torch.Generator,
+) -> Iterator[Step]:
+    """Walk points down the noise levels under a rule: the one sampling loop of the app, the CLI and the tests.
+
+    Args:
+        rule: The guidance rule.
+        fields: The fields by role.
+        sampler: How to step.
+        x: The starting points at ``levels[0]``, with shape ``(n, d)``.
+        levels: Falling noise levels, the last one 0, with shape ``(steps + 1,)``.
+        generator: Random numbers for rules that need them, on the CPU.
+
+    Yields:
+        The start, and the state after each step.
+    """
+    sigmas = [float(s) for s in levels]
+    memory: Any = rule.begin(x, sigmas[0], generator)
+    nfe = 0
+    yield Step(0, sigmas[0], x, nfe, {})
+
+    for index, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas), 1):
+        x, memory, count, trace = _step(rule, fields, sampler, x, sigma, sigma_next, memory, generator)
+        nfe += count
+        yield Step(index, sigma_next, x, nfe, trace)
+
+
+def _step(
+    rule: Rule,
+    fields: Mapping[str, Field],
+    sampler: Sampler,
+    x: Tensor,
+    sigma: float,
+    sigma_next: float,
+    memory: Any,
+    generator: torch.Generator,
+) -> tuple[Tensor, Any, int, Mapping[str, Tensor]]:
+    """One solver step under a rule: the points after it, the memory, the evaluations made and the trace."""
+    evaluations: list[Evaluation] = []
+
+    def evaluate(x: Tensor, sigma_here: float) -> Evaluation:
+        evaluations.append(Evaluation(fields, x, sigma_here, step_sigma=sigma))
+        return evaluations[-1]
+
+    at = evaluate(x, sigma)
+    start, memory = rule.before_step(at, memory)
+    if start is not x:
+        at = evaluate(start, sigma)
+    guided = rule.guide(at, memory)
+
+    def slope(x: Tensor, sigma_here: float) -> Tensor:
+        return rule.guide(evaluate(x, sigma_here), guided.memory).slope(x, sigma_here, sigma_next)
+
+    def draw() -> Tensor:
+        return sampler.step(start, sigma, sigma_next, guided.slope(start, sigma, sigma_next), slope)
+
+    transition = Transition(start, sigma, draw(), sigma_next, guided, draw)
+    x_next, memory = rule.after_step(transition, guided.memory, generator)
+    return x_next, memory, sum(e.nfe for e in evaluations), guided.trace
