@@ -1,0 +1,56 @@
+"""``toyguide rules``: what rules there are, what they need and what can be set."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+from typing import Any
+
+import param
+
+from toyguide.guidance import Rule, rules
+from toyguide.guidance.base import expectation
+
+NAME = "rules"
+HELP = "list the guidance rules with their parameters and sources"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print a JSON list")
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.json:
+        print(json.dumps([_describe(rule) for rule in rules().values()], indent=2, ensure_ascii=False))
+    else:
+        print("\n\n".join(_as_text(rule).replace("\n", "\n  ") for rule in rules().values()))
+
+
+def _describe(rule: type[Rule]) -> dict[str, Any]:
+    return {
+        "name": rule.key,
+        "title": rule.title,
+        "needs": list(rule.needs),
+        "parameters": {name: _parameter(declared) for name, declared in rule.declared().items()},
+        "unguided": dict(rule.unguided),
+        "formula": rule.formula,
+        "summary": rule.summary,
+        "source": rule.source,
+    }
+
+
+def _parameter(declared: param.Parameter) -> dict[str, Any]:
+    described = {"default": declared.default, "doc": declared.doc}
+    if isinstance(declared, param.Selector):
+        return {**described, "choices": list(declared.objects)}
+    if isinstance(declared, param.Number):
+        return {**described, "bounds": list(declared.bounds or (None, None))}
+    return described
+
+
+def _as_text(rule: type[Rule]) -> str:
+    lines = [f"{rule.key}: {rule.title}", f"needs {', '.join(rule.needs)}"]
+    for name, declared in rule.declared().items():
+        lines.append(f"{name} = {declared.default} ({expectation(declared)}): {declared.doc}")
+    return "\n".join(textwrap.fill(line, 110, subsequent_indent="    ") for line in [*lines, rule.source])
