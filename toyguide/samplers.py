@@ -37,13 +37,16 @@ class Step:
         sigma: The noise level here; 0 after the last step.
         x: The points, with shape ``(n, d)``.
         nfe: Field evaluations per point so far.
-        trace: What the rule showed at the beginning of the step that led here; empty at the start.
+        push: What the rule added to the main field's denoised points at the beginning of the step that led here, with
+            shape ``(n, d)``; None at the start.
+        trace: What the rule showed there; empty at the start.
     """
 
     index: int
     sigma: float
     x: Tensor
     nfe: int
+    push: Tensor | None
     trace: Mapping[str, Tensor]
 
 
@@ -127,12 +130,12 @@ def trajectory(
     sigmas = [float(s) for s in levels]
     memory: Any = rule.begin(x, sigmas[0], generator)
     nfe = 0
-    yield Step(0, sigmas[0], x, nfe, {})
+    yield Step(0, sigmas[0], x, nfe, None, {})
 
     for index, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas), 1):
-        x, memory, count, trace = _step(rule, fields, sampler, x, sigma, sigma_next, memory, generator)
+        x, memory, count, push, trace = _step(rule, fields, sampler, x, sigma, sigma_next, memory, generator)
         nfe += count
-        yield Step(index, sigma_next, x, nfe, trace)
+        yield Step(index, sigma_next, x, nfe, push, trace)
 
 
 def _step(
@@ -144,8 +147,8 @@ def _step(
     sigma_next: float,
     memory: Any,
     generator: torch.Generator,
-) -> tuple[Tensor, Any, int, Mapping[str, Tensor]]:
-    """One solver step under a rule: the points after it, the memory, the evaluations made and the trace."""
+) -> tuple[Tensor, Any, int, Tensor, Mapping[str, Tensor]]:
+    """One solver step under a rule: the points after it, the memory, the evaluations made, the push and the trace."""
     evaluations: list[Evaluation] = []
 
     def evaluate(x: Tensor, sigma_here: float) -> Evaluation:
@@ -166,4 +169,5 @@ def _step(
 
     transition = Transition(start, sigma, draw(), sigma_next, guided, draw)
     x_next, memory = rule.after_step(transition, guided.memory, generator)
-    return x_next, memory, sum(e.nfe for e in evaluations), guided.trace
+    nfe = sum(e.nfe for e in evaluations)
+    return x_next, memory, nfe, guided.denoised - at.denoised("main"), guided.trace
