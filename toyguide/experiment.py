@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +88,7 @@ class Experiment:
             value = getattr(self, name)
             if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
                 raise InputError(f"{name} = {value!r}: expected a positive number")
+            object.__setattr__(self, name, None if value is None else float(value))
         if not isinstance(self.params, Mapping):
             raise InputError(f"params = {self.params!r}: expected a table of numbers by name")
         object.__setattr__(self, "dataset", str(self.dataset))
@@ -158,10 +159,18 @@ class Experiment:
             generator,
         )
 
-    def run(self, device: str = "auto") -> Result:
-        """All of it."""
+    def run(self, device: str = "auto", watch: Callable[[Iterator[Step]], Iterable[Step]] = iter) -> Result:
+        """All of it.
+
+        Args:
+            device: ``auto``, ``cpu`` or ``cuda``.
+            watch: Wraps the steps as they come: a progress bar, say.
+        """
+        fields = self.fields(device)
         began = time.perf_counter()
-        steps = list(self.walk(device))
+        steps = list(watch(self.walk(device, fields)))
+        if steps[-1].x.is_cuda:
+            torch.cuda.synchronize()
         return Result.of(self, steps, time.perf_counter() - began)
 
     def to_json(self) -> str:

@@ -163,7 +163,9 @@ class Rule(param.Parameterized):
             try:
                 if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
                     raise ValueError(value)
-                setattr(self, key, value)
+                # 3 and 3.0 must be one value, in a hash and in JSON too.
+                is_real = isinstance(declared[key], param.Number) and not isinstance(declared[key], param.Integer)
+                setattr(self, key, float(value) if is_real and isinstance(value, int) else value)
             except ValueError as problem:
                 raise InputError(f"{self.key}: {key} = {value!r}: expected {expectation(declared[key])}") from problem
 
