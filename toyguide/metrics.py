@@ -248,10 +248,10 @@ def _features(x: Tensor, data: Dataset, label: str | None, seed: int, projection
     leaked = None if label is None else x.new_zeros(len(x))
     for rows in finite.nonzero()[:, 0].split(_BLOCK):
         block = x[rows]
-        log_density[rows] = field.log_density(block, 0.0)
-        filled[rows] = filled[rows].index_add_(-1, branches.index, field.responsibilities(block, 0.0))
+        log_density[rows], shares = field.explain(block, 0.0)
+        filled[rows] = filled[rows].index_add_(-1, branches.index, shares)
         if leaked is not None:
-            leaked[rows] = (data.posterior(block, 0.0).argmax(-1) != data.labels.index(str(label))).float()
+            leaked[rows] = _lost(block, log_density[rows], data, str(label)).float()
 
     potential, squared_distance = torch.zeros(len(x), dtype=torch.float64), math.nan
     if finite.any():
@@ -266,6 +266,19 @@ def _features(x: Tensor, data: Dataset, label: str | None, seed: int, projection
         potential,
         squared_distance,
     )
+
+
+def _lost(x: Tensor, log_density: Tensor, data: Dataset, label: str) -> Tensor:
+    """Which points another class is likelier to have made than ``label``, given the class's own log-density there."""
+
+    def log_prior(name: str) -> float:
+        return math.log(data.components.mixture.weights[data.mask(name)].sum())
+
+    lost = torch.zeros(len(x), dtype=torch.bool)
+    for other in set(data.labels) - {label}:
+        rival = data.field(other).log_density(x, 0.0) + log_prior(other)
+        lost |= rival > log_density + log_prior(label)
+    return lost
 
 
 def _sliced(x: Tensor, data: Dataset, label: str | None, seed: int, projections: int) -> tuple[Tensor, float]:

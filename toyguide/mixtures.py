@@ -2,8 +2,8 @@
 
 Heat diffusion keeps a mixture a mixture: adding ``N(0, sigma^2 I)`` turns each covariance ``C_k`` into
 ``C_k + sigma^2 I``. With the eigendecomposition ``C_k = Q_k diag(l_k) Q_k'`` nothing is ever inverted: a point is
-turned into each component's own axes, ``z = Q_k' (x - m_k)``, and divided by ``l_k + sigma^2``. In these terms, with the
-responsibilities ``r_k(x; sigma)``, ``y_k = z / (l_k + sigma^2)`` and ``g_k = -Q_k y_k``:
+turned into each component's own axes, ``z = Q_k' (x - m_k)``, and divided by ``l_k + sigma^2``. In these terms, with
+the responsibilities ``r_k(x; sigma)``, ``y_k = z / (l_k + sigma^2)`` and ``g_k = -Q_k y_k``:
 
     score    s = sum_k r_k g_k
     denoised D = sum_k r_k (m_k + Q_k diag(l_k) y_k)
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from toyguide.errors import InputError
 from toyguide.fields import Field, Sigma
@@ -105,6 +106,13 @@ class GaussianMixture(Field):
     def responsibilities(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The probability of each component given the noisy point, with shape ``(..., K)``."""
         return self._blockwise(lambda t: t.responsibilities, x, sigma, (len(self),))
+
+    def explain(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
+        """``log_density`` and ``responsibilities`` together, for the price of one."""
+        both = self._blockwise(
+            lambda t: torch.cat([t.log_density[:, None], t.responsibilities], -1), x, sigma, (1 + len(self),)
+        )
+        return both[..., 0], both[..., 1:]
 
     def score(self, x: Tensor, sigma: Sigma) -> Tensor:
         """``grad log p(x; sigma)``, with shape ``(..., d)``."""
@@ -202,10 +210,16 @@ class GaussianMixture(Field):
         log_volume = sum((v.log() for v in variances[1:]), variances[0].log())
 
         nearest = distance.amin(-1, keepdim=True)  # (n, 1)
-        logits = c.log_weights - 0.5 * (log_volume + (distance - nearest) * shrink * shrink)  # (n, K)
-        norm = logits.logsumexp(-1, keepdim=True)
-        log_density = norm[:, 0] - 0.5 * (nearest * shrink * shrink)[:, 0] - 0.5 * d * math.log(2 * math.pi)
-        return _Terms((logits - norm).exp(), log_density.clamp(min=info.min), standardised, variances, shrink)
+        logits = torch.add(
+            c.log_weights - 0.5 * log_volume, (distance - nearest) * shrink * shrink, alpha=-0.5
+        )  # (n, K)
+        highest = logits.amax(-1, keepdim=True)
+        # exp is twenty times slower where its result underflows, so what is about to is cut off before, and made 0.
+        floor = 0.9 * math.log(info.tiny)
+        shares = functional.threshold((logits - highest).clamp(min=floor).exp(), 2 * math.exp(floor), 0)
+        total = shares.sum(-1, keepdim=True)  # at least 1
+        log_density = (highest + total.log() - 0.5 * nearest * shrink * shrink)[:, 0] - 0.5 * d * math.log(2 * math.pi)
+        return _Terms(shares / total, log_density.clamp(min=info.min), standardised, variances, shrink)
 
     def _score(self, t: _Terms, c: _Constants) -> Tensor:
         return -self._turn_back(t, t.standardised, c)
