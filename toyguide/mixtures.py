@@ -35,6 +35,9 @@ __all__ = ["GaussianMixture"]
 # processor's cache, and memory stays bounded however many points are asked for.
 _BLOCK = 1 << 18
 
+# Means and standard deviations stay where their squares and inverse squares are plain numbers in float32 too.
+_LARGEST, _SMALLEST_STD = 1e9, 1e-9
+
 
 @dataclass(frozen=True)
 class _Constants:
@@ -59,6 +62,8 @@ class _Terms:
 
 class GaussianMixture(Field):
     """An exact field: ``p(x; sigma) = sum_k w_k N(x; m_k, C_k + sigma^2 I)``.
+
+    Values too large for the dtype become its largest finite number, of their sign; points that are not finite give NaN.
 
     Args:
         weights: Positive weights, with shape ``(K,)``; they are normalised to sum to 1.
@@ -100,7 +105,7 @@ class GaussianMixture(Field):
         return (self.weights @ second - self.mean.square()).sqrt()
 
     def log_density(self, x: Tensor, sigma: Sigma) -> Tensor:
-        """``log p(x; sigma)``, with shape ``(...)``; the lowest finite number where it is below that."""
+        """``log p(x; sigma)``, with shape ``(...)``."""
         return self._blockwise(lambda t: t.log_density, x, sigma, ())
 
     def responsibilities(self, x: Tensor, sigma: Sigma) -> Tensor:
@@ -136,10 +141,11 @@ class GaussianMixture(Field):
 
         def block(t: _Terms) -> Tensor:
             r = t.responsibilities
-            y = torch.stack(t.standardised, -1) * t.shrink[..., None]  # (n, K, d)
-            gradients = -torch.einsum("nke,kde->nkd", y, c.axes)
-            spread = gradients - self._score(t, c)[:, None]  # centred: no cancellation far away
-            between = torch.einsum("nk,nkd,nkf->ndf", r, spread, spread)
+            # Relative to the likeliest component and in units of `shrink`: far away nothing cancels or overflows.
+            gradients = -torch.einsum("nke,kde->nkd", torch.stack(t.standardised, -1), c.axes)
+            spread = gradients - torch.take_along_dim(gradients, r.argmax(-1)[:, None, None], 1)
+            spread = r.sqrt()[..., None] * (spread - torch.einsum("nk,nkd->nd", r, spread)[:, None])
+            between = torch.einsum("nkd,nke->nde", spread, spread) * t.shrink[..., None] * t.shrink[..., None]
             shares = torch.stack([r / v for v in t.variances], -1).flatten(1)  # (n, K d)
             projectors = torch.einsum("kde,kfe->kedf", c.axes, c.axes).reshape(-1, d * d)
             within = (shares @ projectors).reshape(-1, d, d)
@@ -185,7 +191,8 @@ class GaussianMixture(Field):
             for i in range(0, len(points), rows)
         ]
         joined = torch.cat(results) if results else points.new_empty((0, *shape))
-        return joined.reshape(*batch, *shape)
+        largest = torch.finfo(x.dtype).max
+        return joined.clamp(-largest, largest).reshape((*batch, *shape))
 
     def _terms(self, x: Tensor, noise: Tensor) -> _Terms:
         """x has shape (n, d), noise (sigma squared) shape (n, 1) or ()."""
@@ -219,7 +226,7 @@ class GaussianMixture(Field):
         shares = functional.threshold((logits - highest).clamp(min=floor).exp(), 2 * math.exp(floor), 0)
         total = shares.sum(-1, keepdim=True)  # at least 1
         log_density = (highest + total.log() - 0.5 * nearest * shrink * shrink)[:, 0] - 0.5 * d * math.log(2 * math.pi)
-        return _Terms(shares / total, log_density.clamp(min=info.min), standardised, variances, shrink)
+        return _Terms(shares / total, log_density, standardised, variances, shrink)
 
     def _score(self, t: _Terms, c: _Constants) -> Tensor:
         return -self._turn_back(t, t.standardised, c)
@@ -249,12 +256,21 @@ def _validate(weights: Tensor, means: Tensor, covariances: Tensor) -> None:
     if not (weights > 0).all():
         bad = int((weights <= 0).nonzero()[0])
         raise InputError(f"weights[{bad}] = {weights[bad]:g}: expected positive numbers")
+    if not weights.sum().isfinite() or not (weights / weights.sum() > torch.finfo(torch.float32).tiny).all():
+        raise InputError(f"weights from {weights.min():g} to {weights.max():g}: expected them less far apart")
+    if (means.abs() > _LARGEST).any():
+        bad = int((means.abs() > _LARGEST).any(1).nonzero()[0])
+        raise InputError(f"means[{bad}] = {means[bad].tolist()}: expected numbers from {-_LARGEST:g} to {_LARGEST:g}")
     asymmetry = (covariances - covariances.mT).abs().amax((1, 2))
     size = covariances.abs().amax((1, 2))
     if (asymmetry > 1e-9 * size).any():
         bad = int((asymmetry > 1e-9 * size).nonzero()[0])
         raise InputError(f"covariances[{bad}] is not symmetric: expected symmetric positive definite matrices")
+    if (size > _LARGEST**2).any():
+        bad = int((size > _LARGEST**2).nonzero()[0])
+        raise InputError(f"covariances[{bad}] holds {size[bad]:g}: expected numbers up to {_LARGEST**2:g}")
     lowest = torch.linalg.eigvalsh(covariances)[:, 0]
-    if (lowest <= 0).any():
-        bad = int((lowest <= 0).nonzero()[0])
+    singular = lowest <= torch.maximum(1e-13 * size, torch.tensor(_SMALLEST_STD**2))  # rounding makes 0 about 1e-16
+    if singular.any():
+        bad = int(singular.nonzero()[0])
         raise InputError(f"covariances[{bad}] has the eigenvalue {lowest[bad]:g}: expected positive definite matrices")

@@ -1,0 +1,38 @@
+"""What several test files share: devices, the fractal, random mixtures and an independent formulation of them."""
+
+import pytest
+import torch
+
+from toyguide import load_dataset
+from toyguide.mixtures import GaussianMixture
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    """Each device in turn; a GPU only where there is one."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def fractal():
+    return load_dataset("fractal")
+
+
+@pytest.fixture
+def random_mixture():
+    """Makes a mixture of anisotropic Gaussians (round ones on request) in general position, condition number ~ 100."""
+
+    def make(dim, count=5, seed=0, isotropic=False):
+        g = torch.Generator().manual_seed(1000 * dim + seed)
+        weights = torch.rand(count, generator=g, dtype=torch.float64) + 0.1
+        means = torch.randn(count, dim, generator=g, dtype=torch.float64)
+        stds = torch.rand(count, dim, generator=g, dtype=torch.float64) * 0.9 + 0.1
+        axes = torch.linalg.qr(torch.randn(count, dim, dim, generator=g, dtype=torch.float64)).Q
+        if isotropic:
+            stds, axes = stds[:, :1].expand(-1, dim), torch.eye(dim, dtype=torch.float64).expand(count, dim, dim)
+        covariances = axes @ torch.diag_embed(stds**2) @ axes.mT
+        return GaussianMixture(weights, means, (covariances + covariances.mT) / 2)
+
+    return make
