@@ -31,6 +31,10 @@ __all__ = ["EnergyMLP"]
 
 _SILU_GAIN = 0.596  # the RMS of silu(z) for z ~ N(0, 1)
 
+# A processor works through points in blocks with about this many features in a layer: its intermediate results then
+# stay in the cache and their memory is used again, where a large batch would fault in new pages at every operation.
+_BLOCK = 1 << 15
+
 
 class EnergyMLP(nn.Module, Field):
     """A learned field.
@@ -105,7 +109,7 @@ class EnergyMLP(nn.Module, Field):
 
     def log_density(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The unnormalised log-density G, with shape ``(...)``."""
-        return self._energy(x, sigma, self.label_code)[0]
+        return self._blockwise(x, sigma, self.label_code, want_score=False)
 
     def score(self, x: Tensor, sigma: Sigma, code: Tensor | None = None) -> Tensor:
         """``grad_x G``, with shape ``(..., d)``.
@@ -115,8 +119,7 @@ class EnergyMLP(nn.Module, Field):
             sigma: Noise levels, positive; a scalar or broadcasting to ``x.shape[:-1]``.
             code: Label inputs for each point, with shape ``(..., label inputs)``; by default those of ``label``.
         """
-        _, gradient = self._energy(x, sigma, self.label_code if code is None else code, want_score=True)
-        return gradient
+        return self._blockwise(x, sigma, self.label_code if code is None else code, want_score=True)
 
     def hessian(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The Jacobian of the score, with shape ``(..., d, d)``: one forward-mode derivative per axis."""
@@ -126,19 +129,32 @@ class EnergyMLP(nn.Module, Field):
         jacobian = torch.stack(columns, -1)
         return 0.5 * (jacobian + jacobian.mT)
 
-    def _energy(self, x: Tensor, sigma: Sigma, code: Tensor, want_score: bool = False) -> tuple[Tensor, Tensor]:
-        s = as_sigma(sigma, x)
-        scale = (s.square() + self.sigma_data.to(x).square()).rsqrt()  # (..., d)
-        x_star = x * scale
-        ones = torch.ones_like(x[..., :1])
-        features = [x_star, s.log().expand_as(ones) / 4, ones]
-        if len(self.label_code):
-            features.append(code.to(x).expand(*x.shape[:-1], -1))
-        h = torch.cat(features, -1)  # (..., inputs)
+    def _blockwise(self, x: Tensor, sigma: Sigma, code: Tensor, want_score: bool) -> Tensor:
+        """G, or its gradient, of blocks of points put back together; one block where autograd keeps everything anyway."""
+        batch = x.shape[:-1]
+        points = x.reshape(-1, self.dim)
+        s = as_sigma(sigma, x).expand(*batch, 1).reshape(len(points), 1)
+        codes = code.to(x).expand(*batch, -1).reshape(len(points), len(self.label_code))
 
         # Unit rows; those behind a SiLU also undo its gain, which costs nothing here and a pass over memory there.
         gains = [1.0] + [_SILU_GAIN] * self.layers
         rows = [(w / (g * w.norm(dim=1, keepdim=True))).to(x.dtype) for w, g in zip(self.weights, gains, strict=True)]
+
+        in_training = torch.is_grad_enabled() and self.gain.requires_grad
+        size = max(1, len(points) if in_training or not x.is_cpu else _BLOCK // self.width)
+        parts = [
+            self._energy(rows, *block, want_score=want_score)
+            for block in zip(points.split(size), s.split(size), codes.split(size), strict=True)
+        ]
+        joined = torch.cat(parts) if len(parts) > 1 else parts[0]
+        return joined.reshape(x.shape if want_score else batch)
+
+    def _energy(self, rows: list[Tensor], x: Tensor, s: Tensor, code: Tensor, want_score: bool) -> Tensor:
+        """x has shape (n, d), s (n, 1), code (n, label inputs); G with shape (n,) or its gradient with shape (n, d)."""
+        scale = (s.square() + self.sigma_data.to(x).square()).rsqrt()  # (n, d)
+        x_star = x * scale
+        h = torch.cat([x_star, s.log() / 4, torch.ones_like(s), code], -1)  # (n, inputs)
+
         slopes: list[Tensor] = []  # of each SiLU
         for row in rows[:-1]:
             a = h @ row.T
@@ -146,14 +162,13 @@ class EnergyMLP(nn.Module, Field):
             h = a * gate
             if want_score:
                 slopes.append(torch.addcmul(gate, h, 1 - gate))
-        out = h @ rows[-1].T  # F, with shape (..., width)
+        out = h @ rows[-1].T  # F, with shape (n, width)
 
-        strength = self.gain.to(x.dtype) / (s * self.width)  # (..., 1)
-        energy = -0.5 * x_star.square().sum(-1) + (strength * out.square()).sum(-1)
+        strength = self.gain.to(x.dtype) / (s * self.width)  # (n, 1)
         if not want_score:
-            return energy, energy
+            return (strength * out.square()).sum(-1) - 0.5 * x_star.square().sum(-1)
 
         back = 2 * strength * out @ rows[-1]
         for row, slope in zip(rows[-2::-1], slopes[::-1], strict=True):
             back = (back * slope) @ row
-        return energy, (back[..., : self.dim] - x_star) * scale
+        return (back[:, : self.dim] - x_star) * scale

@@ -1,0 +1,167 @@
+"""``toyguide train``: train a network and write it, with averages of other lengths and snapshots beside it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from toyguide.devices import DEVICES
+from toyguide.errors import InputError
+from toyguide.files import check_writable
+
+NAME = "train"
+HELP = "train a network and write it as .safetensors"
+
+_CURVE = 64  # points that a recorded loss curve has at most; the final loss is the mean over as many iterations
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument("--dataset", default="fractal", metavar="NAME", help="name or path (default: fractal)")
+    parser.add_argument("--label", metavar="CLASS", help="class to model (default: the union of all)")
+    parser.add_argument("--conditional", action="store_true", help="one network for every class and the union")
+    parser.add_argument("--width", type=int, default=64, help="features of each hidden layer (default: 64)")
+    parser.add_argument("--layers", type=int, default=4, help="hidden layers (default: 4)")
+    parser.add_argument("--iterations", type=int, default=4096, help="optimizer steps (default: 4096)")
+    parser.add_argument("--batch", type=int, default=4096, help="points in each step (default: 4096)")
+    parser.add_argument("--loss", default="exact", metavar="{exact,denoising}", help="score matching (default: exact)")
+    parser.add_argument("--learning-rate", type=float, default=0.01, help="before its decay (default: 0.01)")
+    parser.add_argument(
+        "--ema",
+        default="0.010",
+        metavar="LENGTH,…",
+        help="lengths of the weight averages, relative to the training; the first is the output (default: 0.010)",
+    )
+    parser.add_argument("--snapshot-every", type=int, metavar="N", help="also write the network every N iterations")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default: 0)")
+    parser.add_argument("--device", default="auto", metavar=f"{{{','.join(DEVICES)}}}", help="default: auto")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors to write")
+    parser.add_argument("--json", action="store_true", help="print what was made as JSON")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carry it out.
+
+    Raises:
+        InputError: If a flag is wrong; before any training.
+        SystemExit: With code 130 when interrupted.
+    """
+    import torch
+
+    from toyguide.checkpoints import UNION, save_model
+    from toyguide.devices import resolve_device
+    from toyguide.training import TrainSettings, train
+
+    output = check_writable(args.output)
+    if output.suffix != ".safetensors":
+        raise InputError(f"output {args.output!r}: expected a name that ends in .safetensors")
+    if args.snapshot_every is not None and args.snapshot_every < 1:
+        raise InputError(f"--snapshot-every {args.snapshot_every}: expected a whole number of at least 1")
+    settings = TrainSettings(
+        dataset=args.dataset,
+        label=None if args.label == UNION else args.label,
+        conditional=args.conditional,
+        width=args.width,
+        layers=args.layers,
+        iterations=args.iterations,
+        batch=args.batch,
+        loss=args.loss,
+        learning_rate=args.learning_rate,
+        ema=_lengths(args.ema),
+        seed=args.seed,
+    )
+    device = str(resolve_device(args.device))
+
+    losses: list[torch.Tensor] = []
+
+    def write(path: Path, sigma_rel: float) -> str:
+        record = {
+            "settings": asdict(settings),
+            "ema": sigma_rel,
+            **_summary(losses),
+            "seconds": round(step.seconds, 1),
+            "torch": torch.__version__,
+            "device": device,
+        }
+        save_model(step.averages[sigma_rel], path, record)
+        return str(path)
+
+    from tqdm import tqdm
+
+    files = []
+    with _interruptible() as interrupted, tqdm(total=settings.iterations, unit="it", mininterval=1.0) as bar:
+        for step in train(settings, device):
+            losses.append(step.loss)
+            if step.iteration % 16 == 0:
+                bar.set_postfix(loss=f"{_summary(losses)['final_loss']:.4g}", refresh=False)
+            bar.update()
+            snapshot = output.with_stem(f"{output.stem}-iter{step.iteration:07d}")
+            if interrupted:
+                break
+            if args.snapshot_every and step.iteration % args.snapshot_every == 0:
+                files.append(write(snapshot, settings.ema[0]))
+    if interrupted:
+        kept = write(snapshot, settings.ema[0])
+        print(f"toyguide: interrupted after {step.iteration} iterations; the network so far is {kept}", file=sys.stderr)
+        raise SystemExit(130)
+
+    for sigma_rel in settings.ema:
+        first = sigma_rel == settings.ema[0]
+        files.append(write(output if first else output.with_stem(f"{output.stem}-ema{sigma_rel:.3f}"), sigma_rel))
+    report = {
+        "files": files,
+        "final_loss": _summary(losses)["final_loss"],
+        "seconds": round(step.seconds, 1),
+        "parameters": sum(p.numel() for p in step.network.parameters()),
+    }
+    if args.json:
+        print(json.dumps(report))
+    else:
+        print(
+            f"{', '.join(files)}: loss {report['final_loss']:.4g} (mean of the last {min(_CURVE, len(losses))} "
+            f"iterations), {report['parameters']} parameters, {report['seconds']} s"
+        )
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """A list that Ctrl-C puts something into, so that the step under way is finished; a second Ctrl-C is the usual."""
+    signals: list[int] = []
+
+    def note(number: int, _frame: Any) -> None:
+        signals.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield signals
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _summary(losses: list[Any]) -> dict[str, Any]:
+    """The final loss and a thinned curve of [iteration, mean loss since the previous point]."""
+    import torch
+
+    values = torch.stack(losses)
+    size = max(1, len(losses) // _CURVE)
+    ends = list(range(size, len(losses) + 1, size))
+    means = [values[end - size : end].mean().item() for end in ends]
+    return {
+        "final_loss": values[-_CURVE:].mean().item(),
+        "loss_curve": [[end, float(f"{mean:.6g}")] for end, mean in zip(ends, means, strict=True)],
+    }
+
+
+def _lengths(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--ema {text!r}: expected lengths separated by commas, like 0.010,0.050") from None

@@ -1,0 +1,273 @@
+"""Training a network to be a field: score matching at random noise levels.
+
+A batch is points ``x = x0 + sigma n`` with ``log sigma`` from the dataset's normal distribution, each at its own
+``sigma``. With the network's score ``s_theta``, the loss is the mean over the batch of
+
+    exact      sigma^2 |s_theta(x; sigma) - s(x; sigma)|^2          with the exact score of the diffused class
+    denoising  sigma^2 |s_theta(x; sigma) - (x0 - x) / sigma^2|^2   what one has without an exact score
+
+The second target is, on average over the clean points that could have led to ``x``, the first: both losses have the
+same expected gradient, the second with more noise. Adam at the rate ``lr / sqrt(max(t / t_ref, 1))``; after every step
+each weight row is brought back to its norm (forced weight normalisation).
+
+What is used is not the weights theta(t) but averages over training with the power-function profile
+``gamma + 1 over t times (tau / t)^gamma`` (Karras et al. 2023, Eqs. 121-127), whose length is given by its standard
+deviation relative to the training so far, ``sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))``:
+
+    average(t) = beta average(t - 1) + (1 - beta) theta(t),   beta = (1 - 1/t)^(gamma + 1)
+
+References:
+    Karras et al., Guiding a Diffusion Model with a Bad Version of Itself, 2024, arXiv 2406.02507, Appendix C.
+    Karras et al., Analyzing and Improving the Training Dynamics of Diffusion Models, 2023, arXiv 2312.02696, Sec. 3.
+    Vincent, A Connection Between Score Matching and Denoising Autoencoders, 2011.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toyguide.datasets import Dataset, load_dataset
+from toyguide.devices import resolve_device
+from toyguide.errors import InputError, unknown
+from toyguide.networks import EnergyMLP
+
+__all__ = ["LOSSES", "PowerFunctionEMA", "TrainSettings", "TrainStep", "ema_exponent", "train"]
+
+LOSSES = ("exact", "denoising")
+_BETAS = (0.9, 0.99)
+_LONGEST_EMA = 12**-0.5  # sigma_rel of the plain average over all of training, gamma = 0
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """All that decides the weights, with the device. Checked when it is made.
+
+    Args:
+        dataset: A dataset's name or path.
+        label: The class to model; None for the union.
+        conditional: Model all classes and the union in one network with a label input.
+        width: The features of each hidden layer.
+        layers: The number of hidden layers after the input layer.
+        iterations: Optimizer steps.
+        batch: Points in each step.
+        loss: ``exact`` or ``denoising``.
+        learning_rate: The rate of the first ``t_ref`` steps.
+        t_ref: The step after which the rate falls as ``1 / sqrt(t)``.
+        ema: The lengths of the averages, as sigma_rel.
+        seed: Of the initial weights and the batches.
+
+    Raises:
+        InputError: If a value is out of range or names something that does not exist.
+    """
+
+    dataset: str = "fractal"
+    label: str | None = None
+    conditional: bool = False
+    width: int = 64
+    layers: int = 4
+    iterations: int = 4096
+    batch: int = 4096
+    loss: str = "exact"
+    learning_rate: float = 0.01
+    t_ref: float = 512
+    ema: tuple[float, ...] = (0.010,)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("width", 1, 65_536),
+            ("layers", 0, 100),
+            ("iterations", 1, 100_000_000),
+            ("batch", 1, 100_000_000),
+            ("seed", 0, 2**63 - 1),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise InputError(f"{name} = {value!r}: expected a whole number from {low} to {high}")
+        for name in ("learning_rate", "t_ref"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise InputError(f"{name} = {value!r}: expected a positive number")
+        if self.loss not in LOSSES:
+            raise unknown("loss", self.loss, LOSSES)
+        for sigma_rel in self.ema:
+            ema_exponent(sigma_rel)
+        if not self.ema or len(set(self.ema)) < len(self.ema):
+            raise InputError(f"ema = {self.ema}: expected one or more different lengths")
+        self.data.check_label(self.label)
+        if self.conditional and self.label is not None:
+            raise InputError(f"label {self.label!r}: a conditional network models every class; expected no label")
+
+    @property
+    def data(self) -> Dataset:
+        """The dataset."""
+        return load_dataset(self.dataset)
+
+    def learning_rate_at(self, iteration: int) -> float:
+        """The learning rate of an iteration, counted from 1."""
+        return self.learning_rate / math.sqrt(max(iteration / self.t_ref, 1))
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """One optimizer step, once it is done.
+
+    Attributes:
+        iteration: Which one, from 1.
+        loss: The batch's loss, a scalar on the training's device: reading it waits for the device.
+        learning_rate: The rate of this step.
+        seconds: Since the beginning of the training.
+        network: The network as it is now; the next step changes it.
+        averages: The averaged networks by sigma_rel as they are now; the next step changes them.
+    """
+
+    iteration: int
+    loss: Tensor
+    learning_rate: float
+    seconds: float
+    network: EnergyMLP
+    averages: dict[float, EnergyMLP]
+
+
+class PowerFunctionEMA:
+    """A network's average over its training.
+
+    Args:
+        network: The network before the first step.
+        sigma_rel: The length of the average.
+    """
+
+    def __init__(self, network: EnergyMLP, sigma_rel: float) -> None:
+        self.exponent = ema_exponent(sigma_rel)
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, network: EnergyMLP, iteration: int) -> None:
+        """Take in the weights after an iteration, counted from 1; the first replaces all there was."""
+        beta = (1 - 1 / iteration) ** (self.exponent + 1)
+        for mean, now in zip(self.network.parameters(), network.parameters(), strict=True):
+            mean.lerp_(now, 1 - beta)
+
+
+def ema_exponent(sigma_rel: float) -> float:
+    """The exponent gamma of the averaging profile with a relative standard deviation.
+
+    Raises:
+        InputError: If it is out of range.
+    """
+    if not 0 < sigma_rel < _LONGEST_EMA:
+        raise InputError(f"ema {sigma_rel!r}: expected a length between 0 and {_LONGEST_EMA:.3f}")
+    t = sigma_rel**-2
+    return float(np.roots([1, 7, 16 - t, 12 - t]).real.max())
+
+
+def train(settings: TrainSettings, device: str = "auto") -> Iterator[TrainStep]:
+    """Train a network, step by step; the same settings on the same device give the same weights.
+
+    Args:
+        settings: What to train.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: If there is no such device.
+    """
+    where = resolve_device(device)
+    generator = torch.Generator().manual_seed(settings.seed)
+    network = _new_network(settings, generator).to(where)
+    averages = {sigma_rel: PowerFunctionEMA(network, sigma_rel) for sigma_rel in settings.ema}
+    optimizer = torch.optim.Adam(network.parameters(), betas=_BETAS)
+
+    began = time.perf_counter()
+    for iteration in range(1, settings.iterations + 1):
+        rate = settings.learning_rate_at(iteration)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+        batch = draw_batch(settings, network, generator)
+        loss = batch_loss(network, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        network.normalize()
+        for average in averages.values():
+            average.update(network, iteration)
+
+        yield TrainStep(
+            iteration,
+            loss.detach(),
+            rate,
+            time.perf_counter() - began,
+            network,
+            {sigma_rel: average.network for sigma_rel, average in averages.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Points to train on, n of them, on the training's device.
+
+    Attributes:
+        x: The noisy points, with shape ``(n, d)``.
+        sigma: Their noise levels, with shape ``(n,)``.
+        code: Their label inputs, with shape ``(n, label inputs)``.
+        target: The scores to match, with shape ``(n, d)``.
+    """
+
+    x: Tensor
+    sigma: Tensor
+    code: Tensor
+    target: Tensor
+
+
+def draw_batch(settings: TrainSettings, network: EnergyMLP, generator: torch.Generator) -> Batch:
+    """A random batch. It is drawn on the CPU, so that one seed means one set of points whatever the device."""
+    data = settings.data
+    device = network.gain.device
+    parts = []
+    for label, count in _counts(settings, generator):
+        field = data.field(label)
+        clean = field.sample(count, generator=generator).float()
+        noise = torch.randn(clean.shape, generator=generator)
+        sigma = data.noise.sample(count, generator)
+        x = (clean + sigma[:, None] * noise).to(device)
+        code = network.code(label if network.labels else None).expand(count, -1).to(device)
+        if settings.loss == "exact":
+            sigma = sigma.to(device)
+            parts.append((x, sigma, code, field.score(x, sigma)))
+        else:
+            parts.append((x, sigma.to(device), code, (-noise / sigma[:, None]).to(device)))
+    return Batch(*(torch.cat(p) for p in zip(*parts, strict=True)))
+
+
+def batch_loss(network: EnergyMLP, batch: Batch) -> Tensor:
+    """The mean of ``sigma^2 |s_theta - target|^2``, a scalar."""
+    error = network.score(batch.x, batch.sigma, batch.code) - batch.target
+    return (batch.sigma.square() * error.square().sum(-1)).mean()
+
+
+def _new_network(settings: TrainSettings, generator: torch.Generator) -> EnergyMLP:
+    data = settings.data
+    labels = data.labels if settings.conditional else ()
+    network = EnergyMLP(data.dim, settings.width, settings.layers, data.sigma_data, labels, generator)
+    network.label = settings.label
+    return network
+
+
+def _counts(settings: TrainSettings, generator: torch.Generator) -> list[tuple[str | None, int]]:
+    """How many points of a batch are of which label. A conditional batch draws a label for each point: the union with
+    probability 1/2, otherwise a class by its weight."""
+    if not settings.conditional:
+        return [(settings.label, settings.batch)]
+    data = settings.data
+    shares = [0.5, *(0.5 * float(data.components.mixture.weights[data.mask(label)].sum()) for label in data.labels)]
+    drawn = torch.multinomial(torch.tensor(shares), settings.batch, replacement=True, generator=generator)
+    counts = drawn.bincount(minlength=len(shares)).tolist()
+    return [(label, count) for label, count in zip((None, *data.labels), counts, strict=True) if count]
