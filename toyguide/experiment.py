@@ -272,17 +272,17 @@ class Result:
             experiment = Experiment.from_json(str(parts["experiment"]))
             x, sigma = torch.from_numpy(parts["x"]), torch.from_numpy(parts["sigma"])
             nfe, seconds = int(parts["nfe"]), float(parts["seconds"])
+            trace = {k.removeprefix("trace."): torch.from_numpy(v) for k, v in parts.items() if k.startswith("trace.")}
         except InputError as problem:
             raise InputError(f"run {str(path)!r}: {problem}") from problem
         except FileNotFoundError as problem:
             raise InputError(f"run {str(path)!r}: no such file") from problem
         except Exception as problem:  # whatever a damaged or foreign file makes NumPy and zipfile raise
-            raise InputError(f"run {str(path)!r}: not written by toyguide sample ({problem})") from problem
+            raise InputError(f"run {str(path)!r}: damaged, or not written by toyguide sample") from problem
         if x.shape != (experiment.steps + 1, experiment.n, experiment.data.dim) or sigma.shape != x.shape[:1]:
             raise InputError(
                 f"run {str(path)!r}: its points have shape {tuple(x.shape)}, which is not its experiment's"
             )
-        trace = {k.removeprefix("trace."): torch.from_numpy(v) for k, v in parts.items() if k.startswith("trace.")}
         return cls(experiment, x, sigma, nfe, seconds, trace)
 
 

@@ -24,7 +24,10 @@ class Interval(Rule):
     def __init__(self, rule: Rule, low: float, high: float) -> None:
         super().__init__()
         self.rule, self.low, self.high = rule, low, high
-        self.needs = rule.needs  # type: ignore[misc]
+        self.needs, self.first_order = rule.needs, rule.first_order  # type: ignore[misc]
+
+    def values(self) -> dict[str, Any]:
+        return {"rule": self.rule, "low": self.low, "high": self.high}
 
     def _on(self, sigma: float) -> bool:
         return self.low < sigma <= self.high

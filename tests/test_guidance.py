@@ -1,0 +1,654 @@
+"""The rules against closed forms, autograd and each other, in float64; what holds for all is asked of every rule."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import itertools
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import toyguide as tg
+from toyguide.errors import InputError
+from toyguide.fields import (
+    NoisierField,
+    denoised_from_eps,
+    denoised_from_score,
+    denoised_from_velocity,
+    eps_from_denoised,
+    score_from_denoised,
+    velocity_from_denoised,
+)
+from toyguide.guidance import ROLES, Evaluation, Guided, Interval, Rule, rules
+from toyguide.guidance.sfg import Direction
+from toyguide.mixtures import GaussianMixture
+from toyguide.samplers import Step, sampler, trajectory
+
+RULES = list(rules())
+W = torch.float64
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def mixture(seed: int, dim: int = 2, components: int = 4) -> GaussianMixture:
+    """A mixture of random Gaussians with eigenvalues well away from 0."""
+    g = seeded(seed)
+    means = torch.randn(components, dim, generator=g, dtype=W)
+    roots = torch.randn(components, dim, dim, generator=g, dtype=W) * 0.3
+    return GaussianMixture(
+        torch.rand(components, generator=g, dtype=W) + 0.2, means, roots @ roots.mT + 0.05 * torch.eye(dim, dtype=W)
+    )
+
+
+def gaussian(variance: float, dim: int = 2) -> GaussianMixture:
+    return GaussianMixture(
+        torch.ones(1, dtype=W), torch.zeros(1, dim, dtype=W), variance * torch.eye(dim, dtype=W)[None]
+    )
+
+
+FIELDS = {role: mixture(seed) for seed, role in enumerate(ROLES)}
+X = torch.randn(32, 2, generator=seeded(7), dtype=W) * 1.5
+LEVELS = torch.tensor([3.0, 1.5, 0.7, 0.3, 0.1, 0.0], dtype=W)
+
+
+def walk(
+    rule: Rule, x: Tensor = X, levels: Tensor = LEVELS, fields: dict | None = None, method: str = "heun", seed: int = 0
+) -> list[Step]:
+    return list(trajectory(rule, fields or FIELDS, sampler(method), x, levels, seeded(seed)))
+
+
+def allowed(rule: Rule) -> str:
+    return "euler" if rule.first_order else "heun"
+
+
+def mapped(memory: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A rule's memory with every tensor in it changed."""
+    if isinstance(memory, Tensor):
+        return change(memory)
+    if dataclasses.is_dataclass(memory):
+        found = {f.name: mapped(getattr(memory, f.name), change) for f in dataclasses.fields(memory)}
+        return dataclasses.replace(memory, **found)
+    if isinstance(memory, dict):
+        return {k: mapped(v, change) for k, v in memory.items()}
+    return type(memory)(mapped(m, change) for m in memory) if isinstance(memory, tuple | list) else memory
+
+
+def two_steps(rule: Rule, fields: dict, x: Tensor, memory: Any) -> Tensor:
+    """What a rule makes of points at two levels, one after the other with the memory handed on."""
+    first = rule.guide(Evaluation(fields, x, 1.0), memory)
+    second = rule.guide(Evaluation(fields, x, 0.4), first.memory)
+    return torch.stack([first.denoised, second.denoised])
+
+
+# What holds for every rule
+
+
+@pytest.mark.parametrize("key", RULES)
+def test_unguided_values_give_the_main_field(key):
+    cls = rules()[key]
+    rule = cls(**cls.unguided)
+    steps, plain = walk(rule, method=allowed(rule)), walk(tg.rule("none"), method=allowed(rule))
+    # Not bit by bit: score scaling's x + 1 (D - x) rounds.
+    for a, b in zip(steps, plain, strict=True):
+        torch.testing.assert_close(a.x, b.x, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("key", [k for k in RULES if k != "none"])
+def test_default_values_guide(key):
+    cls = rules()[key]
+    assert cls.unguided, "a rule that cannot be unguided cannot be compared"
+    assert (
+        two_steps(cls(), FIELDS, X, cls().begin(X, 1.0, seeded())) - FIELDS["main"].denoise(X, 1.0)
+    ).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("key", RULES)
+def test_each_point_is_guided_by_itself(key):
+    rule = tg.rule(key)
+    memory = rule.begin(X, 1.0, seeded())
+    rows = torch.tensor([3, 17, 4])
+    alone = two_steps(rule, FIELDS, X[rows], mapped(memory, lambda m: m[rows]))
+    torch.testing.assert_close(alone, two_steps(rule, FIELDS, X, memory)[:, rows], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("key", RULES)
+def test_a_moved_world_is_guided_alike(key):
+    """Turning and shifting fields and points turns and shifts what a rule makes of them."""
+    turn = torch.linalg.qr(torch.randn(2, 2, generator=seeded(3), dtype=W)).Q
+    shift = torch.tensor([0.7, -1.1], dtype=W)
+    moved = {
+        role: GaussianMixture(f.weights, f.means @ turn.T + shift, turn @ f.covariances @ turn.T)
+        for role, f in FIELDS.items()
+    }
+    rule = tg.rule(key)
+    memory = rule.begin(X, 1.0, seeded())
+    turned = mapped(memory, lambda m: m @ turn.T if m.shape == X.shape else m)
+    here = two_steps(rule, FIELDS, X, memory) @ turn.T + shift
+    torch.testing.assert_close(two_steps(rule, moved, X @ turn.T + shift, turned), here, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("key", RULES)
+def test_needs_are_what_is_evaluated(key):
+    """A rule with only the fields it declares runs, and without one of them does not."""
+    cls = rules()[key]
+    memory = cls().begin(X, 1.0, seeded())
+    cls().guide(Evaluation({r: FIELDS[r] for r in cls.needs}, X, 1.0), memory)
+    for missing in cls.needs:
+        with pytest.raises(InputError, match=f"field '{missing}'"):
+            cls().guide(Evaluation({r: FIELDS[r] for r in cls.needs if r != missing}, X, 1.0), memory)
+
+
+@pytest.mark.parametrize("key", RULES)
+def test_a_rule_is_a_described_value(key):
+    cls = rules()[key]
+    rule = cls()
+    assert rule == tg.rule(key, **rule.values())
+    assert hash(rule) == hash(tg.rule(key, **rule.values()))
+    assert all([cls.title, cls.formula, cls.source, cls.summary]), "what the help text shows"
+    assert set(cls.needs) <= set(ROLES)
+    assert set(cls.unguided) <= set(cls.declared())
+    for name, declared in cls.declared().items():
+        assert declared.doc, name
+        for wrong in (math.nan, math.inf, True, None, "much", -1e9):
+            with pytest.raises(InputError, match=rf"{name} = .*: expected (a number|a whole number|one of) ") as caught:
+                tg.rule(key, **{name: wrong})
+            assert "\n" not in str(caught.value)
+
+
+def test_equal_numbers_make_equal_rules():
+    assert tg.rule("cfg", w=3) == tg.rule("cfg", w=3.0) != tg.rule("autoguidance", w=3.0)
+    assert len({tg.rule("cfg", w=3), tg.rule("cfg", w=3.0), tg.rule("cfg", w=3.5)}) == 2
+    assert repr(tg.rule("cfg", w=3)) == "cfg(w=3.0)"
+
+
+def test_wrong_names_are_told_the_nearest():
+    with pytest.raises(InputError, match=r"unknown rule 'autoguidence': .*did you mean 'autoguidance'\?"):
+        tg.rule("autoguidence")
+    with pytest.raises(InputError, match=r"unknown parameter of sfg 'alpa': .*did you mean 'alpha'\?"):
+        tg.rule("sfg", alpa=1.0)
+    with pytest.raises(InputError, match=r"cfg: w = 31: expected a number from 0\.0 to 30\.0"):
+        tg.rule("cfg", w=31)
+
+
+# Extrapolating rules
+
+WEIGHTS = {
+    "cfg": ({"w": 2.7}, {"main": 2.7, "uncond": -1.7}),
+    "autoguidance": ({"w": 2.7}, {"main": 2.7, "weak": -1.7}),
+    "cfg+autoguidance": ({"w": 3.0, "mix": 0.25}, {"main": 3.0, "uncond": -1.5, "weak": -0.5}),
+}
+SPACES = {
+    "score": (score_from_denoised, denoised_from_score),
+    "eps": (eps_from_denoised, denoised_from_eps),
+    "velocity": (velocity_from_denoised, denoised_from_velocity),
+}
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("key", WEIGHTS)
+def test_linear_rules_are_the_same_in_every_space(key, space):
+    params, weights = WEIGHTS[key]
+    there, back = SPACES[space]
+    combined = sum(w * there(FIELDS[role].denoise(X, 0.8), X, 0.8) for role, w in weights.items())
+    guided = tg.rule(key, **params).guide(Evaluation(FIELDS, X, 0.8), None).denoised
+    torch.testing.assert_close(guided, back(combined, X, 0.8), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["two-gaussians", "fractal"])
+def test_cfg_is_classifier_guidance_on_exact_fields(name):
+    """``s_c + (w - 1) grad log p(c | x)``, the gradient by autograd."""
+    data = tg.load_dataset(name)
+    label, sigma, w = data.labels[1], 0.6, 3.5
+    x = torch.randn(24, 2, generator=seeded(5), dtype=W, requires_grad=True)
+    (ascent,) = torch.autograd.grad(data.posterior(x, sigma)[:, 1].log().sum(), x)
+    fields = {"main": data.field(label), "uncond": data.field(None)}
+    at = Evaluation(fields, x.detach(), sigma)
+    guided = score_from_denoised(tg.rule("cfg", w=w).guide(at, None).denoised, at.x, sigma)
+    torch.testing.assert_close(guided, at.score("main") + (w - 1) * ascent, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("w", [0.0, 2.0, 17.0])
+def test_autoguidance_by_itself_is_unguided(w):
+    same = {"main": FIELDS["main"], "weak": FIELDS["main"]}
+    guided, plain = walk(tg.rule("autoguidance", w=w), fields=same), walk(tg.rule("none"), fields=same)
+    assert torch.equal(guided[-1].x, plain[-1].x)
+
+
+def test_weight_0_is_the_guiding_field():
+    for key, role in (("cfg", "uncond"), ("autoguidance", "weak")):
+        guided = walk(tg.rule(key, w=0.0))[-1].x
+        torch.testing.assert_close(guided, walk(tg.rule("none"), fields={"main": FIELDS[role]})[-1].x)
+
+
+def test_mixtures_of_rules_have_their_limits():
+    def end(key, **params):
+        return walk(tg.rule(key, **params))[-1].x
+
+    torch.testing.assert_close(end("cfg+autoguidance", w=2.5, mix=0.0), end("cfg", w=2.5))
+    torch.testing.assert_close(end("cfg+autoguidance", w=2.5, mix=1.0), end("autoguidance", w=2.5))
+    torch.testing.assert_close(end("sfg+autoguidance", w=0.0, w_auto=2.5), end("autoguidance", w=2.5))
+    torch.testing.assert_close(end("sfg+autoguidance", w=3.0, w_auto=1.0), end("sfg", w=3.0))
+
+
+def test_cfg_and_autoguidance_share_their_weight_as_in_eq_6():
+    """Karras et al. 2024, Eq. 6: ``w_u = (1 - a)(w - 1) + 1``, ``w_c = a (w - 1) + 1``."""
+    a, w = 0.3, 2.5
+    w_u, w_c = (1 - a) * (w - 1) + 1, a * (w - 1) + 1
+    main, uncond, weak = (FIELDS[r].denoise(X, 0.8) for r in ROLES)
+    expected = main + (w_u - 1) * (main - uncond) + (w_c - 1) * (main - weak)
+    guided = tg.rule("cfg+autoguidance", w=w, mix=a).guide(Evaluation(FIELDS, X, 0.8), None).denoised
+    torch.testing.assert_close(guided, expected, rtol=0, atol=1e-12)
+
+
+def best_weight(relative: float, variance: float = 0.25, sigma: float = 0.5) -> float:
+    """The w at which autoguidance's D is nearest to the exact one; D is affine in w, so from its values at 0 and 1."""
+    field = gaussian(variance)
+    fields = {"main": NoisierField(field, relative), "weak": NoisierField(field, 2 * relative)}
+    zero, one = (tg.rule("autoguidance", w=w).guide(Evaluation(fields, X, sigma), None).denoised for w in (0.0, 1.0))
+    gap = one - zero
+    return float(((field.denoise(X, sigma) - zero) * gap).sum() / gap.square().sum())
+
+
+def test_autoguidance_undoes_a_known_degradation():
+    """With scores of ``p(x; sigma^2 + d_i)`` the best w tends to ``d_0 / (d_0 - d_1)`` for small d.
+
+    On one Gaussian of variance a it is that times ``1 + d_1 / (a + sigma^2)`` for any d. Degradations of 10 and 20 %
+    are those of Karras et al. 2024, section 4, where d_0 / (d_0 - d_1) = 1.91.
+    """
+    for relative in (0.1, 0.01, 0.001):
+        d1, d0 = (0.25 * ((1 + r) ** 2 - 1) for r in (relative, 2 * relative))
+        assert best_weight(relative) == pytest.approx(d0 / (d0 - d1) * (1 + d1 / 0.5), rel=1e-9)
+        assert best_weight(relative) == pytest.approx(d0 / (d0 - d1), rel=1.5 * relative)
+
+
+# Closed forms through the real sampler. Both ODEs are linear, so the final variance is that of the start times the
+# squared shrinkage of one path; 256 Heun steps leave an error of a few 1e-4 (test_samplers measures the order).
+
+FINE = tg.Experiment(main="exact", label="A", steps=256, sigma_max=5.0, sigma_min=0.002).levels()
+
+
+def final_variance(rule: Rule, fields: dict, start_variance: float) -> float:
+    start = torch.tensor([[1.0, -2.0]], dtype=W)
+    shrinkage = walk(rule, start, FINE, fields)[-1].x / start
+    torch.testing.assert_close(shrinkage[0, 0], shrinkage[0, 1])
+    return start_variance * float(shrinkage[0, 0]) ** 2
+
+
+@pytest.mark.parametrize("k", [0.8, 1.0, 1.4, 2.0])
+def test_score_scaling_on_one_gaussian(k):
+    a, s = 0.25, 25.0
+    expected = (a + s) * (a / (a + s)) ** k
+    assert final_variance(tg.rule("score-scaling", k=k), {"main": gaussian(a)}, a + s) == pytest.approx(
+        expected, rel=2e-3
+    )
+    if k == 1.4:  # not the tempered law, whose variance is a / k
+        assert expected == pytest.approx(0.0395, abs=5e-5)
+        assert a / k == pytest.approx(0.1786, abs=5e-5)
+
+
+@pytest.mark.parametrize("w", [0.0, 1.0, 2.0, 3.0])
+def test_cfg_on_two_gaussians_is_not_the_tilt(w):
+    """p_c = N(0, a), p_u = N(0, b): Bradley and Nakkiran 2024, with a finite first level."""
+    a, b, s = 1.0, 2.0, 25.0
+    expected = (a + s) * (a / (a + s)) ** w * (b / (b + s)) ** (1 - w)
+    fields = {"main": gaussian(a), "uncond": gaussian(b)}
+    assert final_variance(tg.rule("cfg", w=w), fields, a + s) == pytest.approx(expected, rel=1e-3)
+    if w == 3.0:  # 2^(1-w) as the first level grows; the tilt has 2 / (w + 1)
+        assert expected == pytest.approx(0.25, rel=0.1) != pytest.approx(0.5, rel=0.1)
+
+
+# Saddle-free guidance
+
+SADDLE = {"main": tg.load_dataset("two-gaussians").field(None)}  # modes at (±1, 0), variance 0.05
+
+
+def test_sfg_leaves_one_gaussian_alone():
+    """The log-density of one Gaussian curves upward nowhere, whatever its shape."""
+    field = {"main": mixture(11, components=1)}
+    assert torch.equal(walk(tg.rule("sfg", w=30.0), fields=field)[-1].x, walk(tg.rule("none"), fields=field)[-1].x)
+
+
+@pytest.mark.parametrize("h", [1e-3, 0.1, 1.0])
+def test_sfg_is_the_papers_form_in_eps(h):
+    """``eps - w H(lambda) u`` with ``u = (eps(x) - eps(x + h sigma v)) / h``, at any h."""
+    sigma, w, field = 0.5, 3.0, FIELDS["main"]
+    rule = tg.rule("sfg", w=w, h=h)
+    memory = rule.begin(X, sigma, seeded(1))
+
+    def eps(x):
+        return -sigma * field.score(x, sigma)
+
+    u = (eps(X) - eps(X + h * sigma * memory.v)) / h
+    on = (u * memory.v).sum(-1, keepdim=True) > 0
+    assert on.any()
+    assert not on.all()
+    guided = rule.guide(Evaluation(FIELDS, X, sigma), memory).denoised
+    torch.testing.assert_close(guided, denoised_from_eps(eps(X) - w * on * u, X, sigma), rtol=1e-8, atol=1e-8)
+
+
+def test_sfg_push_tends_to_the_hessians_product():
+    """The push over sigma w tends to ``sigma^2 J v`` in the first order of h, a forward difference's."""
+    sigma = 0.5
+    x = torch.randn(256, 2, generator=seeded(2), dtype=W) * torch.tensor([0.3, 1.0], dtype=W)
+    v = torch.nn.functional.normalize(torch.randn(256, 2, generator=seeded(3), dtype=W), dim=-1)
+    exact = sigma**2 * (SADDLE["main"].hessian(x, sigma) @ v[..., None])[..., 0]
+    curved_up = (exact * v).sum(-1) > 0.05
+    assert curved_up.sum() > 20
+
+    steps = [0.2 / 2**i for i in range(6)]
+    errors = []
+    for h in steps:
+        rule = tg.rule("sfg", w=2.0, h=h)
+        at = Evaluation(SADDLE, x, sigma)
+        push, _, _ = rule.correction(at, at.denoised("main"), Direction(v, torch.ones(256, 1, dtype=W)))
+        errors.append(float((push / (sigma * 2.0) - exact)[curved_up].norm()))
+    orders = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
+    assert orders[-1] == pytest.approx(1, abs=0.03)
+
+
+def test_sfg_finds_the_top_eigenpair():
+    """Many steps at one level are a power iteration: v and lambda become the top eigenpair of ``sigma^2 J``."""
+    sigma = 0.6
+    value, vector = (t[..., -1] for t in torch.linalg.eigh(sigma**2 * FIELDS["main"].hessian(X, sigma)))
+    gap = torch.linalg.eigvalsh(sigma**2 * FIELDS["main"].hessian(X, sigma)).diff()[:, 0]
+    clear = gap > 0.1  # the error shrinks by (1 - gap / (1 + value)) per step
+    assert clear.sum() > 15
+
+    rule = tg.rule("sfg", h=1e-4)
+    memory = rule.begin(X, sigma, seeded())
+    for _ in range(400):
+        guided = rule.guide(Evaluation(FIELDS, X, sigma), memory)
+        memory = guided.memory
+    along = (guided.trace["v"] * vector).sum(-1).abs()
+    torch.testing.assert_close(along[clear], torch.ones_like(along[clear]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(guided.trace["lambda"][clear], value[clear], rtol=0, atol=1e-3)
+
+
+def test_sfg_between_two_gaussians():
+    """v lies along the means' difference, lambda is ``sigma^2 (-1/V + p (1-p) |dmu|^2 / V^2)``, V = c + sigma^2."""
+    sigma, c = 0.4, 0.05
+    variance = c + sigma**2
+    x = torch.tensor([[0.0, 0.3], [0.05, -0.8], [-0.1, 0.0]], dtype=W)
+    p = torch.sigmoid(2 * x[:, 0] / variance)
+    expected = sigma**2 * (-1 / variance + p * (1 - p) * 4 / variance**2)
+    rule = tg.rule("sfg", h=1e-4)
+    memory = rule.begin(x, sigma, seeded())
+    for _ in range(60):
+        guided = rule.guide(Evaluation(SADDLE, x, sigma), memory)
+        memory = guided.memory
+    torch.testing.assert_close(guided.trace["v"][:, 1], torch.zeros(3, dtype=W), rtol=0, atol=1e-6)
+    torch.testing.assert_close(guided.trace["lambda"], expected, rtol=0, atol=2e-3)
+
+
+class Linear:
+    """A denoiser ``D = x M``; ``sigma^2 J = M - 1``, which no exact field's is below -1."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        return x @ self.matrix
+
+
+def test_sfg_shift_grows_and_never_shrinks():
+    field = Linear(torch.tensor([[-3.0, 0.5], [0.5, -1.0]], dtype=W))
+    rule = tg.rule("sfg", alpha=1.5)
+    memory = rule.begin(X, 1.0, seeded())
+    expected = torch.full((len(X),), 1.5, dtype=W)
+    seen = []
+    for sigma in (2.0, 1.0, 0.5, 0.2):
+        guided = rule.guide(Evaluation({"main": field}, X, sigma), memory)
+        expected = torch.maximum(expected, -guided.trace["lambda"])
+        memory = guided.memory
+        torch.testing.assert_close(memory.alpha[:, 0], expected)
+        seen.append(memory.alpha)
+    assert (seen[0] > 1.5).any()
+    assert all((b >= a).all() for a, b in itertools.pairwise(seen))
+
+
+def test_sfg_keeps_its_direction_where_the_product_vanishes():
+    """``u + alpha v = 0`` where D turns nothing: an eigenvalue of -1 with alpha 1."""
+    rule = tg.rule("sfg", alpha=1.0)
+    memory = rule.begin(X, 1.0, seeded())
+    after = rule.guide(Evaluation({"main": Linear(torch.zeros(2, 2, dtype=W))}, X, 1.0), memory).memory
+    torch.testing.assert_close(after.v, memory.v)
+
+
+def test_sfg_signs():
+    """``score``: v never points against the score and its start does not matter. ``persistent``: it does."""
+    sigma, on = 0.4, torch.tensor([[0.02, 0.5], [-0.03, -0.2]], dtype=W)
+    v = torch.tensor([[1.0, 0.0], [1.0, 0.0]], dtype=W)
+    alpha = torch.ones(2, 1, dtype=W)
+
+    def push(sign, v):
+        at = Evaluation(SADDLE, on, sigma)
+        rule = tg.rule("sfg", sign=sign, h=1e-4)
+        return rule.correction(at, at.denoised("main"), Direction(v, alpha))[0]
+
+    assert torch.equal(push("score", v), push("score", -v))
+    assert ((push("score", v) * SADDLE["main"].score(on, sigma)).sum(-1) > 0).all(), "with the flow, from the saddle"
+    torch.testing.assert_close(push("persistent", v), -push("persistent", -v), rtol=1e-2, atol=1e-9)
+    assert (push("persistent", v)[:, 0] > 0).all()
+
+    steps = walk(tg.rule("sfg", sign="score"), fields=SADDLE)
+    for before, after in itertools.pairwise(steps):
+        assert ((SADDLE["main"].score(before.x, before.sigma) * after.trace["v"]).sum(-1) >= 0).all()
+
+
+# Interval
+
+
+def evaluations(steps: list[Step]) -> list[int]:
+    return [b.nfe - a.nfe for a, b in itertools.pairwise(steps)]
+
+
+def test_interval_limits_are_unguided_and_the_rule():
+    rule, plain = tg.rule("cfg", w=3.0), walk(tg.rule("none"))
+    never, always = walk(Interval(rule, 50.0, 60.0)), walk(Interval(rule, 0.0, 60.0))
+    assert torch.equal(never[-1].x, plain[-1].x)
+    assert never[-1].nfe == plain[-1].nfe == 9
+    assert torch.equal(always[-1].x, walk(rule)[-1].x)
+    assert always[-1].nfe == 18
+
+
+def test_interval_ends_are_half_open():
+    """Guided from the level 1.5 (the upper end) and 0.7, not from 0.3 (the lower end); Heun's two evaluations alike."""
+    assert evaluations(walk(Interval(tg.rule("cfg"), 0.3, 1.5))) == [2, 4, 4, 2, 1]
+    assert evaluations(walk(Interval(tg.rule("cfg"), 0.3, 1.5), method="euler")) == [1, 2, 2, 1, 1]
+
+
+def test_interval_switches_whole_steps():
+    """By hand: Heun with one denoiser for both of a step's evaluations."""
+    rule, low, high = tg.rule("cfg", w=3.0), 0.3, 1.5
+    x = X
+    for s, t in zip(LEVELS[:-1].tolist(), LEVELS[1:].tolist(), strict=True):
+        w = 3.0 if low < s <= high else 1.0
+
+        def slope(x, at, w=w):
+            return (x - (w * FIELDS["main"].denoise(x, at) + (1 - w) * FIELDS["uncond"].denoise(x, at))) / at
+
+        first = slope(x, s)
+        ahead = x + (t - s) * first
+        x = ahead if t == 0 else x + (t - s) * (first + slope(ahead, t)) / 2
+    torch.testing.assert_close(walk(Interval(rule, low, high))[-1].x, x)
+
+
+def test_interval_keeps_the_rules_memory():
+    rule = tg.rule("sfg")
+    steps = walk(Interval(rule, 0.3, 1.5), seed=4)
+    assert [bool(s.trace) for s in steps] == [False, False, True, True, False, False]
+    assert torch.equal(steps[2].trace["v"], rule.begin(X, 3.0, seeded(4)).v), "v waits as it was drawn"
+
+
+def test_intervals_compare_by_what_they_hold():
+    assert Interval(tg.rule("cfg"), 0.1, 1.0) == Interval(tg.rule("cfg"), 0.1, 1.0)
+    assert Interval(tg.rule("cfg"), 0.1, 1.0) != Interval(tg.rule("cfg", w=2.0), 0.1, 1.0)
+    assert Interval(tg.rule("cfg"), 0.1, 1.0) != Interval(tg.rule("cfg"), 0.1, 2.0)
+    assert Interval(tg.rule("cfg"), 0.1, 1.0).needs == ("main", "uncond")
+
+
+# Every hook, with a rule of a few lines. Without a key they are in nobody's list.
+
+
+class Counting(Rule):
+    """Memory: how often it was handed on."""
+
+    def begin(self, x, sigma, generator):
+        return 0
+
+    def guide(self, at, memory):
+        return Guided(at.denoised(), memory=memory + 1, trace={"count": at.x.new_full((len(at.x),), memory)})
+
+
+@pytest.mark.parametrize("method", ["heun", "euler"])
+def test_memory_is_updated_once_per_step(method):
+    steps = walk(Counting(), method=method)
+    assert [int(s.trace["count"][0]) for s in steps[1:]] == [0, 1, 2, 3, 4]
+    assert steps[-1].nfe == {"heun": 9, "euler": 5}[method]
+
+
+class Pushing(Rule):
+    """Moves every point by its noise level before each step."""
+
+    def before_step(self, at, memory):
+        return at.x + at.sigma, memory
+
+    def guide(self, at, memory):
+        return Guided(at.denoised())
+
+
+@pytest.mark.parametrize("method", ["heun", "euler"])
+def test_before_step_moves_the_points(method):
+    """Under D = 0 a step multiplies by sigma' / sigma, in both solvers."""
+    x = X
+    steps = walk(Pushing(), fields={"main": Linear(torch.zeros(2, 2, dtype=W))}, method=method)
+    for step, s, t in zip(steps[1:], LEVELS[:-1].tolist(), LEVELS[1:].tolist(), strict=True):
+        x = (x + s) * t / s
+        torch.testing.assert_close(step.x, x)
+    assert steps[-1].nfe == {"heun": 9, "euler": 5}[method], "a point that was moved away from costs nothing"
+
+
+class CfgPlusPlus(Rule):
+    """Renoises along another direction than it denoises along (Chung et al. 2024, arXiv 2406.08070)."""
+
+    lam = 0.6
+
+    def guide(self, at, memory):
+        main, uncond = at.denoised("main"), at.denoised("uncond")
+        return Guided(uncond + self.lam * (main - uncond), renoise=uncond)
+
+
+def test_renoise_makes_cfg_plus_plus():
+    """A step of it is an Euler step of CFG with ``w = lam sigma / (sigma - sigma')``; lam itself in the last."""
+    steps = walk(CfgPlusPlus(), method="euler")
+    for before, after in itertools.pairwise(steps):
+        s, t = before.sigma, after.sigma
+        landing = FIELDS["uncond"].denoise(before.x, s)
+        main = FIELDS["main"].denoise(before.x, s)
+        published = landing + 0.6 * (main - landing) + (t / s) * (before.x - landing)
+        torch.testing.assert_close(after.x, published)
+        w = 0.6 * s / (s - t)
+        cfg = walk(tg.rule("cfg", w=w), before.x, torch.tensor([s, t], dtype=W), method="euler")
+        torch.testing.assert_close(after.x, cfg[-1].x)
+
+
+class Resampling(Rule):
+    """Replaces the points by draws from among them, and remembers where each came from."""
+
+    def begin(self, x, sigma, generator):
+        return torch.arange(len(x))
+
+    def guide(self, at, memory):
+        return Guided(at.denoised(), memory=memory, trace={"parent": memory.clone()})
+
+    def after_step(self, step, memory, generator):
+        assert torch.equal(step.draw(), step.x_next), "a deterministic sampler draws the same again"
+        rows = torch.randint(len(step.x), (len(step.x),), generator=generator)
+        return step.x_next[rows], memory[rows]
+
+
+def test_after_step_resamples():
+    """Points do not see each other otherwise, so each end is the unguided end of its first ancestor."""
+    resampled, plain = walk(Resampling(), seed=3), walk(tg.rule("none"))
+    rows, generator = torch.arange(len(X)), seeded(3)
+    for a, b in zip(resampled[1:], plain[1:], strict=True):
+        rows = rows[torch.randint(len(X), (len(X),), generator=generator)]
+        torch.testing.assert_close(a.x, b.x[rows], rtol=0, atol=1e-12)
+    assert torch.equal(walk(Resampling(), seed=3)[-1].x, resampled[-1].x)
+    assert not torch.equal(walk(Resampling(), seed=4)[-1].x, resampled[-1].x)
+    # `draw` evaluated the second half of Heun's step again: 2 + 1 a step, and 1 in the last.
+    assert resampled[-1].nfe == 4 * 3 + 1
+
+
+def test_an_evaluation_is_made_once_and_counted():
+    at = Evaluation(FIELDS, X, 0.5)
+    assert at.denoised("main") is at.denoised("main")
+    at.score("weak"), at.eps("weak"), at.velocity("weak")
+    assert at.nfe == 2
+    at.elsewhere(X + 1, 0.5, "main")
+    assert at.nfe == 3
+    with pytest.raises(TypeError, match="does not say how it guides"):
+        Rule().guide(at, None)
+
+
+# Files on the search path
+
+RULE_FILE = """
+from toyguide.guidance import Guided, Rule
+
+class Mine(Rule):
+    key = "{key}"
+
+    def guide(self, at, memory):
+        return Guided(at.denoised("main"))
+"""
+
+
+@pytest.fixture
+def search_path(tmp_path, monkeypatch):
+    """A folder in TOYGUIDE_RULES; afterwards its rules are forgotten."""
+    before = set(sys.modules)
+    monkeypatch.setenv("TOYGUIDE_RULES", str(tmp_path))
+    rules.cache_clear()
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if name.startswith("toyguide_rules."):
+            del sys.modules[name]
+    monkeypatch.undo()
+    rules.cache_clear()
+    gc.collect()  # or Rule.__subclasses__ would still know them
+    assert list(rules()) == RULES
+
+
+def test_a_file_on_the_search_path_is_a_rule(search_path):
+    (search_path / "mine.py").write_text(RULE_FILE.format(key="mine"))
+    assert list(rules()) == [*RULES, "mine"]
+    assert torch.equal(walk(tg.rule("mine"))[-1].x, walk(tg.rule("none"))[-1].x)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (RULE_FILE.format(key="cfg"), "mine.py: the rule name 'cfg' is taken"),
+        ("import nothing_of_that_name", "mine.py: cannot be imported .ModuleNotFoundError"),
+        ("class:", "mine.py: cannot be imported .SyntaxError"),
+    ],
+)
+def test_a_wrong_file_on_the_search_path_is_named(search_path, text, complaint):
+    (search_path / "mine.py").write_text(text)
+    with pytest.raises(InputError, match=complaint):
+        rules()
+
+
+def test_a_wrong_search_path_is_named(search_path, monkeypatch):
+    monkeypatch.setenv("TOYGUIDE_RULES", "/no/such/folder")
+    with pytest.raises(InputError, match="TOYGUIDE_RULES: '/no/such/folder': expected a folder"):
+        rules()
