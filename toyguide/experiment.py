@@ -42,7 +42,8 @@ class Experiment:
     Args:
         dataset: A dataset's name or path.
         label: The class to sample; None for the union.
-        main: The field that is sampled; None for the dataset's trained network, or the exact field without one.
+        main: The field that is sampled; None for the dataset's trained network, or the exact field where none models
+            the label.
         uncond: What CFG-like rules extrapolate from; None for the natural partner of ``main``.
         weak: What autoguidance extrapolates from; None for the natural partner of ``main``.
         rule: The guidance rule's name.
@@ -77,6 +78,11 @@ class Experiment:
     rho: float | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dataset", str(self.dataset))
+        for name in ("label", "main", "uncond", "weak"):
+            value = getattr(self, name)
+            if not (value is None or isinstance(value, str)):
+                raise InputError(f"{name} = {value!r}: expected a name, or nothing")
         for name, value, low, high in (
             ("steps", self.steps, 1, 10_000),
             ("n", self.n, 1, 100_000_000),
@@ -89,13 +95,12 @@ class Experiment:
             if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
                 raise InputError(f"{name} = {value!r}: expected a positive number")
             object.__setattr__(self, name, None if value is None else float(value))
-        if not isinstance(self.params, Mapping):
+        if not isinstance(self.params, Mapping) or not all(isinstance(k, str) for k in self.params):
             raise InputError(f"params = {self.params!r}: expected a table of numbers by name")
-        object.__setattr__(self, "dataset", str(self.dataset))
-        object.__setattr__(self, "params", rule(self.rule, **self.params).values())
+        object.__setattr__(self, "params", rule(str(self.rule), **self.params).values())
         object.__setattr__(self, "interval", _checked_interval(self.interval))
         self.data.check_label(self.label)
-        if sampler(self.sampler).order > 1 and self.build_rule().first_order:
+        if sampler(str(self.sampler)).order > 1 and self.build_rule().first_order:
             raise InputError(f"sampler {self.sampler!r}: the rule {self.rule!r} needs a first-order one, like 'euler'")
         self.levels()
 
@@ -114,7 +119,7 @@ class Experiment:
 
     def references(self) -> dict[str, str]:
         """The field in each role that the rule needs (and ``main``), by what it is called."""
-        main = self.main or natural_reference("main", None, self.data)
+        main = self.main or natural_reference("main", None, self.data, self.label)
         named = {"uncond": self.uncond, "weak": self.weak}
         partners = {r: named[r] or natural_reference(r, main, self.data) for r in self.build_rule().needs if r in named}
         return {"main": main, **partners}
@@ -186,7 +191,7 @@ class Experiment:
         """
         try:
             values = json.loads(text)
-        except ValueError as problem:
+        except (ValueError, RecursionError) as problem:
             raise InputError(f"experiment: not JSON ({problem})") from problem
         if not isinstance(values, dict):
             raise InputError("experiment: expected a JSON object")
@@ -279,9 +284,10 @@ class Result:
             raise InputError(f"run {str(path)!r}: no such file") from problem
         except Exception as problem:  # whatever a damaged or foreign file makes NumPy and zipfile raise
             raise InputError(f"run {str(path)!r}: damaged, or not written by toyguide sample") from problem
-        if x.shape != (experiment.steps + 1, experiment.n, experiment.data.dim) or sigma.shape != x.shape[:1]:
+        expected = (experiment.steps + 1, experiment.n, experiment.data.dim)
+        if x.shape != expected or x.dtype != torch.float32 or sigma.shape != x.shape[:1]:
             raise InputError(
-                f"run {str(path)!r}: its points have shape {tuple(x.shape)}, which is not its experiment's"
+                f"run {str(path)!r}: its points are {tuple(x.shape)}, {x.dtype}: expected {expected}, torch.float32"
             )
         return cls(experiment, x, sigma, nfe, seconds, trace)
 

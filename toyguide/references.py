@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 
-from toyguide.checkpoints import UNION, load_model
+from toyguide.checkpoints import UNION, load_model, model_names
 from toyguide.datasets import Dataset
 from toyguide.errors import InputError, unknown
 from toyguide.fields import Field, NoisierField
@@ -38,6 +38,9 @@ def resolve_field(reference: str, data: Dataset, label: str | None, role: str = 
     """
     if reference == "exact" or reference.startswith(("exact@", "exact+")):
         return _exact(reference, data, label)
+    if "/" not in reference and ".safetensors" not in reference:
+        exact = ["exact", *(f"exact@{x}" for x in (*data.labels, UNION)), "exact+noise:SHARE"]
+        raise unknown("field", reference, [*exact, *model_names()])
     network = load_model(reference)
     if network.labels and "@" not in reference:
         network = network.with_label(None if role == "uncond" else label)
@@ -45,22 +48,28 @@ def resolve_field(reference: str, data: Dataset, label: str | None, role: str = 
     return network
 
 
-def natural_reference(role: str, main: str | None, data: Dataset) -> str:
+def natural_reference(role: str, main: str | None, data: Dataset, label: str | None = None) -> str:
     """The field that a role gets when none is named.
 
-    Beside a trained main: the dataset's own networks, or for ``uncond`` the main network itself at the union where it
-    is label-conditional. Beside an exact main: the exact union, and ``exact+noise:0.2``.
+    For ``main`` itself: the dataset's own network if it models the label, else ``exact``. Beside a trained main: the
+    dataset's own networks, or for ``uncond`` the main network itself at the union where it is label-conditional. Beside
+    an exact main: the exact union, and ``exact+noise:0.2``.
 
     Args:
         role: ``main``, ``uncond`` or ``weak``.
         main: The main field's reference; not looked at for the role ``main``.
         data: The dataset.
+        label: The class that is sampled; only looked at for the role ``main``.
 
     Raises:
         InputError: If the role has no natural partner.
     """
     if role == "main":
-        return f"{data.name}/{data.models['main']}" if _has(data, "main") else "exact"
+        if not _has(data, "main"):
+            return "exact"
+        own = f"{data.name}/{data.models['main']}"
+        network = load_model(own)
+        return own if network.labels or network.label == label else "exact"
     if main is not None and main.startswith("exact"):
         return "exact@union" if role == "uncond" else "exact+noise:0.2"
     if role in data.models and _has(data, role):
@@ -75,12 +84,12 @@ def _has(data: Dataset, role: str) -> bool:
 
 
 def _exact(reference: str, data: Dataset, label: str | None) -> Field:
-    base, _, noise = reference.partition("+")
+    base, plus, noise = reference.partition("+")
     _, at, named = base.partition("@")
     if at:
         label = None if named == UNION else data.check_label(named)
     field = data.field(label)
-    if not noise:
+    if not plus:
         return field
     kind, _, value = noise.partition(":")
     try:

@@ -44,7 +44,7 @@ def rules() -> dict[str, type[Rule]]:
     return {k: found[k] for k in [*first, *(k for k in found if k not in first)]}
 
 
-def rule(key: str, **params: Any) -> Rule:
+def rule(key: str, /, **params: Any) -> Rule:
     """A rule by name.
 
     Raises:

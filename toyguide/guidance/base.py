@@ -154,7 +154,7 @@ class Rule(param.Parameterized):
     first_order: ClassVar[bool] = False
     """Whether it steps in a way of its own that only a first-order sampler can follow (a renoiser of its own)."""
 
-    def __init__(self, **params: Any) -> None:
+    def __init__(self, /, **params: Any) -> None:
         super().__init__()
         declared = self.declared()
         for key, value in params.items():
