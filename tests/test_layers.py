@@ -1,0 +1,106 @@
+"""Data flows one way: a module imports only from the layers to its left, and the library from no user interface."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Left to right. A name stands for a module or a package; inside a package imports are free.
+LAYERS = [
+    {"errors"},
+    {"devices", "files", "tables"},
+    {"fields", "noise", "quadratics"},
+    {"mixtures", "networks"},
+    {"families"},
+    {"datasets"},
+    {"checkpoints"},
+    {"training"},
+    {"geometry"},
+    {"guidance"},
+    {"references", "samplers"},
+    {"metrics"},
+    {"experiment"},
+    {"studies", "sweeps"},
+    {"plots"},
+    {"toyguide"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+]
+LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+
+
+def imported(path: Path) -> set[str]:
+    """The full names of the modules that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found |= {submodule(str(node.module), alias.name) for alias in node.names}
+    return found
+
+
+def submodule(module: str, name: str) -> str:
+    """``module.name`` where that is a module of toyguide's, else ``module``."""
+    path = ROOT.joinpath(*module.split("."), name)
+    return f"{module}.{name}" if path.is_dir() or path.with_suffix(".py").is_file() else module
+
+
+def unit(module: str) -> str:
+    """The layer's name for a module: ``toyguide.guidance.cfg`` is ``guidance``."""
+    return module.split(".")[1] if "." in module else module
+
+
+FILES = sorted(ROOT.glob("toyguide/**/*.py"))
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_come_from_the_left(path):
+    here = unit(name_of(path))
+    assert here in LAYER, f"{name_of(path)}: say in which layer it is"
+    for module in imported(path):
+        if module.split(".")[0] == "toyguide" and unit(module) != here:
+            assert LAYER[unit(module)] < LAYER[here], f"{name_of(path)} imports {module}, which is not to its left"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_the_library_knows_no_interface_and_no_pickle(path):
+    banned = {"pickle", "dill", "cloudpickle", "joblib", "toyguide_apps", "apps"}
+    if name_of(path) != "toyguide.commands.app":
+        banned |= {"panel", "bokeh", "panel_material_ui"}
+    assert not {m.split(".")[0] for m in imported(path)} & banned
+    source = path.read_text(encoding="utf-8")
+    assert "torch.load" not in source
+    assert "allow_pickle=True" not in source
+
+
+def test_the_check_sees_what_is_wrong(tmp_path):
+    wrong = tmp_path / "wrong.py"
+    inside = "    import toyguide.plots\n    from toyguide.guidance import cfg, rule\n"
+    wrong.write_text(f"from toyguide import experiment\ndef f():\n{inside}")
+    assert imported(wrong) == {"toyguide.experiment", "toyguide.plots", "toyguide.guidance.cfg", "toyguide.guidance"}
+    assert [unit(m) for m in ("toyguide", "toyguide.plots", "toyguide.guidance.cfg")] == [
+        "toyguide",
+        "plots",
+        "guidance",
+    ]
+
+
+def test_importing_the_library_imports_nothing_large():
+    heavy = ("matplotlib", "scipy", "panel", "bokeh", "pandas", "torchvision")
+    code = f"import sys, toyguide; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
