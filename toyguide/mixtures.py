@@ -28,12 +28,14 @@ from torch.nn import functional
 
 from toyguide.errors import InputError
 from toyguide.fields import Field, Sigma
+from toyguide.quadratics import Quadratics
 
 __all__ = ["GaussianMixture"]
 
 # Points are worked through in blocks of about this many (point, component) pairs: a block's planes stay in the
 # processor's cache, and memory stays bounded however many points are asked for.
 _BLOCK = 1 << 18
+_LEVELS = 128  # noise levels whose coefficients are kept: more than a schedule has steps
 
 # Means and standard deviations stay where their squares and inverse squares are plain numbers in float32 too.
 _LARGEST, _SMALLEST_STD = 1e9, 1e-9
@@ -89,6 +91,7 @@ class GaussianMixture(Field):
             axes = torch.eye(self.dim, dtype=torch.float64).expand_as(covariances)
         self._exact = _Constants(self.weights.log(), means, axes, variances)
         self._cache: dict[tuple[torch.dtype, torch.device], _Constants] = {}
+        self._levels: dict[tuple[float, torch.device], Quadratics] = {}
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -106,26 +109,40 @@ class GaussianMixture(Field):
 
     def log_density(self, x: Tensor, sigma: Sigma) -> Tensor:
         """``log p(x; sigma)``, with shape ``(...)``."""
+        q = self._quadratics(x, sigma)
+        if q is not None:
+            return self._rowwise(lambda p: q.weigh(p)[0], x, ())
         return self._blockwise(lambda t: t.log_density, x, sigma, ())
 
     def responsibilities(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The probability of each component given the noisy point, with shape ``(..., K)``."""
+        q = self._quadratics(x, sigma)
+        if q is not None:
+            return self._rowwise(lambda p: q.weigh(p)[1], x, (len(self),))
         return self._blockwise(lambda t: t.responsibilities, x, sigma, (len(self),))
 
     def explain(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
         """``log_density`` and ``responsibilities`` together, for the price of one."""
-        both = self._blockwise(
-            lambda t: torch.cat([t.log_density[:, None], t.responsibilities], -1), x, sigma, (1 + len(self),)
-        )
+        q, shape = self._quadratics(x, sigma), (1 + len(self),)
+        if q is not None:
+            both = self._rowwise(lambda p: _beside(*q.weigh(p)), x, shape)
+        else:
+            both = self._blockwise(lambda t: _beside(t.log_density, t.responsibilities), x, sigma, shape)
         return both[..., 0], both[..., 1:]
 
     def score(self, x: Tensor, sigma: Sigma) -> Tensor:
         """``grad log p(x; sigma)``, with shape ``(..., d)``."""
+        q = self._quadratics(x, sigma)
+        if q is not None:
+            return self._rowwise(lambda p: q.score(p, q.weigh(p)[1]), x, (self.dim,))
         c = self._constants(x)
         return self._blockwise(lambda t: self._score(t, c), x, sigma, (self.dim,))
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The posterior mean of the clean point, with shape ``(..., d)``."""
+        q = self._quadratics(x, sigma)
+        if q is not None:
+            return self._rowwise(lambda p: p.double() + float(sigma) ** 2 * q.score(p, q.weigh(p)[1]), x, (self.dim,))
         c = self._constants(x)
 
         def block(t: _Terms) -> Tensor:
@@ -173,6 +190,26 @@ class GaussianMixture(Field):
             e = self._exact
             self._cache[key] = _Constants(*(a.to(x) for a in (e.log_weights, e.means, e.axes, e.variances)))
         return self._cache[key]
+
+    def _quadratics(self, x: Tensor, sigma: Sigma) -> Quadratics | None:
+        """The fast way to the answer, where all points share sigma and it is exact enough."""
+        if (isinstance(sigma, Tensor) and sigma.ndim) or x.dtype != torch.float32 or x.shape[-1] != self.dim:
+            return None
+        key = (float(sigma), x.device)
+        if key not in self._levels:
+            e = self._exact
+            parts = (e.log_weights, e.means, e.axes, e.variances + float(sigma) ** 2)
+            self._levels[key] = Quadratics(*(part.to(x.device) for part in parts))
+            if len(self._levels) > _LEVELS:
+                self._levels.pop(next(iter(self._levels)))
+        found = self._levels[key]
+        return found if found.fits(x) else None
+
+    def _rowwise(self, function: Callable[[Tensor], Tensor], x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Apply ``function`` to blocks of points, and put its results, each ``(n, *shape)``, back together."""
+        rows = max(1, _BLOCK // len(self))
+        results = [function(p).to(x.dtype) for p in x.reshape(-1, self.dim).split(rows)]
+        return torch.cat(results).reshape((*x.shape[:-1], *shape))
 
     def _blockwise(
         self, function: Callable[[_Terms], Tensor], x: Tensor, sigma: Sigma, shape: tuple[int, ...]
@@ -239,6 +276,11 @@ class GaussianMixture(Field):
         else:
             total = sum((weighted[e] @ c.axes[:, :, e] for e in range(1, self.dim)), weighted[0] @ c.axes[:, :, 0])
         return total * t.shrink
+
+
+def _beside(first: Tensor, rest: Tensor) -> Tensor:
+    """(n,) and (n, K) as (n, 1 + K)."""
+    return torch.cat([first[:, None].to(rest), rest], 1)
 
 
 def _validate(weights: Tensor, means: Tensor, covariances: Tensor) -> None:
