@@ -29,7 +29,8 @@ lint: $(VENV)/.dev
 $(VENV)/bin/python:
 	@for p in $(PYTHONS); do \
 	  if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	    echo "Making $(VENV) with $$($$p --version)"; exec $$p -m venv $(VENV); \
+	    echo "Making $(VENV) with $$($$p --version)"; \
+	    $$p -m venv $(VENV) && exit 0; rm -rf $(VENV); exit 1; \
 	  fi; \
 	done; \
 	echo "toyguide needs Python 3.11 or newer; python3 here is: $$(python3 --version 2>&1)" >&2; exit 1
