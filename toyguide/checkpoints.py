@@ -100,16 +100,19 @@ def _read(path: Path) -> EnergyMLP:
             described = json.loads((file.metadata() or {})["toyguide"])
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a mapping
         if described["format"] != _FORMAT:
-            raise InputError(f"model {str(path)!r}: of format {described['format']}, expected {_FORMAT}")
+            raise InputError(f"of format {described['format']}, expected {_FORMAT}")
         built = described["network"]
         network = EnergyMLP(
             int(built["dim"]), int(built["width"]), int(built["layers"]), tensors["sigma_data"], tuple(built["labels"])
         )
         network.load_state_dict(tensors)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as problem:
-        if isinstance(problem, InputError):
-            raise
-        raise InputError(f"model {str(path)!r}: not a network written by toyguide ({problem})") from problem
-    network.label = described["label"]
+        network.label = described["label"]
+    except InputError as problem:
+        raise InputError(f"model {str(path)!r}: {problem}") from problem
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError) as problem:
+        said = " ".join(str(problem).split())
+        raise InputError(f"model {str(path)!r}: not a network written by toyguide ({said})") from problem
+    if not all(t.isfinite().all() for t in tensors.values()):
+        raise InputError(f"model {str(path)!r}: has weights that are not finite: expected a network that trained well")
     network.metadata = described
     return network.eval().requires_grad_(False)

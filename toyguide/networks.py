@@ -123,14 +123,17 @@ class EnergyMLP(nn.Module, Field):
 
     def hessian(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The Jacobian of the score, with shape ``(..., d, d)``: one forward-mode derivative per axis."""
-        columns = []
-        for axis in torch.eye(self.dim, dtype=x.dtype, device=x.device):
-            columns.append(torch.func.jvp(lambda p: self.score(p, sigma), (x,), (axis.expand_as(x).contiguous(),))[1])
+        axes = torch.eye(self.dim, dtype=x.dtype, device=x.device)
+        columns = [
+            torch.func.jvp(lambda p: self.score(p, sigma), (x,), (axis.expand_as(x).contiguous(),))[1] for axis in axes
+        ]
         jacobian = torch.stack(columns, -1)
         return 0.5 * (jacobian + jacobian.mT)
 
     def _blockwise(self, x: Tensor, sigma: Sigma, code: Tensor, want_score: bool) -> Tensor:
-        """G, or its gradient, of blocks of points put back together; one block where autograd keeps everything anyway."""
+        """G, or its gradient, of blocks of points, put back together; a single block where autograd keeps all of it."""
+        if x.shape[-1] != self.dim:
+            raise InputError(f"points of dimension {x.shape[-1]}: expected dimension {self.dim}")
         batch = x.shape[:-1]
         points = x.reshape(-1, self.dim)
         s = as_sigma(sigma, x).expand(*batch, 1).reshape(len(points), 1)

@@ -94,7 +94,7 @@ class TrainSettings:
                 raise InputError(f"{name} = {value!r}: expected a whole number from {low} to {high}")
         for name in ("learning_rate", "t_ref"):
             value = getattr(self, name)
-            if not 0 < value < math.inf:
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
                 raise InputError(f"{name} = {value!r}: expected a positive number")
         if self.loss not in LOSSES:
             raise unknown("loss", self.loss, LOSSES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,14 +13,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from toyguide.devices import DEVICES
+import torch
+from tqdm import tqdm
+
+from toyguide.checkpoints import UNION, save_model
+from toyguide.devices import DEVICES, resolve_device
 from toyguide.errors import InputError
 from toyguide.files import check_writable
+from toyguide.training import TrainSettings, train
 
 NAME = "train"
 HELP = "train a network and write it as .safetensors"
 
-_CURVE = 64  # points that a recorded loss curve has at most; the final loss is the mean over as many iterations
+_CURVE = 64  # points that a recorded loss curve has at most
+_AVERAGED = 64  # iterations that the loss that is shown and recorded is the mean of
+_LOOK_EVERY = 16  # iterations: looking at the loss waits for the device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,12 +61,6 @@ def run(args: argparse.Namespace) -> None:
         InputError: If a flag is wrong; before any training.
         SystemExit: With code 130 when interrupted.
     """
-    import torch
-
-    from toyguide.checkpoints import UNION, save_model
-    from toyguide.devices import resolve_device
-    from toyguide.training import TrainSettings, train
-
     output = check_writable(args.output)
     if output.suffix != ".safetensors":
         raise InputError(f"output {args.output!r}: expected a name that ends in .safetensors")
@@ -85,7 +87,9 @@ def run(args: argparse.Namespace) -> None:
         record = {
             "settings": asdict(settings),
             "ema": sigma_rel,
-            **_summary(losses),
+            "iterations": step.iteration,
+            "final_loss": _final(losses),
+            "loss_curve": _curve(losses),
             "seconds": round(step.seconds, 1),
             "torch": torch.__version__,
             "device": device,
@@ -93,14 +97,17 @@ def run(args: argparse.Namespace) -> None:
         save_model(step.averages[sigma_rel], path, record)
         return str(path)
 
-    from tqdm import tqdm
-
     files = []
-    with _interruptible() as interrupted, tqdm(total=settings.iterations, unit="it", mininterval=1.0) as bar:
+    lines_apart = 0.5 if sys.stderr.isatty() else 30.0  # seconds
+    with _interruptible() as interrupted, tqdm(total=settings.iterations, mininterval=lines_apart) as bar:
         for step in train(settings, device):
             losses.append(step.loss)
-            if step.iteration % 16 == 0:
-                bar.set_postfix(loss=f"{_summary(losses)['final_loss']:.4g}", refresh=False)
+            last = interrupted or step.iteration == settings.iterations
+            if last or step.iteration % _LOOK_EVERY == 0:
+                loss = _final(losses)
+                if not math.isfinite(loss):
+                    raise InputError(f"learning rate {args.learning_rate}: the loss is {loss}; expected a lower rate")
+                bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
             bar.update()
             snapshot = output.with_stem(f"{output.stem}-iter{step.iteration:07d}")
             if interrupted:
@@ -115,19 +122,12 @@ def run(args: argparse.Namespace) -> None:
     for sigma_rel in settings.ema:
         first = sigma_rel == settings.ema[0]
         files.append(write(output if first else output.with_stem(f"{output.stem}-ema{sigma_rel:.3f}"), sigma_rel))
-    report = {
-        "files": files,
-        "final_loss": _summary(losses)["final_loss"],
-        "seconds": round(step.seconds, 1),
-        "parameters": sum(p.numel() for p in step.network.parameters()),
-    }
+    parameters = sum(p.numel() for p in step.network.parameters())
+    seconds = round(step.seconds, 1)
     if args.json:
-        print(json.dumps(report))
+        print(json.dumps({"files": files, "final_loss": loss, "seconds": seconds, "parameters": parameters}))
     else:
-        print(
-            f"{', '.join(files)}: loss {report['final_loss']:.4g} (mean of the last {min(_CURVE, len(losses))} "
-            f"iterations), {report['parameters']} parameters, {report['seconds']} s"
-        )
+        print(f"{', '.join(files)}: loss {loss:.4g}, {parameters} parameters, {seconds} s")
 
 
 @contextmanager
@@ -146,22 +146,25 @@ def _interruptible() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _summary(losses: list[Any]) -> dict[str, Any]:
-    """The final loss and a thinned curve of [iteration, mean loss since the previous point]."""
-    import torch
+def _final(losses: list[torch.Tensor]) -> float:
+    """The mean of the last losses."""
+    return float(torch.stack(losses[-_AVERAGED:]).mean())
 
-    values = torch.stack(losses)
-    size = max(1, len(losses) // _CURVE)
-    ends = list(range(size, len(losses) + 1, size))
-    means = [values[end - size : end].mean().item() for end in ends]
-    return {
-        "final_loss": values[-_CURVE:].mean().item(),
-        "loss_curve": [[end, float(f"{mean:.6g}")] for end, mean in zip(ends, means, strict=True)],
-    }
+
+def _curve(losses: list[torch.Tensor]) -> list[list[float]]:
+    """The losses thinned to pairs of an iteration and the mean since the previous pair."""
+    size = math.ceil(len(losses) / _CURVE)
+    means = [float(part.mean()) for part in torch.stack(losses).split(size)]
+    return [[min((i + 1) * size, len(losses)), float(f"{mean:.6g}")] for i, mean in enumerate(means)]
 
 
 def _lengths(text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(","))
+        lengths = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"--ema {text!r}: expected lengths separated by commas, like 0.010,0.050") from None
+    if len({f"{length:.3f}" for length in lengths}) < len(lengths):
+        raise InputError(
+            f"--ema {text!r}: expected lengths that differ by at least 0.001, which their files are named by"
+        )
+    return lengths

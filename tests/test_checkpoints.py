@@ -1,0 +1,191 @@
+"""Checkpoints: bit-exact there and back, whole or not at all; and the bundled networks, against their exact fields."""
+
+import json
+import re
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from toyguide import load_dataset, load_model
+from toyguide.checkpoints import model_names, save_model
+from toyguide.datasets import dataset_root
+from toyguide.errors import InputError
+from toyguide.networks import EnergyMLP
+
+
+@pytest.fixture
+def network():
+    sigma_data = torch.tensor([0.5, 0.7, 0.9])
+    made = EnergyMLP(3, 12, 2, sigma_data, ("a", "b", "c"), torch.Generator().manual_seed(0))
+    torch.nn.init.constant_(made.gain, 0.4)
+    return made
+
+
+@pytest.mark.parametrize("labels", [(), ("a", "b", "c")])
+def test_there_and_back_is_bit_exact(tmp_path, labels):
+    made = EnergyMLP(3, 12, 2, torch.rand(3), labels, torch.Generator().manual_seed(0))
+    torch.nn.init.constant_(made.gain, 0.4)
+    made.label = None if labels else "a"
+    training = {"settings": {"seed": 3, "ema": [0.01]}, "loss_curve": [[16, 0.25]]}
+    save_model(made, tmp_path / "net.safetensors", training)
+    read = load_model(tmp_path / "net.safetensors")
+
+    assert {k: v.tolist() for k, v in read.state_dict().items()} == {
+        k: v.tolist() for k, v in made.state_dict().items()
+    }
+    assert (read.dim, read.width, read.layers, read.labels, read.label) == (3, 12, 2, labels, made.label)
+    assert read.metadata["training"] == training
+    assert not any(p.requires_grad for p in read.parameters())
+    x = torch.randn(9, 3)
+    assert torch.equal(read.score(x, 0.7), made.score(x, 0.7))
+    assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_a_path_takes_a_label(tmp_path, network):
+    save_model(network, tmp_path / "net.safetensors", {})
+    x = torch.randn(9, 3)
+    read = load_model(f"{tmp_path}/net.safetensors@b")
+    assert read.label == "b"
+    assert torch.equal(read.score(x, 0.7), network.with_label("b").score(x, 0.7))
+    assert torch.equal(load_model(f"{tmp_path}/net.safetensors@union").score(x, 0.7), network.score(x, 0.7))
+
+
+def described(network, **changed):
+    built = {"dim": network.dim, "width": network.width, "layers": network.layers, "labels": list(network.labels)}
+    return {"toyguide": json.dumps({"format": 1, "network": built, "label": None, "training": {}} | changed)}
+
+
+def test_foreign_and_damaged_files_are_refused_in_one_line(tmp_path, network):
+    good = tmp_path / "good.safetensors"
+    save_model(network, good, {})
+    whole, tensors = good.read_bytes(), load_file(good)
+    lacking = {k: v for k, v in tensors.items() if k != "weights.1"}
+    wider = described(EnergyMLP(3, 13, 2, torch.ones(3), network.labels))
+
+    damaged = {
+        "truncated": whole[: len(whole) // 2],
+        "no_header": whole[:4],
+        "empty": b"",
+        "not_safetensors": b"PK\x03\x04 something else entirely",
+    }
+    for name, content in damaged.items():
+        (tmp_path / f"{name}.safetensors").write_bytes(content)
+    save_file(tensors, tmp_path / "foreign.safetensors")
+    save_file(tensors, tmp_path / "not_json.safetensors", {"toyguide": "{"})
+    save_file(tensors, tmp_path / "a_list.safetensors", {"toyguide": "[]"})
+    save_file(tensors, tmp_path / "newer.safetensors", described(network, format=2))
+    save_file(tensors, tmp_path / "no_label.safetensors", {"toyguide": json.dumps({"format": 1, "network": {}})})
+    save_file(lacking, tmp_path / "lacking.safetensors", described(network))
+    save_file(tensors, tmp_path / "other_shape.safetensors", wider)
+    save_file(
+        tensors | {"weights.1": torch.full_like(tensors["weights.1"], torch.nan)},
+        tmp_path / "not_finite.safetensors",
+        described(network),
+    )
+    bad = sorted(set(tmp_path.iterdir()) - {good})
+    assert len(bad) == 12
+    for path in bad:
+        with pytest.raises(InputError) as caught:
+            load_model(path)
+        line = str(caught.value)
+        assert "\n" not in line, path.name
+        assert line.startswith(f"model {str(path)!r}: "), line
+    with pytest.raises(InputError, match="of format 2, expected 1"):
+        load_model(tmp_path / "newer.safetensors")
+
+
+def test_a_failing_write_leaves_what_was_there(tmp_path, network, monkeypatch):
+    path = tmp_path / "net.safetensors"
+    save_model(network, path, {"seed": 1})
+    before = path.read_bytes()
+
+    def full_disk(tensors, target, metadata):
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("toyguide.checkpoints.save_file", full_disk)
+    with pytest.raises(InputError, match=r"net.safetensors': cannot be written \(No space left on device\)"):
+        save_model(network, path, {"seed": 2})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_names_that_do_not_exist(tmp_path, network):
+    with pytest.raises(InputError, match=r"unknown model 'fractal/mian': .*did you mean 'fractal/main'"):
+        load_model("fractal/mian")
+    with pytest.raises(InputError, match=r"unknown dataset .*'fractle'"):
+        load_model("fractle/main")
+    with pytest.raises(InputError, match="unknown model 'main'"):
+        load_model("main")
+    with pytest.raises(InputError, match="no such file"):
+        load_model(tmp_path / "missing.safetensors")
+    with pytest.raises(InputError, match="model 'fractal/main@A': takes no label; it models A"):
+        load_model("fractal/main@A")
+    save_model(network, tmp_path / "net.safetensors", {})
+    with pytest.raises(InputError, match="unknown label 'd': expected one of a, b, c"):
+        load_model(f"{tmp_path}/net.safetensors@d")
+
+
+# The bundled networks
+
+BUNDLED = {
+    # its parameters and, by label, the largest root of its exact loss that is accepted
+    "fractal/main": (16_641, {"A": 0.20}),
+    "fractal/weak": (4_225, {"A": 0.35}),
+    "fractal/uncond": (4_225, {None: 0.35}),
+    "simplex16/main": (271_617, {None: 0.3, "v1": 0.3, "v17": 0.3}),
+    "simplex16/weak": (5_217, {None: 0.6, "v9": 0.6}),
+    "two-gaussians/main": (16_705, {None: 0.05, "left": 0.05, "right": 0.05}),
+    "two-gaussians/weak": (1_105, {None: 0.3, "left": 0.3}),
+}
+
+
+def test_the_bundled_networks_are_these():
+    assert model_names() == sorted(BUNDLED)
+    assert model_names("fractal") == ["fractal/main", "fractal/uncond", "fractal/weak"]
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_metadata_and_card_tell_how_a_bundled_network_was_made(name):
+    dataset, stem = name.split("/")
+    with safe_open(dataset_root() / dataset / f"{stem}.safetensors", "pt") as file:
+        metadata = json.loads(file.metadata()["toyguide"])
+    training = metadata["training"]
+    settings = training["settings"]
+    network = load_model(name)
+    assert settings["dataset"] == dataset
+    assert (settings["width"], settings["label"]) == (network.width, network.label)
+    assert settings["conditional"] == bool(network.labels)
+    assert training["iterations"] == settings["iterations"] == training["loss_curve"][-1][0]
+    assert training["loss_curve"][0][1] > training["final_loss"] > 0
+    assert {"seed", "batch", "loss", "learning_rate", "t_ref", "ema", "layers"} <= set(settings)
+    assert {"torch", "device", "seconds", "ema"} <= set(training)
+    torch.testing.assert_close(network.sigma_data, load_dataset(dataset).sigma_data.float())
+    parameters = sum(p.numel() for p in network.parameters())
+    assert parameters == BUNDLED[name][0]
+
+    card = (dataset_root() / dataset / "README.md").read_text(encoding="utf-8")
+    (row,) = [line for line in card.splitlines() if line.startswith(f"| `{stem}` ")]
+    assert f"{parameters:,}" in row
+    assert f"{training['final_loss']:.4f}" in row
+    (line,) = re.findall(rf"^toyguide train .*/{stem}\.safetensors$", card, re.MULTILINE)
+    for flag, value in (("width", network.width), ("iterations", settings["iterations"]), ("seed", settings["seed"])):
+        assert f"--{flag} {value} " in line, line
+    assert ("--conditional" in line) == settings["conditional"]
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_networks_know_the_exact_score(name):
+    data = load_dataset(name.split("/")[0])
+    network = load_model(name)
+    for label, accepted in BUNDLED[name][1].items():
+        g = torch.Generator().manual_seed(0)
+        exact = data.field(label)
+        sigma = data.noise.sample(2048, g)
+        clean = exact.sample(2048, generator=g).float()
+        x = clean + sigma[:, None] * torch.randn(clean.shape, generator=g)
+        view = network.with_label(label) if network.labels else network
+        error = sigma[:, None] * (view.score(x, sigma) - exact.score(x, sigma))
+        assert error.square().sum(-1).mean().sqrt() < accepted, label
