@@ -61,6 +61,14 @@ class Plane:
         """The coordinates of the plane's nearest points to ``x`` with shape ``(..., d)``, with shape ``(..., 2)``."""
         return self.project_vectors(x - self.origin.to(x))
 
+    def marginal(self, field: GaussianMixture) -> GaussianMixture:
+        """The exact law of the projected points of ``field``, a mixture in the coordinates ``uv``.
+
+        Isotropic noise stays isotropic in projection, so this holds at every noise level.
+        """
+        covariances = self.axes @ field.covariances @ self.axes.T
+        return GaussianMixture(field.weights, self.project(field.means), (covariances + covariances.mT) / 2)
+
     def project_vectors(self, v: Tensor) -> Tensor:
         """The part of directions ``v`` with shape ``(..., d)`` that lies in the plane, with shape ``(..., 2)``."""
         return v @ self.axes.to(v).T
