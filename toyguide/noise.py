@@ -22,9 +22,9 @@ def edm_schedule(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.
 
     Args:
         steps: The number of solver steps, at least 1.
-        sigma_min: The last level before 0, positive.
-        sigma_max: The first level, above ``sigma_min``.
-        rho: How strongly the levels crowd towards ``sigma_min``, positive.
+        sigma_min: The last level before 0, at least 1e-9.
+        sigma_max: The first level, above ``sigma_min``, at most 1e9.
+        rho: How strongly the levels crowd towards ``sigma_min``, from 0.1 to 1000; 1 spaces them evenly.
 
     Returns:
         ``steps + 1`` levels in float64, the last one 0.
@@ -34,13 +34,15 @@ def edm_schedule(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.
     """
     if steps < 1:
         raise InputError(f"steps {steps}: expected a whole number of at least 1")
-    if not 0 < sigma_min < sigma_max:
-        raise InputError(f"sigma range {sigma_min} … {sigma_max}: expected 0 < sigma_min < sigma_max")
-    if not rho > 0:
-        raise InputError(f"rho {rho}: expected a positive number")
+    if not 1e-9 <= sigma_min < sigma_max <= 1e9:
+        raise InputError(
+            f"sigma range {sigma_min} … {sigma_max}: expected 0 < sigma_min < sigma_max, both from 1e-9 to 1e9"
+        )
+    if not 0.1 <= rho <= 1000:  # beyond, powers of the levels overflow or round to one another
+        raise InputError(f"rho {rho}: expected a number from 0.1 to 1000")
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     hi, lo = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    levels = (hi + ramp * (lo - hi)) ** rho
+    levels = ((1 - ramp) * hi + ramp * lo) ** rho  # exact at both ends
     return torch.cat([levels, levels.new_zeros(1)])
 
 
