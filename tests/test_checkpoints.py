@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -101,11 +102,12 @@ def test_a_failing_write_leaves_what_was_there(tmp_path, network, monkeypatch):
     save_model(network, path, {"seed": 1})
     before = path.read_bytes()
 
-    def full_disk(tensors, target, metadata):
-        target.write_bytes(b"half")
+    def full_disk(target, content):
+        with target.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("toyguide.checkpoints.save_file", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(InputError, match=r"net.safetensors': cannot be written \(No space left on device\)"):
         save_model(network, path, {"seed": 2})
     assert path.read_bytes() == before

@@ -73,6 +73,28 @@ def test_learning_rate_schedule():
     assert abs(first.network.gain.item()) == pytest.approx(0.003, rel=1e-3)
 
 
+def test_steps_are_adams_with_the_papers_betas():
+    """Kingma and Ba's Algorithm 1 by hand, on the gradients of the same batches, rows brought back to their norm."""
+    settings = TrainSettings(**SHORT, iterations=12, t_ref=4)
+    steps = [weights(step.network) for step in train(settings, "cpu")]
+
+    g = torch.Generator().manual_seed(settings.seed)
+    network = EnergyMLP(2, 16, 2, settings.data.sigma_data, generator=g)
+    parameters = list(network.parameters())
+    moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
+    for t in range(1, 13):
+        gradients = torch.autograd.grad(batch_loss(network, draw_batch(settings, network, g)), parameters)
+        with torch.no_grad():
+            for p, grad, (m, v) in zip(parameters, gradients, moments, strict=True):
+                m.mul_(0.9).add_(0.1 * grad)
+                v.mul_(0.99).add_(0.01 * grad**2)
+                rate = 0.01 / math.sqrt(max(t / 4, 1))
+                p -= rate * (m / (1 - 0.9**t)) / ((v / (1 - 0.99**t)).sqrt() + 1e-8)
+                if p.ndim:
+                    p *= math.sqrt(p.shape[1]) / p.norm(dim=1, keepdim=True)
+        torch.testing.assert_close(weights(network), steps[t - 1], rtol=1e-4, atol=1e-4)
+
+
 def test_weight_rows_keep_their_norm():
     *_, step = train(TrainSettings(**SHORT, iterations=20), "cpu")
     for w in step.network.weights:
@@ -259,8 +281,9 @@ def train_copies(settings):
         yield {"loss": step.loss} | {k: weights(v) for k, v in step.averages.items()}
 
 
-def test_the_loss_curve_is_thinned_to_means():
+def test_the_final_loss_and_the_loss_curve_are_means():
     losses = [torch.tensor(float(i)) for i in range(1, 1001)]
+    assert command._final(losses) == (937 + 1000) / 2
     curve = command._curve(losses)
     assert len(curve) <= 64
     assert curve[0] == [16, 8.5]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from toyguide.datasets import dataset_names, dataset_root, load_dataset
 from toyguide.errors import InputError, unknown
@@ -48,7 +48,7 @@ def save_model(network: EnergyMLP, path: str | Path, training: dict[str, Any]) -
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     with writing(path) as temporary:
-        save_file(tensors, temporary, metadata={"toyguide": json.dumps(described)})
+        temporary.write_bytes(save(tensors, {"toyguide": json.dumps(described)}))
 
 
 def load_model(reference: str | Path) -> EnergyMLP:
