@@ -33,7 +33,7 @@ _SILU_GAIN = 0.596  # the RMS of silu(z) for z ~ N(0, 1)
 
 # A processor works through points in blocks with about this many features in a layer: its intermediate results then
 # stay in the cache and their memory is used again, where a large batch would fault in new pages at every operation.
-_BLOCK = 1 << 15
+_BLOCK = 1 << 17
 
 
 class EnergyMLP(nn.Module, Field):
@@ -158,13 +158,14 @@ class EnergyMLP(nn.Module, Field):
         x_star = x * scale
         h = torch.cat([x_star, s.log() / 4, torch.ones_like(s), code], -1)  # (n, inputs)
 
-        slopes: list[Tensor] = []  # of each SiLU
+        one = h.new_ones(())
+        slopes: list[Tensor] = []  # of each SiLU: gate + h (1 - gate)
         for row in rows[:-1]:
             a = h @ row.T
             gate = a.sigmoid()
             h = a * gate
             if want_score:
-                slopes.append(torch.addcmul(gate, h, 1 - gate))
+                slopes.append(h.lerp(one, gate))
         out = h @ rows[-1].T  # F, with shape (n, width)
 
         strength = self.gain.to(x.dtype) / (s * self.width)  # (n, 1)
