@@ -8,19 +8,20 @@ found by name; anyone's own by path.
 from __future__ import annotations
 
 import importlib.util
-import math
+import os
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from toyguide.errors import InputError, unknown
-from toyguide.families import FAMILIES, LabelledMixture
+from toyguide.families import FAMILIES, LabelledMixture, points
 from toyguide.fields import Sigma
 from toyguide.mixtures import GaussianMixture
-from toyguide.noise import LogNormalNoise
+from toyguide.noise import LogNormalNoise, edm_schedule
 from toyguide.tables import Table, read_table
 
 __all__ = ["Dataset", "Sampling", "View", "dataset_names", "dataset_root", "load_dataset"]
@@ -145,8 +146,8 @@ def load_dataset(name: str | Path) -> Dataset:
     """Read a dataset.
 
     Args:
-        name: The name of a bundled dataset or the path of a folder with a ``dataset.toml``. A bundled simplex takes
-            another number of vertices as ``simplex16?vertices=16``.
+        name: The name of a bundled dataset, the path of a folder with a ``dataset.toml``, or the path of a ``.csv`` of
+            points. A simplex takes another number of vertices as ``simplex16?vertices=16``.
 
     Raises:
         InputError: If there is no such dataset, or its file is malformed; the message names file and key.
@@ -154,10 +155,14 @@ def load_dataset(name: str | Path) -> Dataset:
     text = str(name)
     stem, _, variant = text.partition("?")
     bundled = dataset_root() / stem / "dataset.toml"
-    is_name = stem and Path(stem).name == stem and bundled.is_file()
+    # os.path.isfile is, unlike Path.is_file, False for any path that cannot be looked at.
+    is_name = stem and Path(stem).name == stem and os.path.isfile(bundled)
     path = bundled if is_name else Path(stem) / "dataset.toml"
-    if not path.is_file():
-        raise unknown("dataset (a bundled name, or a folder with a dataset.toml)", text, dataset_names())
+    if text.lower().endswith(".csv") and os.path.isfile(text):
+        return _of_points(Path(text))
+    if not os.path.isfile(path):
+        kinds = "a bundled name, a folder with a dataset.toml, or a .csv of points"
+        raise unknown(f"dataset ({kinds})", text, dataset_names())
 
     table = read_table(path)
     family = table.text("family")
@@ -167,10 +172,13 @@ def load_dataset(name: str | Path) -> Dataset:
     if variant:
         numbers = _vary(numbers, variant, path)
     try:
-        components = FAMILIES[family](numbers, path.parent)
+        with np.errstate(over="raise", invalid="raise"):
+            components = FAMILIES[family](numbers, path.parent)
     except InputError as problem:
         where = "" if str(problem).startswith(str(path.parent)) else f"{path}: {family}: "
         raise InputError(f"{where}{problem}") from problem
+    except ArithmeticError as problem:
+        raise InputError(f"{path}: {family}: its numbers are too large to compute with ({problem})") from problem
     numbers.finish()
 
     models = _models(table.section("models", optional=True))
@@ -190,9 +198,25 @@ def load_dataset(name: str | Path) -> Dataset:
     return data
 
 
+def _of_points(path: Path) -> Dataset:
+    nothing = Table({}, f"{path}: ")
+    components = points(path)
+    return Dataset(
+        name=str(path),
+        title=path.stem,
+        description=f"{len(components.mixture)} points, each a round Gaussian of one width.",
+        folder=path.parent,
+        components=components,
+        noise=_noise(nothing),
+        sampling=_sampling(nothing),
+        models={},
+        view=_view(nothing, components),
+    )
+
+
 def _vary(numbers: Table, variant: str, path: Path) -> Table:
     key, _, value = variant.partition("=")
-    if key != "vertices" or "vertices" not in numbers or not value.isdecimal():
+    if key != "vertices" or "vertices" not in numbers or not value.isdecimal() or len(value) > 3:
         raise InputError(f"{path.parent.name}?{variant}: expected ?vertices=N, on a simplex")
     return Table({**{k: numbers.number(k) for k in numbers.keys()}, "vertices": int(value)}, f"{path}: simplex.")  # noqa: SIM118
 
@@ -206,9 +230,11 @@ def _noise(table: Table) -> LogNormalNoise:
 def _sampling(table: Table) -> Sampling:
     low = table.number("sigma_min", 0.002, positive=True)
     high = table.number("sigma_max", 10.0, positive=True)
-    if low >= high:
-        raise table.error("sigma_max", f"{high:g}: expected more than sigma_min, {low:g}")
     sampling = Sampling(low, high, table.number("rho", 7.0, positive=True))
+    try:
+        edm_schedule(2, sampling.sigma_min, sampling.sigma_max, sampling.rho)
+    except InputError as problem:
+        raise table.error("sigma_max" if "sigma" in str(problem) else "rho", str(problem)) from problem
     table.finish()
     return sampling
 
@@ -225,12 +251,14 @@ def _view(table: Table, components: LabelledMixture) -> View:
         raise table.error("label", str(unknown("label", label, components.labels)))
     low = table.numbers("low", 2) if "low" in table else None
     high = table.numbers("high", 2) if "high" in table else None
-    if (low is None) != (high is None) or (low and high and not all(map(math.isfinite, low + high))):
+    if (low is None) != (high is None):
         raise table.error("low", "expected both low and high, or neither")
+    if low and high and not (low[0] < high[0] and low[1] < high[1]):
+        raise table.error("low", f"{low}: expected it below and left of high, {high}")
     plane = None
     if "plane" in table:
         plane = table.texts("plane")
-        if len(set(plane)) != 3 or not set(plane) <= set(components.labels):
+        if len(plane) != 3 or len(set(plane)) != 3 or not set(plane) <= set(components.labels):
             raise table.error("plane", f"{plane}: expected three different labels of {', '.join(components.labels)}")
     elif components.mixture.dim > 2:
         plane = list(components.labels[:3])

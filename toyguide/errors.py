@@ -20,6 +20,7 @@ class InputError(ValueError):
 def unknown(kind: str, value: object, valid: Iterable[str]) -> InputError:
     """An :class:`InputError` for a name that does not exist, with the nearest one that does."""
     names = list(valid)
-    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    folded = {name.casefold(): name for name in names}
+    near = difflib.get_close_matches(str(value).casefold(), folded, n=1, cutoff=0.4)
+    hint = f"; did you mean {folded[near[0]]!r}?" if near else ""
     return InputError(f"unknown {kind} {str(value)!r}: expected one of {', '.join(names) or '(none)'}{hint}")

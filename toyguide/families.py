@@ -11,8 +11,8 @@ References:
 
 from __future__ import annotations
 
+import csv
 import math
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,12 @@ import torch
 from torch import Tensor
 
 from toyguide.errors import InputError
-from toyguide.mixtures import GaussianMixture
+from toyguide.mixtures import LARGEST, GaussianMixture
 from toyguide.tables import Table
 
-__all__ = ["FAMILIES", "LabelledMixture"]
+__all__ = ["FAMILIES", "LabelledMixture", "points"]
+
+_MOST_POINTS = 20_000  # of a file of points: each is a component
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def tree(table: Table, _folder: Path) -> LabelledMixture:
     first, last = table.numbers("component_span", 2)
     positions = np.linspace(first, last, per_branch)
     origin = np.array(table.numbers("origin", 2))
-    headings = table.section("headings")
+    headings = _classes(table, "headings")
 
     weights: list[float] = []
     means: list[np.ndarray] = []
@@ -115,7 +117,7 @@ def simplex(table: Table, _folder: Path) -> LabelledMixture:
 
 def pair(table: Table, _folder: Path) -> LabelledMixture:
     """Round Gaussians of one variance, each a class of its own."""
-    section = table.section("means")
+    section = _classes(table, "means")
     means = torch.tensor([section.numbers(label, 2) for label in section.keys()], dtype=torch.float64)  # noqa: SIM118
     return _one_component_per_label(section.keys(), means, table.number("variance", positive=True))
 
@@ -127,18 +129,8 @@ def explicit(table: Table, folder: Path) -> LabelledMixture:
     """
     if "file" in table:
         path = folder / table.text("file")
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                parts = {k: arrays[k] for k in ("weights", "means", "covariances", "labels")}
-        except KeyError as problem:
-            raise InputError(f"{path}: the array {problem.args[0].split()[0]!r} is missing") from problem
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as problem:
-            raise InputError(f"{path}: not a readable .npz of plain arrays ({problem})") from problem
+        parts, names = _read_arrays(path)
         where = f"{path}: "
-        names = [str(label) for label in parts["labels"].tolist()] if parts["labels"].ndim == 1 else []
-        for key in ("weights", "means", "covariances"):
-            if parts[key].dtype.kind not in "fiu":
-                raise InputError(f"{where}{key}: of type {parts[key].dtype}: expected numbers")
     else:
         parts = {key: np.array(table.array(key, n)) for key, n in (("weights", 1), ("means", 2), ("covariances", 3))}
         where = table.error("", "").args[0].removesuffix(": ")
@@ -150,15 +142,108 @@ def explicit(table: Table, folder: Path) -> LabelledMixture:
         raise InputError(
             f"{where}weights: {len(parts['weights'])} of them: expected {len(parts['means'])}, one for each mean"
         )
+    if not all(name.strip() for name in names):
+        raise InputError(f"{where}labels: one of them is blank: expected names")
     try:
         mixture = GaussianMixture(
             *(torch.from_numpy(parts[k].astype(float)) for k in ("weights", "means", "covariances"))
         )
     except InputError as problem:
         raise InputError(f"{where}{problem}") from problem
-    labels = tuple(dict.fromkeys(names))
-    index = torch.tensor([labels.index(name) for name in names])
-    return LabelledMixture(mixture, labels, index, torch.arange(len(names)))
+    return _classified(mixture, names)
+
+
+def points(path: Path) -> LabelledMixture:
+    """A CSV of points, each of which becomes a round Gaussian of one width for all.
+
+    The header is ``x0,x1,…`` and, where the points have classes, ``label`` last. The width is Scott's: the points'
+    standard deviation (root mean square over the axes, all classes together) times ``n^(-1/(d + 4))``.
+
+    Raises:
+        InputError: If the file is not that; the message names file, line and column.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            header = [name.strip() for name in next(reader, [])]
+            rows = [(reader.line_num, row) for row in reader if row]
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be read ({problem.strerror})") from problem
+    except (ValueError, csv.Error) as problem:
+        raise InputError(f"{path}: not a CSV ({problem})") from problem
+
+    labelled = header[-1:] == ["label"]
+    dim = len(header) - labelled
+    if dim < 1 or header[:dim] != [f"x{i}" for i in range(dim)]:
+        raise InputError(f"{path}: line 1: header {','.join(header)[:80]!r}: expected x0,x1,… and label last, if any")
+    if not 2 <= len(rows) <= _MOST_POINTS:
+        raise InputError(f"{path}: {len(rows)} points: expected from 2 to {_MOST_POINTS}")
+    for line, row in rows:
+        if len(row) != len(header):
+            raise InputError(f"{path}: line {line}: {len(row)} columns: expected {len(header)}, like the header")
+        if labelled and not row[-1].strip():
+            raise InputError(f"{path}: line {line}: label: is blank: expected a name")
+    means = torch.tensor(
+        [[_coordinate(row[i], f"{path}: line {line}: x{i}") for i in range(dim)] for line, row in rows],
+        dtype=torch.float64,
+    )
+    width = means.std(0).square().mean().sqrt() * len(rows) ** (-1 / (dim + 4))
+    if not width > 0:
+        raise InputError(f"{path}: all points are the same: expected a spread")
+    covariances = (width.square() * torch.eye(dim, dtype=torch.float64)).expand(len(rows), dim, dim)
+    try:
+        mixture = GaussianMixture(means.new_ones(len(rows)), means, covariances)
+    except InputError as problem:
+        raise InputError(f"{path}: {problem}") from problem
+    return _classified(mixture, [row[-1].strip() if labelled else "points" for _, row in rows])
+
+
+def _coordinate(text: str, where: str) -> float:
+    try:
+        value = math.nan if "_" in text else float(text)
+    except ValueError:
+        value = math.nan
+    if not abs(value) <= LARGEST:
+        raise InputError(f"{where}: {text[:40]!r}: expected a number from {-LARGEST:g} to {LARGEST:g}")
+    return value
+
+
+def _read_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays of an ``.npz`` with numbers in at least one dimension, and the labels."""
+    keys = ("weights", "means", "covariances", "labels")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            for key in keys:
+                if key not in arrays:
+                    raise InputError(f"{path}: {key}: is missing")
+            parts = {k: arrays[k] for k in keys}
+    except InputError:
+        raise
+    except Exception as problem:  # whatever a damaged or foreign file makes NumPy, zipfile and zlib raise
+        raise InputError(f"{path}: not a readable .npz of plain arrays ({problem})") from problem
+    for key, kinds, expected in (*((k, "fiu", "numbers") for k in keys[:3]), ("labels", "Uiu", "texts")):
+        if parts[key].dtype.kind not in kinds or not parts[key].ndim:
+            shape, kind = parts[key].shape, parts[key].dtype
+            raise InputError(f"{path}: {key}: of type {kind} and shape {shape}: expected a list of {expected}")
+    names = parts.pop("labels")
+    if names.ndim != 1:
+        raise InputError(f"{path}: labels: of shape {names.shape}: expected one for each component")
+    return parts, [str(name) for name in names.tolist()]
+
+
+def _classes(table: Table, key: str) -> Table:
+    """A section whose keys are the names of the classes."""
+    section = table.section(key)
+    if not section.keys() or not all(name.strip() for name in section.keys()):  # noqa: SIM118
+        raise table.error(key, "expected at least one class, each with a name")
+    return section
+
+
+def _classified(mixture: GaussianMixture, names: list[str]) -> LabelledMixture:
+    """Components with the name of each one's class; classes in order of appearance."""
+    position = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    index = torch.tensor([position[name] for name in names])
+    return LabelledMixture(mixture, tuple(position), index, torch.arange(len(names)))
 
 
 def _one_component_per_label(labels: list[str], means: Tensor, variance: float) -> LabelledMixture:

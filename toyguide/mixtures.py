@@ -30,7 +30,7 @@ from toyguide.errors import InputError
 from toyguide.fields import Field, Sigma
 from toyguide.quadratics import Quadratics
 
-__all__ = ["GaussianMixture"]
+__all__ = ["LARGEST", "GaussianMixture"]
 
 # Points are worked through in blocks of about this many (point, component) pairs: a block's planes stay in the
 # processor's cache, and memory stays bounded however many points are asked for.
@@ -38,7 +38,7 @@ _BLOCK = 1 << 18
 _LEVELS = 128  # noise levels whose coefficients are kept: more than a schedule has steps
 
 # Means and standard deviations stay where their squares and inverse squares are plain numbers in float32 too.
-_LARGEST, _SMALLEST_STD = 1e9, 1e-9
+LARGEST, _SMALLEST_STD = 1e9, 1e-9
 
 
 @dataclass(frozen=True)
@@ -300,17 +300,17 @@ def _validate(weights: Tensor, means: Tensor, covariances: Tensor) -> None:
         raise InputError(f"weights[{bad}] = {weights[bad]:g}: expected positive numbers")
     if not weights.sum().isfinite() or not (weights / weights.sum() > torch.finfo(torch.float32).tiny).all():
         raise InputError(f"weights from {weights.min():g} to {weights.max():g}: expected them less far apart")
-    if (means.abs() > _LARGEST).any():
-        bad = int((means.abs() > _LARGEST).any(1).nonzero()[0])
-        raise InputError(f"means[{bad}] = {means[bad].tolist()}: expected numbers from {-_LARGEST:g} to {_LARGEST:g}")
+    if (means.abs() > LARGEST).any():
+        bad = int((means.abs() > LARGEST).any(1).nonzero()[0])
+        raise InputError(f"means[{bad}] = {means[bad].tolist()}: expected numbers from {-LARGEST:g} to {LARGEST:g}")
     asymmetry = (covariances - covariances.mT).abs().amax((1, 2))
     size = covariances.abs().amax((1, 2))
     if (asymmetry > 1e-9 * size).any():
         bad = int((asymmetry > 1e-9 * size).nonzero()[0])
         raise InputError(f"covariances[{bad}] is not symmetric: expected symmetric positive definite matrices")
-    if (size > _LARGEST**2).any():
-        bad = int((size > _LARGEST**2).nonzero()[0])
-        raise InputError(f"covariances[{bad}] holds {size[bad]:g}: expected numbers up to {_LARGEST**2:g}")
+    if (size > LARGEST**2).any():
+        bad = int((size > LARGEST**2).nonzero()[0])
+        raise InputError(f"covariances[{bad}] holds {size[bad]:g}: expected numbers up to {LARGEST**2:g}")
     lowest = torch.linalg.eigvalsh(covariances)[:, 0]
     singular = lowest <= torch.maximum(1e-13 * size, torch.tensor(_SMALLEST_STD**2))  # rounding makes 0 about 1e-16
     if singular.any():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 from toyguide.errors import InputError, unknown
 
 __all__ = ["Table", "read_table"]
+
+_LARGEST = sys.float_info.max
 
 
 class Table:
@@ -35,19 +37,19 @@ class Table:
     def text(self, key: str, default: str | None = None) -> str:
         value = self._get(key, default)
         if not isinstance(value, str):
-            raise self.error(key, f"{value!r}: expected a text")
+            raise self.error(key, f"{_short(value)}: expected a text")
         return value
 
     def texts(self, key: str) -> list[str]:
         value = self._get(key, None)
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-            raise self.error(key, f"{value!r}: expected a list of texts")
+            raise self.error(key, f"{_short(value)}: expected a list of texts")
         return value
 
     def integer(self, key: str, low: int, high: int) -> int:
         value = self._get(key, None)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self.error(key, f"{value!r}: expected a whole number from {low} to {high}")
+            raise self.error(key, f"{_short(value)}: expected a whole number from {low} to {high}")
         return value
 
     def number(self, key: str, default: float | None = None, *, positive: bool = False) -> float:
@@ -57,7 +59,7 @@ class Table:
         value = self._get(key, None)
         if not isinstance(value, list) or (count is not None and len(value) != count):
             raise self.error(
-                key, f"{value!r}: expected a list of {count if count is not None else 'any number of'} numbers"
+                key, f"{_short(value)}: expected a list of {count if count is not None else 'any number of'} numbers"
             )
         return [self._number(f"{key}[{i}]", v, positive) for i, v in enumerate(value)]
 
@@ -69,7 +71,7 @@ class Table:
                 self._number(path, value, False)
                 return
             if not isinstance(value, list) or not value:
-                raise self.error(path, f"{value!r}: expected a list")
+                raise self.error(path, f"{_short(value)}: expected a list")
             for i, item in enumerate(value):
                 check(item, f"{path}[{i}]", level - 1)
                 if level > 1 and isinstance(item, list) and len(item) != len(value[0]):
@@ -84,7 +86,7 @@ class Table:
     def section(self, key: str, *, optional: bool = False) -> Table:
         value = self._get(key, {} if optional else None)
         if not isinstance(value, dict):
-            raise self.error(key, f"{value!r}: expected a table")
+            raise self.error(key, f"{_short(value)}: expected a table")
         return Table(value, f"{self._path}{key}.")
 
     def keys(self) -> list[str]:
@@ -109,10 +111,16 @@ class Table:
         return value
 
     def _number(self, key: str, value: Any, positive: bool) -> float:
-        fit = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        # Compared, not converted: a whole number in TOML can be too large for a float.
+        fit = isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
         if not fit or (positive and value <= 0):
-            raise self.error(key, f"{value!r}: expected a {'positive' if positive else 'finite'} number")
+            raise self.error(key, f"{_short(value)}: expected a {'positive' if positive else 'finite'} number")
         return float(value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def read_table(path: Path) -> Table:
@@ -125,5 +133,5 @@ def read_table(path: Path) -> Table:
         return Table(tomllib.loads(path.read_text(encoding="utf-8")), f"{path}: ")
     except OSError as problem:
         raise InputError(f"{path}: cannot be read ({problem.strerror})") from problem
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:  # bad syntax or text, endless digits, endless brackets
         raise InputError(f"{path}: not valid TOML ({problem})") from problem
