@@ -65,6 +65,7 @@ _CLOSE_UP = Window((0.26, 0.70), (0.80, 1.24))
 _SIGMA_MID = 0.03
 _REGION = 0.99  # the share of the mass inside the drawn region
 _BANDS = (0.99, 0.9, 0.75, 0.5, 0.25)  # shares of the mass in view, from the outermost
+_LINES = (0.99, 0.9, 0.5)
 _FINE = 400  # grid points along an axis
 _COARSE = 100
 _PATHS = 128  # trajectories that are drawn of a run
@@ -142,7 +143,7 @@ def figure_2(device: str = "cpu", n: int = 4096, seed: int = 0) -> Figure:
         row, ("main", "guide"), (main, guide), (score_main, score_guide), strict=False
     ):
         _draw_bands(axes, density, PALETTE[name], region_levels(density, _BANDS))
-        _draw_lines(axes, exact, region_levels(exact, _BANDS))
+        _draw_lines(axes, exact, region_levels(exact, _LINES))
         _draw_arrows(axes, points, score)
     ratio = main - guide
     held = ratio[guide > region_levels(guide, [0.999])]
@@ -155,6 +156,20 @@ def figure_2(device: str = "cpu", n: int = 4096, seed: int = 0) -> Figure:
         chosen = x[:, _spread(start, _CLOSE_UP, 0.02)]
         _draw_paths(axes, chosen, width=0.6, opacity=0.6)
         _draw_samples(axes, chosen[-1], data, "A", plane_of(data), size=5)
+
+    line = Line2D([], [], color=PALETTE["class"], linewidth=0.8, label=r"exact, at $\sigma_\mathrm{mid}$")
+    arrow = Line2D(
+        [],
+        [],
+        color=PALETTE["ink"],
+        marker=r"$\rightarrow$",
+        ls="",
+        ms=9,
+        mew=0,
+        label=r"$\sigma_\mathrm{mid}^2\nabla\log p$",
+    )
+    keys = [line, arrow, _path_key(), *_sample_keys(), _region_key("class", "class A, 99 %")]
+    _legend(figure, keys)
     return figure
 
 
@@ -176,9 +191,8 @@ def plot_run(result: Result) -> Figure:
     _draw_samples(axes, drawn[-1], data, experiment.label, plane, size=3)
     _caption(axes, "\n".join(caption))
 
-    path = Line2D([], [], color=PALETTE["ink"], linewidth=0.6, alpha=0.6, label="trajectories")
     region = f"{experiment.label or 'all classes'}, 99 %{'' if data.dim == 2 else ', projected'}"
-    _legend(figure, [*_sample_keys(), path, _region_key("class", region)])
+    _legend(figure, [*_sample_keys(), _path_key(), _region_key("class", region)])
     return figure
 
 
@@ -326,10 +340,12 @@ def _draw_lines(axes: Axes, values: Tensor, levels: Tensor) -> None:
 
 
 def _draw_arrows(axes: Axes, points: Tensor, score: Tensor) -> None:
-    moved = denoised_from_score(score, points, _SIGMA_MID) - points
-    axes.quiver(
-        *points.T, *moved.T, angles="xy", scale_units="xy", scale=1, width=0.006, color=PALETTE["ink"], zorder=5
-    )
+    """Arrows from points to where they are denoised to: the score times the square of the noise level."""
+    u, v = points.T
+    to_u, to_v = (denoised_from_score(score, points, _SIGMA_MID) - points).T
+    ink = PALETTE["ink"]
+    axes.scatter(u, v, s=2.5, color=ink, linewidths=0, zorder=5)
+    axes.quiver(u, v, to_u, to_v, angles="xy", scale_units="xy", scale=1, width=0.007, minlength=0, color=ink, zorder=5)
 
 
 def _draw_paths(axes: Axes, x: Tensor, width: float, opacity: float) -> None:
@@ -349,6 +365,10 @@ def _draw_samples(axes: Axes, x: Tensor, data: Dataset, label: str | None, plane
 def _sample_keys() -> list[Line2D]:
     keys = {"samples": "samples", "outside": "outside the exact 99 % region"}
     return [Line2D([], [], marker="o", ls="", ms=3.5, mew=0, color=PALETTE[k], label=v) for k, v in keys.items()]
+
+
+def _path_key() -> Line2D:
+    return Line2D([], [], color=PALETTE["ink"], linewidth=0.6, alpha=0.6, label="trajectories")
 
 
 def _region_key(colour: str, text: str) -> Patch:
