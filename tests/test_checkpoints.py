@@ -169,9 +169,12 @@ def test_metadata_and_card_tell_how_a_bundled_network_was_made(name):
     assert parameters == BUNDLED[name][0]
 
     card = (dataset_root() / dataset / "README.md").read_text(encoding="utf-8")
-    (row,) = [line for line in card.splitlines() if line.startswith(f"| `{stem}` ")]
-    assert f"{parameters:,}" in row
-    assert f"{training['final_loss']:.4f}" in row
+    row = next(line for line in card.splitlines() if line.startswith(f"| `{stem}` "))
+    alone = f"class {network.label}" if network.label else "both classes"
+    models = "every class and the union" if network.labels else alone
+    made = (f"{network.width}", f"{parameters:,}", f"{settings['iterations']}")
+    loss, seconds = f"{training['final_loss']:.4f}", f"{training['seconds']:.0f}"
+    assert [cell.strip() for cell in row.strip("|").split("|")] == [f"`{stem}`", models, *made, loss, seconds]
     (line,) = re.findall(rf"^toyguide train .*/{stem}\.safetensors$", card, re.MULTILINE)
     for flag, value in (("width", network.width), ("iterations", settings["iterations"]), ("seed", settings["seed"])):
         assert f"--{flag} {value} " in line, line
