@@ -1,0 +1,148 @@
+"""Requests in, pictures out: pure functions on one worker thread, off the event loop.
+
+One thread serves all sessions: the work is in torch, which uses the cores itself. Finished runs and layers are kept
+and shared, so what one visitor has computed another gets at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from toyguide.devices import resolve_device
+from toyguide_apps import layers
+from toyguide_apps.layers import Arrows, Curves, Spot
+from toyguide_apps.paths import CancelledError, Paths, run_paths, truth
+from toyguide_apps.state import Request
+
+__all__ = ["CancelledError", "Picture", "compute", "picture"]
+
+_WORKER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="toyguide")
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """Everything that is drawn for a request.
+
+    Attributes:
+        request: What was asked for.
+        left: The reference run.
+        right: The chosen rule's run.
+        truth: The metrics of an exact sample of the same size.
+        image: The background's bands, uint8, or None.
+        palette: Which palette the image is in.
+        curves: Level lines, boundary and outline by layer.
+        score: Score arrows.
+        saddles: Eigenvectors.
+        guidance: The two runs' guidance arrows, left and right.
+        sigma: The noise level that the layers are drawn at.
+        guide: The field that main is compared with, by reference.
+        device: Where it was computed.
+    """
+
+    request: Request
+    left: Paths
+    right: Paths
+    truth: dict[str, Any]
+    image: np.ndarray | None
+    palette: str
+    curves: dict[str, Curves]
+    score: Arrows | None
+    saddles: Arrows | None
+    guidance: tuple[Arrows | None, Arrows | None]
+    sigma: float
+    guide: str
+    device: str
+
+
+async def compute(request: Request, guide: tuple[str, str], cancelled: Callable[[], bool]) -> Picture:
+    """``picture`` on the worker thread.
+
+    Raises:
+        CancelledError: Once ``cancelled()`` is true.
+        InputError: If the request's fields do not fit.
+    """
+    return await asyncio.wrap_future(_WORKER.submit(picture, request, guide, cancelled))
+
+
+def picture(request: Request, guide: tuple[str, str], cancelled: Callable[[], bool] = lambda: False) -> Picture:
+    """Compute a request.
+
+    Args:
+        request: What to draw.
+        guide: Role and reference of the field that main is compared with.
+        cancelled: Asked between solver steps and between layers.
+
+    Raises:
+        CancelledError: Once ``cancelled()`` is true.
+        InputError: If the request's fields do not fit.
+    """
+    device = resolve_device("auto").type
+    right = run_paths(request.right, device, cancelled)
+    left = run_paths(request.left, device, cancelled)
+
+    experiment = request.right
+    main = experiment.references()["main"]
+    level = right.sigma[request.step]
+    # Learned fields have no value at sigma = 0: after the last step they are shown at the last level they know.
+    sigma = level if level > 0 else right.sigma[-2]
+    spot = Spot(experiment.dataset, experiment.label, sigma, request.window, device)
+    exact = request.source == "exact"
+    source = "exact" if exact else main
+    role, named = guide
+
+    def wanted(make: Callable[[], Any], *names: str) -> Any:
+        if not request.layers.intersection(names):
+            return None
+        if cancelled():
+            raise CancelledError
+        return make()
+
+    density = {"exact": ("exact", "main"), "main": (main, "main"), "guide": (named, role)}
+    image = None
+    if request.bands == "ratio":
+        other = ("exact@union", "uncond") if exact else (named, role)
+        image = layers.ratio(spot, source, *other)
+    elif request.bands != "none":
+        image = layers.bands(spot, *density[request.bands])
+    curves = {
+        f"{name}-lines": wanted(lambda r=reference: layers.lines(spot, *r), f"{name}-lines")
+        for name, reference in density.items()
+    }
+    curves["boundary"] = wanted(lambda: layers.boundary(spot), "boundary")
+    # The outlines are the data's, at sigma = 0, and so the same all along the scrubber.
+    still = replace(spot, sigma=0.0)
+    curves["region"] = wanted(lambda: layers.region(still), "region")
+    curves["other-regions"] = wanted(lambda: layers.other_regions(still), "region")
+
+    return Picture(
+        request=request,
+        left=left,
+        right=right,
+        truth=truth(experiment.dataset, experiment.label, experiment.n),
+        image=image,
+        palette=request.bands,
+        curves={k: v for k, v in curves.items() if v is not None},
+        score=wanted(lambda: layers.score_arrows(spot, source), "score"),
+        saddles=wanted(lambda: layers.saddles(spot, source), "saddles"),
+        guidance=tuple(wanted(lambda p=p: _guidance(spot, p, request.step), "guidance") for p in (left, right)),
+        sigma=sigma,
+        guide=named,
+        device=device,
+    )
+
+
+def _guidance(spot: Spot, paths: Paths, step: int) -> Arrows:
+    """What a run's rule adds: on a grid, or at the run's own points if the rule has a memory that belongs there."""
+    step = min(step, len(paths.pushes) - 1)
+    rule = paths.experiment.build_rule()
+    memory = rule.begin(torch.zeros(1, paths.experiment.data.dim), paths.sigma[0], torch.Generator())
+    if memory is not None:
+        return layers.push_arrows(spot, paths.frames[step], paths.pushes[step])
+    return layers.guidance_arrows(spot, paths.experiment)

@@ -1,0 +1,246 @@
+"""The widgets, each made from the parameter it sets: bounds, steps and help texts are written in one place."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import panel as pn
+import panel_material_ui as pmui
+import param
+
+from toyguide import rule, rules
+from toyguide.guidance import Rule
+from toyguide.samplers import SAMPLERS
+from toyguide_apps.state import BANDS, LAYERS, SOURCES, ExplorerState, presets
+
+__all__ = ["LayerBar", "RuleCard", "SceneCard", "preset_menu"]
+
+_TIGHT: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (3, 8), "size": "small"}
+
+
+class LiveSlider(pmui.EditableFloatSlider):
+    """A slider with its number beside it, which speaks 10 ms after a change: Panel's own 50 are felt while dragging."""
+
+    inline_layout = param.Boolean(default=True)
+    _debounce = 10
+
+
+class LiveIntSlider(pmui.EditableIntSlider):
+    """See ``LiveSlider``."""
+
+    inline_layout = param.Boolean(default=True)
+    _debounce = 10
+
+
+def preset_menu(apply: Any) -> pn.viewable.Viewable:
+    """A menu of the presets; ``apply`` is called with the key of the chosen one."""
+    options = {p.title: p.key for p in presets().values()}
+    settings = {**_TIGHT, "margin": (12, 8, 3, 8)}
+    menu = pmui.Select(label="Preset", options={"Choose a preset …": "", **options}, value="", **settings)
+    menu.param.watch(lambda event: apply(event.new) if event.new else None, "value")
+    return menu
+
+
+class RuleCard(pn.viewable.Viewer):
+    """A rule's name, its formula, where it comes from, and a slider for each of its parameters.
+
+    Args:
+        state: The settings.
+        which: ``rule`` for the right plot, ``reference`` for the left one.
+    """
+
+    def __init__(self, state: ExplorerState, which: str) -> None:
+        super().__init__()
+        self._state, self._which = state, which
+        titles = {cls.title: key for key, cls in rules().items()}
+        self._name = pmui.Select(label="Rule", options=titles, value=self._rule.key, **_TIGHT)
+        self._name.param.watch(self._choose, "value")
+        self._sliders = _column()
+        self._widgets: dict[str, Any] = {}
+        self._formula = pn.pane.LaTeX("", sizing_mode="stretch_width", margin=(2, 8), styles=_FORMULA)
+        self._about = pn.pane.HTML("", sizing_mode="stretch_width", margin=(0, 8), styles=_ABOUT)
+        self._shown: Rule | None = None
+        state.param.watch(lambda _: self._show(), which)
+        self._show()
+
+    @property
+    def _rule(self) -> Rule:
+        return getattr(self._state, self._which)
+
+    def _choose(self, event: param.parameterized.Event) -> None:
+        if event.new != self._rule.key:
+            setattr(self._state, self._which, rule(event.new))
+
+    def _show(self) -> None:
+        chosen = self._rule
+        known = self._shown
+        self._shown = chosen
+        self._name.value = chosen.key
+        if known is not None and type(known) is type(chosen):
+            for key, value in chosen.values().items():
+                self._widgets[key].value = value
+            return
+        self._sliders[:] = [self._widget(key, known) for key, known in chosen.declared().items()]
+        self._formula.object = _display(chosen.formula)
+        needs = ", ".join(chosen.needs)
+        self._about.object = (
+            f"<details><summary>Needs {needs}. What it does, and source</summary>"
+            f"{escape(chosen.summary)}<br><i>{escape(chosen.source)}</i></details>"
+        )
+
+    def _widget(self, key: str, known: param.Parameter) -> pn.viewable.Viewable:
+        value = getattr(self._rule, key)
+        if isinstance(known, param.Selector):
+            widget = pmui.Select(label="", options=list(known.objects), value=value, **_TIGHT)
+        else:
+            low, high = known.get_soft_bounds()
+            hard_low, hard_high = known.bounds
+            kind = LiveIntSlider if isinstance(known, param.Integer) else LiveSlider
+            widget = kind(
+                label="",
+                start=low,
+                end=max(high, value),
+                fixed_start=hard_low,
+                fixed_end=hard_high,
+                step=known.step or (high - low) / 100,
+                value=value,
+                **_TIGHT,
+            )
+        widget.param.watch(lambda event: self._change(key, event.new), "value")
+        self._widgets[key] = widget
+        return _labelled(key, known.doc, widget)
+
+    def _change(self, key: str, value: Any) -> None:
+        if value is not None and value != getattr(self._rule, key):
+            setattr(self._state, self._which, rule(self._rule.key, **{**self._rule.values(), key: value}))
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return _column(self._name, self._sliders, self._formula, self._about)
+
+
+class SceneCard(pn.viewable.Viewer):
+    """What is sampled, from which fields, with which sampler."""
+
+    def __init__(self, state: ExplorerState) -> None:
+        super().__init__()
+        names = {
+            "dataset": "Dataset",
+            "label": "Class",
+            "main": "Main field",
+            "uncond": "Unconditional",
+            "weak": "Weak",
+            "n": "Samples",
+        }
+        self._menus = {k: _menu(state, k, v) for k, v in names.items()}
+        samplers = {c.title: k for k, c in SAMPLERS.items()}
+        self._sampler = pmui.Select.from_param(state.param.sampler, label="Sampler", options=samplers, **_TIGHT)
+        self._seed = pmui.IntInput.from_param(state.param.seed, label="Seed", start=0, end=9999, step=1, **_TIGHT)
+        steps = LiveIntSlider.from_param(
+            state.param.steps, label="", description="", start=4, end=64, fixed_start=2, fixed_end=128, **_TIGHT
+        )
+        self._steps = _labelled("Steps", "Solver steps from the highest noise level to 0.", steps)
+
+    def scene(self) -> pn.viewable.Viewable:
+        """Dataset, class and fields."""
+        m = self._menus
+        return _column(_row(m["dataset"], m["label"]), m["main"], _row(m["uncond"], m["weak"]))
+
+    def run(self) -> pn.viewable.Viewable:
+        """Sampler, steps, samples and seed."""
+        return _column(_row(self._sampler, self._menus["n"], self._seed), self._steps)
+
+
+def _menu(state: ExplorerState, key: str, label: str) -> pmui.Select:
+    """A menu of a parameter's choices that follows both, choices and value, in one step.
+
+    Followed one by one, a menu whose choices have just changed would pick one of them itself.
+    """
+
+    def shown() -> dict[str, Any]:
+        return {"options": list(state.param[key].objects), "value": getattr(state, key)}
+
+    def choose(event: param.parameterized.Event) -> None:
+        if event.new is not None and event.new != getattr(state, key):
+            state.set({key: event.new})
+
+    menu = pmui.Select(label=label, **shown(), **_TIGHT)
+    menu.param.watch(choose, "value")
+    state.param.watch(lambda *_: menu.param.update(**shown()), ["dataset", "label", key])
+    return menu
+
+
+def _labelled(name: str, doc: str, widget: pn.viewable.Viewable) -> pn.Row:
+    """A widget with its name on the left, on one line; the help text shows on the name."""
+    text = f"<label title='{escape(doc, quote=True)}'>{escape(name)}</label>"
+    return _row(pn.pane.HTML(text, width=44, align="center", margin=(0, 0, 0, 10), styles=_NAME), widget)
+
+
+def _row(*items: pn.viewable.Viewable) -> pn.Row:
+    return pn.Row(*items, margin=0, sizing_mode="stretch_width")
+
+
+def _column(*items: pn.viewable.Viewable) -> pn.Column:
+    return pn.Column(*items, margin=0, sizing_mode="stretch_width")
+
+
+def interval_controls(state: ExplorerState) -> pn.viewable.Viewable:
+    """The guidance interval."""
+    limited = pmui.Switch.from_param(state.param.limited, label="Guidance interval (σ)", description="", margin=(6, 8))
+    bounds = pmui.EditableRangeSlider.from_param(
+        state.param.interval,
+        label="",
+        description="Guided where low < σ ≤ high.",
+        inline_layout=True,
+        start=0.0,
+        end=5.0,
+        fixed_start=0.0,
+        fixed_end=10.0,
+        step=0.01,
+        visible=state.param.limited,
+        **_TIGHT,
+    )
+    return _column(limited, bounds)
+
+
+class LayerBar(pn.viewable.Viewer):
+    """The background, the layers and where their fields come from."""
+
+    def __init__(self, state: ExplorerState) -> None:
+        super().__init__()
+        self._bands = pmui.Select.from_param(
+            state.param.bands,
+            label="",
+            options={v: k for k, v in BANDS.items()},
+            size="small",
+            width=170,
+            margin=(2, 6),
+        )
+        self._layers = pmui.CheckButtonGroup.from_param(
+            state.param.layers, label="", options={v: k for k, v in LAYERS.items()}, size="small", margin=(2, 2)
+        )
+        self._source = pmui.RadioButtonGroup.from_param(
+            state.param.source, label="", options={v: k for k, v in SOURCES.items()}, size="small", margin=(2, 6)
+        )
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return pn.FlexBox(
+            self._bands,
+            self._layers,
+            self._source,
+            align_items="center",
+            justify_content="center",
+            margin=0,
+            sizing_mode="stretch_width",
+        )
+
+
+_NAME = {"font-size": "13px", "cursor": "help"}
+_FORMULA = {"font-size": "11.5px", "overflow-x": "auto", "overflow-y": "hidden"}
+_ABOUT = {"font-size": "11.5px", "line-height": "1.35", "opacity": "0.85"}
+
+
+def _display(formula: str) -> str:
+    """A formula in display style, its parts (separated by \\quad or \\qquad) one below the other."""
+    parts = [p.strip().rstrip(",") for p in formula.replace(r"\qquad", r"\quad").split(r"\quad")]
+    return r"$$\begin{aligned}" + r" \\ ".join("&" + p for p in parts) + r"\end{aligned}$$"

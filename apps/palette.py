@@ -1,0 +1,31 @@
+"""The explorer's colours: colour-blind safe (after Okabe and Ito), and legible on a light and on a dark ground.
+
+Bands are one hue of rising opacity, so the page's own background shows through the outermost.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ARROW", "BANDS", "BOUNDARY", "DENSITY", "GUIDANCE", "OUTLIER", "RATIO", "REGION", "SADDLE", "SAMPLE"]
+
+SAMPLE = "#1f77c9"  # blue
+OUTLIER = "#d55e00"  # vermillion
+REGION = "#8a8a8a"  # the exact 99 % region
+BOUNDARY = "#cc79a7"  # between classes
+ARROW = "#7f8c9b"  # scores
+GUIDANCE = "#c2410c"  # what a rule adds
+
+DENSITY = {"exact": "#e69f00", "main": "#009e73", "guide": "#b05cc6"}
+"""One hue per field: exact orange, main green, guide purple."""
+
+
+def _bands(colour: str, count: int, strongest: float) -> list[str]:
+    """``count`` colours from transparent to ``strongest`` opacity; the first is what lies outside all bands."""
+    return [f"{colour}{round(255 * strongest * i / (count - 1)):02x}" for i in range(count)]
+
+
+BANDS = {name: _bands(colour, 8, 0.85) for name, colour in DENSITY.items()}
+RATIO = [*_bands("#b2560d", 5, 0.8)[:0:-1], "#00000000", *_bands("#2166ac", 5, 0.8)[1:]]
+"""Guide likelier (brown) … main likelier (blue)."""
+
+SADDLE = ["#fde725", "#fdc527", "#f89441", "#e56b5d", "#cb4679", "#a82296", "#7d03a8"]
+"""Upward curvature from weak to strong (plasma, without its darkest end)."""

@@ -1,0 +1,126 @@
+"""Runs of experiments as the explorer draws them: projected on the plane, measured, and kept for later."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from cachetools import LRUCache
+
+from toyguide import Experiment
+from toyguide.datasets import load_dataset
+from toyguide.devices import resolve_device
+from toyguide.experiment import Result
+from toyguide.fields import Field
+from toyguide.geometry.planes import Plane, plane_of
+from toyguide.metrics import hdr_threshold, reference
+from toyguide.networks import EnergyMLP
+from toyguide.references import resolve_field
+
+__all__ = ["CancelledError", "Paths", "field", "fields_of", "plane", "run_paths", "truth"]
+
+RESAMPLES = 100  # of the bootstrap: its interval is read off a slider, not published
+
+
+class CancelledError(Exception):
+    """The result is no longer wanted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Paths:
+    """One run, drawn.
+
+    Attributes:
+        experiment: What was run.
+        frames: The points at every level, with shape ``(steps + 1, n, 2)``; NaN where they left the finite numbers.
+        pushes: What the rule added to the denoised points at each step, with shape ``(steps, n, 2)``.
+        sigma: The levels.
+        outlier: Which samples end outside the exact 99 % region, with shape ``(n,)``; diverged ones do.
+        metrics: The final samples measured.
+        milliseconds: Time of the sampling.
+        diverged: How many trajectories left the finite numbers.
+    """
+
+    experiment: Experiment
+    frames: np.ndarray
+    pushes: np.ndarray
+    sigma: tuple[float, ...]
+    outlier: np.ndarray
+    metrics: dict[str, Any]
+    milliseconds: float
+    diverged: int
+
+
+# Only finished runs are kept: one that is given up leaves nothing. Touched by the one worker thread alone.
+_runs: LRUCache[Experiment, Paths] = LRUCache(64)
+
+
+def run_paths(experiment: Experiment, device: str, cancelled: Callable[[], bool]) -> Paths:
+    """Run an experiment, or take it from the last ones.
+
+    Raises:
+        CancelledError: Between two solver steps, once ``cancelled()`` is true.
+        InputError: If the experiment's fields do not fit.
+    """
+    if experiment in _runs:
+        return _runs[experiment]
+
+    steps = []
+    began = time.perf_counter()
+    for step in experiment.walk(device, fields_of(experiment, device)):
+        if cancelled():
+            raise CancelledError
+        steps.append(step)
+    result = Result.of(experiment, steps, time.perf_counter() - began)
+
+    surface = plane(experiment.dataset)
+    final = result.x[-1]
+    log_density = result.experiment.data.field(experiment.label).log_density(final, 0.0)
+    inside = log_density >= hdr_threshold(experiment.data, experiment.label)
+    pushes = torch.stack([s.push for s in steps if s.push is not None]).cpu()
+    paths = Paths(
+        experiment=experiment,
+        frames=_finite(surface.project(result.x)),
+        pushes=_finite(surface.project_vectors(pushes)),
+        sigma=tuple(result.sigma.tolist()),
+        outlier=~(inside & final.isfinite().all(-1)).numpy(),
+        metrics=result.metrics(resamples=RESAMPLES),
+        milliseconds=1e3 * result.seconds,
+        diverged=result.diverged,
+    )
+    _runs[experiment] = paths
+    return paths
+
+
+@lru_cache(maxsize=64)
+def truth(dataset: str, label: str | None, n: int) -> dict[str, Any]:
+    """The metrics of an exact sample of the same size."""
+    return reference(load_dataset(dataset), label, n, seed=1)
+
+
+@lru_cache(maxsize=32)
+def plane(dataset: str) -> Plane:
+    """The plane that a dataset is shown in."""
+    return plane_of(load_dataset(dataset))
+
+
+def fields_of(experiment: Experiment, device: str) -> dict[str, Field]:
+    """The experiment's fields, loaded once."""
+    e = experiment
+    return {role: field(name, e.dataset, e.label, role, device) for role, name in e.references().items()}
+
+
+@lru_cache(maxsize=128)
+def field(reference: str, dataset: str, label: str | None, role: str, device: str) -> Field:
+    """A field by reference, loaded once for all sessions."""
+    found = resolve_field(reference, load_dataset(dataset), label, role)
+    return found.to(resolve_device(device)) if isinstance(found, EnergyMLP) else found
+
+
+def _finite(x: torch.Tensor) -> np.ndarray:
+    return torch.where(x.isfinite(), x, torch.nan).float().numpy()

@@ -1,0 +1,166 @@
+"""One visitor's explorer: settings, views, and the loop that keeps the picture up with the settings."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import panel as pn
+import panel_material_ui as pmui
+
+from toyguide.errors import InputError
+from toyguide_apps.compute import CancelledError, Picture, compute
+from toyguide_apps.controls import LayerBar, RuleCard, SceneCard, interval_controls, preset_menu
+from toyguide_apps.permalink import read, write
+from toyguide_apps.state import ExplorerState, Request, presets
+from toyguide_apps.views.plots import PlotPair
+from toyguide_apps.views.status import Status
+from toyguide_apps.views.table import MetricsTable
+
+__all__ = ["Explorer"]
+
+_LOG = logging.getLogger(__name__)
+_PATIENCE = 0.25  # seconds that a picture is given to be finished though a newer one is wanted
+_PAUSE = 0.5  # seconds without a change before the URL is written
+
+
+class Explorer(pn.viewable.Viewer):
+    """The whole explorer, for a page or a notebook."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = ExplorerState()
+        self.picture: Picture | None = None
+        self._changes = 0
+        self._running = False
+        self._gone = False
+        self._plots = PlotPair(self.state)
+        self._table = MetricsTable()
+        self._status = Status()
+        self.state.param.watch(self._changed, [k for k in self.state.param if k != "name"])
+
+    def open(self, query: dict[str, str]) -> None:
+        """Start from a URL's settings; wrong ones are named in a notification and left out."""
+        for problem in read(self.state, query):
+            self._complain(problem)
+        pn.state.execute(self.refresh, schedule=True)
+
+    def close(self) -> None:
+        """The visitor has left: nothing more is computed for this session."""
+        self._gone = True
+
+    def refuse(self, problem: Exception) -> None:
+        """What a widget or a websocket message asked for cannot be: say so, and go on as before."""
+        if not isinstance(problem, ValueError):
+            _LOG.error("an event failed", exc_info=problem)
+        self._complain(str(problem).splitlines()[0][:300])
+
+    def apply(self, preset: str) -> None:
+        """Take over a preset's settings."""
+        chosen = presets()[preset]
+        self.state.set({"reference": "none", "limited": False, "source": "learned", **chosen.settings})
+        self._status.say(chosen.look)
+
+    async def refresh(self) -> None:
+        """Compute and show what the settings describe, until they stand still; the newest change always wins."""
+        if self._running or self._gone:
+            return
+        self._running = True
+        try:
+            while not self._gone:
+                request = self._request()
+                if request is None or (self.picture is not None and self.picture.request == request):
+                    break
+                self._status.busy = True
+                try:
+                    picture = await compute(request, self.state.guide(), self._watch())
+                except CancelledError:
+                    continue
+                except InputError as problem:
+                    self._complain(str(problem))
+                    break
+                if self._gone:
+                    return
+                self.picture = picture
+                with pn.io.hold():
+                    self._plots.show(picture)
+                    self._table.show(picture)
+                    self._status.show(picture)
+        except Exception:
+            _LOG.exception("the picture could not be computed")
+            self._complain("The picture could not be computed; the last good one is shown. See the server's log.")
+        finally:
+            self._running = False
+            self._status.busy = False
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Write the settings into the URL once they have stood still for a moment."""
+        change = self._changes
+        await asyncio.sleep(_PAUSE)
+        if change == self._changes and not self._gone:
+            write(self.state)
+
+    def _request(self) -> Request | None:
+        try:
+            return self.state.request()
+        except InputError as problem:
+            self._complain(str(problem))
+            return None
+
+    def _watch(self) -> Callable[[], bool]:
+        """A question for the worker thread: is the picture that is begun now no longer wanted?
+
+        Not at the first newer change: while a slider is dragged, pictures that are nearly done are worth showing.
+        """
+        begun, change = time.monotonic(), self._changes
+        return lambda: self._gone or (self._changes != change and time.monotonic() - begun > _PATIENCE)
+
+    def _changed(self, *_events: Any) -> None:
+        self._changes += 1
+        pn.state.execute(self.refresh, schedule=True)
+
+    @staticmethod
+    def _complain(problem: str) -> None:
+        _LOG.warning(problem)
+        if pn.state.notifications is not None:
+            pn.state.notifications.error(problem, duration=8000)
+
+    @property
+    def busy_sign(self) -> pn.viewable.Viewable:
+        """Shown while something is being computed."""
+        return self._status.sign
+
+    def sidebar(self) -> list[pn.viewable.Viewable]:
+        """The controls on the left."""
+        scene = SceneCard(self.state)
+        return [
+            preset_menu(self.apply),
+            _heading("Rule, on the right"),
+            RuleCard(self.state, "rule"),
+            interval_controls(self.state),
+            _heading("Scene"),
+            scene.scene(),
+            _heading("Sampling"),
+            scene.run(),
+            _heading("Reference, on the left"),
+            RuleCard(self.state, "reference"),
+        ]
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return pn.Column(
+            LayerBar(self.state),
+            self._plots,
+            self._plots.scrubber(),
+            self._status,
+            self._table,
+            sizing_mode="stretch_width",
+            margin=0,
+        )
+
+
+def _heading(text: str) -> pn.viewable.Viewable:
+    return pmui.Typography(text, variant="overline", margin=(4, 8, 0, 8), styles={"opacity": "0.75"})

@@ -1,0 +1,1 @@
+"""Views: each owns one pane, is told what to show, and computes nothing."""
