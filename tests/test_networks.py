@@ -1,5 +1,6 @@
 """The energy network against its formula written out plainly, differentiated by autograd in float64."""
 
+import itertools
 import math
 
 import pytest
@@ -86,13 +87,17 @@ def test_many_points_give_what_each_gives_alone(monkeypatch):
     network = make(("a", "b"))
     x, sigma, code = points(network, 4, 5)
     with torch.no_grad():
-        together = network.score(x, sigma, code), network.log_density(x, sigma)
-    alone = [[network.score(x[i, j], sigma[i, j], code[i, j]) for j in range(5)] for i in range(4)]
-    torch.testing.assert_close(together[0], torch.stack([torch.stack(row) for row in alone]), rtol=1e-12, atol=0)
-    alone = [[network.log_density(x[i, j], sigma[i, j]) for j in range(5)] for i in range(4)]
-    torch.testing.assert_close(together[1], torch.stack([torch.stack(row) for row in alone]), rtol=1e-12, atol=0)
-    with torch.no_grad():
+        together = {
+            "score": network.score(x, sigma, code),
+            "log_density": network.log_density(x, sigma),
+            "hessian": network.hessian(x, sigma),
+        }
         assert network.score(x[:0], 1.0).shape == (0, 5, 3)
+    for name, found in together.items():
+        arguments = (x, sigma, code) if name == "score" else (x, sigma)
+        for i, j in itertools.product(range(4), range(5)):
+            alone = getattr(network, name)(*(a[i, j] for a in arguments))
+            torch.testing.assert_close(found[i, j], alone, rtol=1e-12, atol=1e-12)
 
 
 def test_starts_as_the_gaussian_of_the_data():
