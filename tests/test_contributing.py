@@ -1,0 +1,106 @@
+"""What CONTRIBUTING.md tells people to do is done here, literally."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import toyguide as tg
+
+TEXT = (Path(__file__).resolve().parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def example(heading: str, language: str) -> str:
+    """The code of the first block of a language below a heading."""
+    section = TEXT.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return re.search(rf"```{language}\n(.*?)```", section, re.DOTALL).group(1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of rules that holds the worked example and nothing else."""
+    folder = tmp_path_factory.mktemp("my-rules")
+    (folder / "ramped_cfg.py").write_text(example("Add a guidance rule in one file", "python"), encoding="utf-8")
+    return folder
+
+
+def output(folder: Path, *argv: str) -> str:
+    """What a process prints that finds the rules of the folder."""
+    environment = {**os.environ, "TOYGUIDE_RULES": str(folder)}
+    done = subprocess.run([sys.executable, *argv], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_the_rule_is_in_the_library(folder):
+    """And does what its first line says: w at `high` and above, unguided at `low` and below, linear in log sigma."""
+    code = """
+import json, toyguide as tg, torch
+from toyguide.guidance import Evaluation
+data = tg.load_dataset("two-gaussians")
+fields = {"main": data.field("left"), "uncond": data.field(None)}
+x = torch.tensor([[0.3, 0.2], [0.8, -1.0]], dtype=torch.float64)
+rule = tg.rule("ramped-cfg", w=5.0, low=0.1, high=2.5)
+def weight(sigma):
+    at = Evaluation(fields, x, sigma)
+    main, gap = at.denoised("main"), at.denoised("main") - at.denoised("uncond")
+    return float(((rule.guide(at, None).denoised - main) * gap).sum() / (gap * gap).sum()) + 1
+print(json.dumps([list(tg.rules()), [weight(s) for s in (5.0, 2.5, 0.5, 0.1, 0.05)]]))
+"""
+    names, weights = json.loads(output(folder, "-c", code))
+    assert names == [*tg.rules(), "ramped-cfg"]
+    assert weights == pytest.approx([5, 5, 3, 1, 1], abs=1e-6)  # 0.5 is the geometric middle of 0.1 and 2.5
+
+
+def test_the_rule_is_on_the_command_line(folder, tmp_path):
+    (listed,) = (
+        r for r in json.loads(output(folder, "-m", "toyguide", "rules", "--json")) if r["name"] == "ramped-cfg"
+    )
+    assert listed["needs"] == ["main", "uncond"]
+    assert {k: (p["default"], p["bounds"]) for k, p in listed["parameters"].items()} == {
+        "w": (4.0, [0.0, 30.0]),
+        "low": (0.05, [0.001, 1.0]),
+        "high": (2.0, [1.01, 10.0]),
+    }
+
+    section = TEXT.split("export TOYGUIDE_RULES", 1)[1]
+    command = re.search(r"^toyguide (sample .*) -o run.npz$", section, re.MULTILINE).group(1)
+    small = ["--n", "16", "--steps", "4", "--device", "cpu", "-o", str(tmp_path / "run.npz")]
+    output(folder, "-m", "toyguide", *command.split(), *small)
+    with np.load(tmp_path / "run.npz", allow_pickle=False) as arrays:
+        experiment = json.loads(str(arrays["experiment"]))
+        assert (experiment["rule"], experiment["params"]["low"]) == ("ramped-cfg", 0.2)
+        assert np.isfinite(arrays["x"]).all()
+
+
+def test_the_dataset_loads(tmp_path):
+    (tmp_path / "dataset.toml").write_text(example("Add a dataset", "toml"), encoding="utf-8")
+    data = tg.load_dataset(tmp_path)
+    assert data.labels == ("round", "thin")
+    # By hand: shares 1/2, 1/4, 1/4; the variance along x is that within, 0.05/2 + 0.2/2, and that of the means, 1.
+    torch.testing.assert_close(data.sigma_data[0], torch.tensor(1.125, dtype=torch.float64).sqrt())
+
+
+def test_the_training_command_is_understood(tmp_path):
+    from toyguide.cli import main
+
+    command = re.search(r"^toyguide (train .*) -o main.safetensors$", TEXT, re.MULTILINE).group(1).split()
+    shorter = ["--iterations", "2", "--batch", "64", "--device", "cpu", "-o", str(tmp_path / "main.safetensors")]
+    assert main([*command, *shorter]) == 0
+    assert tg.load_model(tmp_path / "main.safetensors").label == "A"
+
+
+def test_its_make_targets_exist():
+    makefile = (Path(__file__).resolve().parent.parent / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^make (\w+)", TEXT, re.MULTILINE)
+    assert targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
