@@ -1,0 +1,103 @@
+"""The wheel works like the checkout: built, installed elsewhere, and run from there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import toyguide as tg
+
+ROOT = Path(__file__).resolve().parent.parent
+UNPACKED = [
+    "build",
+    "dist",
+    ".git",
+    ".venv",
+    "*.egg-info",
+    "__pycache__",
+    ".*_cache",
+    "tests",
+    "test-results",
+    "shared",
+]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The folder that the wheel was installed to, with nothing but what is in the wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    # Built from a copy: what an earlier build left in the checkout must not get in.
+    shutil.copytree(ROOT, folder / "source", ignore=shutil.ignore_patterns(*UNPACKED))
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    build = [
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--wheel-dir",
+        str(folder),
+        str(folder / "source"),
+    ]
+    subprocess.run([*pip, *build], check=True)
+    (wheel,) = folder.glob("toyguide-*.whl")
+    target = folder / "site"
+    subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", str(target), str(wheel)], check=True)
+    shutil.rmtree(folder / "source")
+    return target
+
+
+def run(installed: Path, *argv: str) -> str:
+    """What a process prints that runs outside the checkout and finds the installed copy first."""
+    done = subprocess.run(
+        [sys.executable, *argv],
+        cwd=installed.parent,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_it_is_the_installed_copy_that_runs_and_finds_its_parts(installed):
+    code = """
+import json, toyguide as tg
+from toyguide.checkpoints import model_names
+from toyguide.commands.app import _explorer
+from toyguide.datasets import dataset_names, dataset_root
+print(json.dumps([tg.__file__, str(dataset_root()), str(_explorer()), dataset_names(), model_names()]))
+"""
+    package, datasets, explorer, names, models = json.loads(run(installed, "-c", code))
+    assert Path(package) == installed / "toyguide" / "__init__.py"
+    assert Path(datasets) == installed / "toyguide_datasets"
+    assert Path(explorer) == installed / "toyguide_apps" / "explorer.py"
+    assert names == ["fractal", "simplex16", "two-gaussians"]
+    committed = sorted(f"{p.parent.name}/{p.stem}" for p in (ROOT / "datasets").glob("*/*.safetensors"))
+    assert models == committed
+
+
+def test_everything_that_runs_is_in_it(installed):
+    """Every module, and every other file of the apps and the datasets."""
+    for here, there in (("toyguide", "toyguide"), ("apps", "toyguide_apps"), ("datasets", "toyguide_datasets")):
+        expected = {p.relative_to(ROOT / here) for p in (ROOT / here).rglob("*") if p.is_file()}
+        expected = {p for p in expected if "__pycache__" not in p.parts and not p.name.startswith(".")}
+        assert expected <= {p.relative_to(installed / there) for p in (installed / there).rglob("*")}
+
+
+def test_it_runs(installed):
+    listed = json.loads(run(installed, "-m", "toyguide", "rules", "--json"))
+    assert [r["name"] for r in listed] == list(tg.rules())
+
+    path = installed.parent / "run.npz"
+    setting = "--dataset two-gaussians --label left --main exact --rule cfg --n 8 --steps 4 --device cpu"
+    run(installed, "-m", "toyguide", "sample", *setting.split(), "-o", str(path))
+    with np.load(path, allow_pickle=False) as arrays:
+        experiment = tg.Experiment.from_json(str(arrays["experiment"]))
+        np.testing.assert_allclose(arrays["x"], experiment.run("cpu").x.numpy(), rtol=0, atol=1e-6)
