@@ -162,6 +162,15 @@ class TestBootstrap:
         assert (found <= literal + 1e-6).all()
         assert ((found - value) - (literal - value)).abs().max() < 0.25 * float(literal.std())
 
+    def test_what_is_not_finite_has_no_part_in_resampled_means(self, fractal):
+        """Metrics of the finite samples resample as if the others were not there."""
+        x = torch.cat([1.2 * draw(fractal, "A", 80, 2), torch.full((60, 2), math.inf)])
+        counts = metrics._counts(140, 6, 2)
+        found = metrics._features(x, fractal, "A", 2, 8).statistics(counts)
+        alone = metrics._features(x[:80], fractal, "A", 2, 8).statistics(counts[:, :80])
+        for name in ("log_density", "sliced_w2"):
+            torch.testing.assert_close(found[name], alone[name], rtol=1e-9, atol=1e-12)
+
     def test_intervals_hold_what_another_seed_gives(self):
         """95 % intervals of 60 runs hold the runs' mean at least 48 times: 5 binomial standard deviations below 57."""
         data = load_dataset("simplex16")
