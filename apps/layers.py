@@ -2,13 +2,14 @@
 
 Densities of learned fields are unnormalised and those of a slice through many dimensions are not densities in the
 plane, so all of them are shown the same way: by the regions of highest density that hold given shares of what lies in
-the window. A band or a level line means the same on every field and at every noise level.
+the plane. A band or a level line means the same on every field, at every noise level and in every window.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,16 +17,18 @@ import contourpy
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from toyguide import Experiment
 from toyguide.datasets import load_dataset
 from toyguide.devices import resolve_device
 from toyguide.fields import Field
+from toyguide.geometry.contours import region_levels
 from toyguide.geometry.curvature import top_eigenpair
 from toyguide.geometry.planes import Plane, Window
 from toyguide.guidance import Evaluation
 from toyguide.metrics import hdr_threshold
-from toyguide_apps.paths import field, plane
+from toyguide_apps.paths import field, home_window, plane
 
 __all__ = ["Arrows", "Curves", "Spot"]
 
@@ -36,7 +39,8 @@ LINE_SHARES = (0.99, 0.8, 0.5)
 RATIO_LEVELS = (-3.0, -1.5, -0.5, -0.1, 0.1, 0.5, 1.5, 3.0)
 """Steps of the log-ratio's bands."""
 
-_PIXELS = 160  # of a density image, each way
+_PIXELS = 320  # of a density image, each way
+_LEVEL_PIXELS = 128  # of the grid that levels are taken from
 _CURVE_PIXELS = 128  # of the grid that a class boundary is traced on
 _ARROWS = 21  # each way
 _SADDLES = 27  # each way
@@ -99,44 +103,61 @@ class Arrows:
 
 @lru_cache(maxsize=256)
 @torch.no_grad()
-def log_density(spot: Spot, reference: str, role: str) -> np.ndarray:
-    """A field's log-density on the image grid, normalised to hold 1 in the window, with shape ``(n, n)``."""
-    grid = spot.grid(_PIXELS)
-    values = spot.field(reference, role).log_density(spot.plane.embed(grid), spot.sigma).double()
-    cell = (spot.size / (_PIXELS - 1)) * ((spot.window[3] - spot.window[1]) / (_PIXELS - 1))
-    total = values.flatten().logsumexp(0) + np.log(cell)
-    return (values - total).cpu().numpy()
+def _log_density(spot: Spot, reference: str, role: str) -> np.ndarray:
+    """A field's log-density as its pixels, with shape ``(n, n)``, float64.
+
+    Evaluated on every second pixel each way and interpolated between: a log-density is smooth where it can be seen.
+    """
+    coarse = spot.field(reference, role).log_density(spot.plane.embed(spot.grid(_PIXELS // 2)), spot.sigma)
+    fine = functional.interpolate(coarse[None, None].double(), (_PIXELS, _PIXELS), mode="bilinear", align_corners=True)
+    return fine[0, 0].cpu().numpy()
 
 
-def _thresholds(values: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
-    """The log-densities above which the given shares lie."""
-    falling = np.sort(values, axis=None)[::-1]
-    held = np.cumsum(np.exp(falling - falling[0]))
-    return falling[np.searchsorted(held / held[-1], shares).clip(max=falling.size - 1)]
+@lru_cache(maxsize=512)
+@torch.no_grad()
+def _scale(spot: Spot, reference: str, role: str) -> tuple[np.ndarray, np.ndarray, float]:
+    """What makes a field's log-densities comparable: the levels of the bands and of the lines, and its log-mass.
+
+    Taken over all the data, whatever part of it the spot's window shows; so the window here is the dataset's own.
+    """
+    left, bottom, right, top = spot.window
+    room = Window((left, bottom), (right, top)).grown(4 * spot.sigma)
+    grid = room.grid(_LEVEL_PIXELS, device=resolve_device(spot.device))
+    values = spot.field(reference, role).log_density(spot.plane.embed(grid), spot.sigma).double().cpu()
+    cell = room.size[0] * room.size[1] / (_LEVEL_PIXELS - 1) ** 2
+    mass = float(values.flatten().logsumexp(0)) + math.log(cell)
+    return region_levels(values, BAND_SHARES).numpy(), region_levels(values, LINE_SHARES).numpy(), mass
+
+
+def _home(spot: Spot) -> Spot:
+    return replace(spot, window=home_window(spot.dataset))
 
 
 @lru_cache(maxsize=256)
 def bands(spot: Spot, reference: str, role: str) -> np.ndarray:
     """Which band each pixel is in, with shape ``(n, n)``, uint8, for the palette ``BANDS``."""
-    values = log_density(spot, reference, role)
-    return np.digitize(values, _thresholds(values, BAND_SHARES)).astype(np.uint8)
+    levels, _, _ = _scale(_home(spot), reference, role)
+    return np.digitize(_log_density(spot, reference, role), levels).astype(np.uint8)
 
 
 @lru_cache(maxsize=256)
 def lines(spot: Spot, reference: str, role: str) -> Curves:
     """Level lines around the regions of ``LINE_SHARES``."""
-    values = log_density(spot, reference, role)
-    return _contours(spot, values, list(_thresholds(values, LINE_SHARES)))
+    _, levels, _ = _scale(_home(spot), reference, role)
+    return _contours(spot, _log_density(spot, reference, role), list(levels))
 
 
 @lru_cache(maxsize=256)
 def ratio(spot: Spot, main: str, guide: str, guide_role: str) -> np.ndarray:
     """Bands of ``log p_main - log p_guide``, with shape ``(n, n)``, uint8, for the palette ``RATIO``.
 
-    Where the main field has practically nothing (a density below e^-30 of its highest) no band is drawn.
+    Both normalised, learned or not. Where the main field has practically nothing (e^-30 of its highest density) no
+    band is drawn.
     """
-    top, under = log_density(spot, main, "main"), log_density(spot, guide, guide_role)
-    image = np.digitize(top - under, RATIO_LEVELS).astype(np.uint8)
+    top, under = _log_density(spot, main, "main"), _log_density(spot, guide, guide_role)
+    _, _, main_mass = _scale(_home(spot), main, "main")
+    _, _, guide_mass = _scale(_home(spot), guide, guide_role)
+    image = np.digitize((top - main_mass) - (under - guide_mass), RATIO_LEVELS).astype(np.uint8)
     image[top < top.max() - 30] = len(RATIO_LEVELS) // 2
     return image
 
@@ -215,7 +236,7 @@ def other_regions(spot: Spot) -> Curves:
 
 def _region(spot: Spot, label: str | None) -> Curves:
     data = load_dataset(spot.dataset)
-    values = data.field(label).log_density(spot.plane.embed(spot.grid(2 * _PIXELS)), 0.0)
+    values = data.field(label).log_density(spot.plane.embed(spot.grid(_PIXELS)), 0.0)
     return _contours(spot, values.cpu().numpy(), [float(hdr_threshold(data, label))])
 
 

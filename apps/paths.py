@@ -17,12 +17,12 @@ from toyguide.datasets import load_dataset
 from toyguide.devices import resolve_device
 from toyguide.experiment import Result
 from toyguide.fields import Field
-from toyguide.geometry.planes import Plane, plane_of
+from toyguide.geometry.planes import Plane, plane_of, window_of
 from toyguide.metrics import hdr_threshold, reference
 from toyguide.networks import EnergyMLP
 from toyguide.references import resolve_field
 
-__all__ = ["CancelledError", "Paths", "field", "fields_of", "plane", "run_paths", "truth"]
+__all__ = ["CancelledError", "Paths", "field", "fields_of", "home_window", "plane", "run_paths", "truth"]
 
 RESAMPLES = 100  # of the bootstrap: its interval is read off a slider, not published
 
@@ -44,6 +44,7 @@ class Paths:
         metrics: The final samples measured.
         milliseconds: Time of the sampling.
         diverged: How many trajectories left the finite numbers.
+        far: How many others end further from the dataset's window than it is wide: finite, and nowhere to be seen.
     """
 
     experiment: Experiment
@@ -54,6 +55,7 @@ class Paths:
     metrics: dict[str, Any]
     milliseconds: float
     diverged: int
+    far: int
 
 
 # Only finished runs are kept: one that is given up leaves nothing. Touched by the one worker thread alone.
@@ -82,6 +84,9 @@ def run_paths(experiment: Experiment, device: str, cancelled: Callable[[], bool]
     final = result.x[-1]
     log_density = result.experiment.data.field(experiment.label).log_density(final, 0.0)
     inside = log_density >= hdr_threshold(experiment.data, experiment.label)
+    left, bottom, right, top = home_window(experiment.dataset)
+    middle = torch.tensor([(left + right) / 2, (bottom + top) / 2])
+    off = (surface.project(final) - middle).abs().amax(-1) > 1.5 * (right - left)
     pushes = torch.stack([s.push for s in steps if s.push is not None]).cpu()
     paths = Paths(
         experiment=experiment,
@@ -92,6 +97,7 @@ def run_paths(experiment: Experiment, device: str, cancelled: Callable[[], bool]
         metrics=result.metrics(resamples=RESAMPLES),
         milliseconds=1e3 * result.seconds,
         diverged=result.diverged,
+        far=int((off & final.isfinite().all(-1)).sum()),
     )
     _runs[experiment] = paths
     return paths
@@ -107,6 +113,13 @@ def truth(dataset: str, label: str | None, n: int) -> dict[str, Any]:
 def plane(dataset: str) -> Plane:
     """The plane that a dataset is shown in."""
     return plane_of(load_dataset(dataset))
+
+
+@lru_cache(maxsize=64)
+def home_window(dataset: str) -> tuple[float, float, float, float]:
+    """The window that a dataset is shown in first."""
+    window = window_of(load_dataset(dataset), plane(dataset))
+    return (*window.low, *window.high)
 
 
 def fields_of(experiment: Experiment, device: str) -> dict[str, Field]:

@@ -20,11 +20,10 @@ from toyguide import Experiment, load_dataset, load_model, rule
 from toyguide.checkpoints import UNION, model_names
 from toyguide.datasets import dataset_names
 from toyguide.errors import InputError, unknown
-from toyguide.geometry.planes import window_of
 from toyguide.guidance import Rule
 from toyguide.references import natural_reference
 from toyguide.samplers import SAMPLERS
-from toyguide_apps.paths import plane
+from toyguide_apps.paths import home_window
 
 __all__ = ["AUTO", "BANDS", "LAYERS", "SOURCES", "ExplorerState", "Preset", "Request", "presets"]
 
@@ -155,6 +154,8 @@ class ExplorerState(param.Parameterized):
         known = self.param[key]
         if key == "window":
             self._check_window(value)
+        if key == "interval" and not (isinstance(value, tuple | list) and len(value) == 2 and value[0] < value[1]):
+            raise InputError(f"interval = {value!r}: expected two noise levels, low < high")
         try:
             setattr(self, key, tuple(value) if isinstance(value, list) and key in ("window", "interval") else value)
         except (ValueError, TypeError) as problem:
@@ -238,13 +239,6 @@ class ExplorerState(param.Parameterized):
             except InputError:
                 continue
         return "weak", "exact+noise:0.2"
-
-
-@lru_cache(maxsize=64)
-def home_window(dataset: str) -> tuple[float, float, float, float]:
-    """The window that a dataset is shown in first."""
-    window = window_of(load_dataset(dataset), plane(dataset))
-    return (*window.low, *window.high)
 
 
 @lru_cache(maxsize=256)

@@ -27,7 +27,7 @@ from toyguide_apps.layers import Arrows, Curves
 from toyguide_apps.paths import Paths
 from toyguide_apps.state import ExplorerState
 
-__all__ = ["PlotPair"]
+__all__ = ["PlotPair", "title"]
 
 _SIDES = ("left", "right")
 _PATHS = 512  # trajectories drawn as lines; more of them hide each other
@@ -219,7 +219,7 @@ class PlotPair(pn.viewable.Viewer):
     def _show_paths(self, side: str, paths: Paths, layers: frozenset[str]) -> None:
         steps = len(paths.frames)
         f = self._figures[side]
-        f.title.text = _title(side, paths)
+        f.title.text = title(side, paths)
         if self._fresh(f"{side}-frames", paths):
             self._frames[side].data = dict(x=paths.frames[..., 0].ravel(), y=paths.frames[..., 1].ravel())
         shown = "samples" in layers
@@ -285,10 +285,15 @@ class PlotPair(pn.viewable.Viewer):
         return pn.Row(*panes, stylesheets=[square], sizing_mode="stretch_width", margin=0)
 
 
-def _title(side: str, paths: Paths) -> str:
+def title(side: str, paths: Paths) -> str:
+    """What a plot shows: the rule, its parameters, and how many trajectories got lost."""
     experiment = paths.experiment
     values = ", ".join(f"{k} = {v:g}" if isinstance(v, float | int) else f"{v}" for k, v in experiment.params.items())
     text = rules()[experiment.rule].title + (f"  ({values})" if values else "")
+    if paths.diverged:
+        text += f"  ·  {paths.diverged} of {experiment.n} diverged"
+    if paths.far:
+        text += f"  ·  {paths.far} of {experiment.n} far away"
     return f"Reference: {text}" if side == "left" else text
 
 

@@ -1,0 +1,74 @@
+"""Settings to a URL and back, and what becomes of URLs that are wrong."""
+
+import pytest
+from toyguide_apps.permalink import query_of, read
+from toyguide_apps.state import ExplorerState, presets
+
+CHANGED = {
+    "dataset": "two-gaussians",
+    "label": "left",
+    "weak": "exact+noise:0.5",
+    "rule": "sfg",
+    "params": {"w": 7.5, "alpha": 2.0, "h": 0.05, "sign": "score"},
+    "reference": "cfg",
+    "reference_params": {"w": 2.0},
+    "limited": True,
+    "interval": (0.125, 0.75),
+    "sampler": "euler",
+    "steps": 20,
+    "n": 128,
+    "seed": 3,
+    "bands": "ratio",
+    "layers": ["score", "saddles"],
+    "source": "exact",
+    "window": (-0.5, -0.25, 0.5, 0.75),
+    "step": 11,
+}
+
+
+@pytest.mark.parametrize("settings", [{}, CHANGED, *(p.settings for p in presets().values())])
+def test_a_url_brings_back_the_same_request(settings):
+    state, again = ExplorerState(), ExplorerState()
+    state.set(settings)
+    assert read(again, query_of(state)) == []
+    assert again.request() == state.request()
+    assert again.step == state.step
+
+
+def test_a_fresh_explorer_has_a_plain_url():
+    assert query_of(ExplorerState()) == {}
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ({"rule": "cgf"}, "cgf"),
+        ({"rule": "cfg", "w.w": "lots"}, "lots"),
+        ({"rule": "cfg", "w.w": "nan"}, "nan"),
+        ({"rule": "cfg", "w.w": "1e400"}, "inf"),
+        ({"rule": "cfg", "w.q": "1"}, "'q'"),
+        ({"ref.w": "1"}, "'w'"),
+        ({"steps": "-4"}, "-4"),
+        ({"steps": "1e9"}, "steps"),
+        ({"n": "100000000"}, "100000000"),
+        ({"label": "<script>"}, "<script>"),
+        ({"window": "1,2,3"}, "window"),
+        ({"window": "nan,0,1,1"}, "window"),
+        ({"interval": "a,b"}, "interval"),
+        ({"layers": "samples,x"}, "'x'"),
+        ({"limited": "perhaps"}, "perhaps"),
+        ({"main": "../../secret.safetensors"}, "secret"),
+        ({"dataset": "/etc"}, "/etc"),
+        ({"foo": "bar"}, "foo"),
+        ({"label": "A" * 5000}, "5000"),
+    ],
+)
+def test_a_wrong_value_is_named_in_one_line_and_left_out(query, named):
+    state = ExplorerState()
+    problems = read(state, {**query, "seed": "4"})
+    assert len(problems) == 1
+    assert named in problems[0]
+    assert "\n" not in problems[0]
+    assert len(problems[0]) < 400
+    assert state.seed == 4  # the good ones are taken over
+    state.request()

@@ -1,0 +1,111 @@
+"""One visitor's session without a browser: what is computed and shown for which change."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from toyguide_apps.controls import RuleCard
+from toyguide_apps.session import Explorer
+from toyguide_apps.state import ExplorerState
+
+import toyguide as tg
+
+
+@pytest.fixture
+def explorer():
+    made = Explorer()
+    made.state.set({"n": 128, "steps": 8, "bands": "none"})
+    return made
+
+
+def refresh(explorer):
+    asyncio.run(explorer.refresh())
+    return explorer.picture
+
+
+def test_the_newest_of_many_changes_is_what_is_shown(explorer):
+    async def drag():
+        running = asyncio.ensure_future(explorer.refresh())
+        for w in (1.5, 2.0, 2.5):
+            await asyncio.sleep(0.01)
+            explorer.state.set({"rule": "cfg", "params": {"w": w}})
+        await running
+        await explorer.refresh()
+
+    asyncio.run(drag())
+    assert explorer.picture.request == explorer.state.request()
+    assert explorer.picture.right.experiment.params == {"w": 2.5}
+
+
+def test_the_plots_hold_the_runs_points_at_the_scrubbers_step(explorer):
+    explorer.state.set({"step": 5, "layers": ["samples", "score"]})
+    picture = refresh(explorer)
+    for side, run in (("left", picture.left), ("right", picture.right)):
+        data = explorer._plots._points[side].data
+        np.testing.assert_array_equal(np.stack([data["x"], data["y"]], -1), run.frames[5])
+
+
+def test_what_did_not_change_is_not_sent_again(explorer):
+    refresh(explorer)
+    left = explorer._plots._frames["left"].data["x"]
+    right = explorer._plots._frames["right"].data["x"]
+    explorer.state.set({"rule": "autoguidance", "params": {"w": 1.7}})
+    refresh(explorer)
+    assert explorer._plots._frames["left"].data["x"] is left
+    assert explorer._plots._frames["right"].data["x"] is not right
+
+
+def test_settings_that_do_not_fit_leave_the_last_picture(explorer, monkeypatch):
+    good = refresh(explorer)
+    said = []
+    monkeypatch.setattr(explorer, "_complain", said.append)
+    explorer.state.set({"interval": (0.2, 0.4)})
+    explorer.state.interval = (1.0, 0.5)  # as a hand-made message could
+    explorer.state.limited = True
+    assert refresh(explorer) is good
+    assert len(said) >= 1
+    assert "interval" in said[0]
+
+
+def test_a_failure_is_told_and_survived(explorer, monkeypatch):
+    said = []
+    monkeypatch.setattr(explorer, "_complain", said.append)
+    monkeypatch.setattr("toyguide_apps.compute.run_paths", lambda *_: 1 / 0)
+    explorer.state.set({"seed": 42})
+    refresh(explorer)
+    assert set(said) == {said[0]}
+    assert "could not be computed" in said[0]
+    monkeypatch.undo()
+    assert refresh(explorer).request == explorer.state.request()
+
+
+def test_a_closed_session_computes_nothing(explorer):
+    last = refresh(explorer)
+    explorer.close()
+    explorer.state.set({"seed": 7})
+    assert refresh(explorer) is last
+
+
+@pytest.mark.parametrize("key", list(tg.rules()))
+def test_every_parameter_of_every_rule_has_a_control_that_sets_it(key):
+    state = ExplorerState()
+    state.set({"rule": key})
+    card = RuleCard(state, "rule")
+    declared = tg.rules()[key].declared()
+    assert list(card._widgets) == list(declared)
+    for name, parameter in declared.items():
+        widget = card._widgets[name]
+        other = parameter.objects[-1] if hasattr(parameter, "objects") else parameter.get_soft_bounds()[1]
+        widget.value = other
+        assert getattr(state.rule, name) == other
+        assert state.request().right.params[name] == other
+
+
+def test_controls_follow_the_settings():
+    state = ExplorerState()
+    card = RuleCard(state, "rule")
+    state.set({"rule": "cfg", "params": {"w": 2.0}})
+    assert card._widgets["w"].value == 2.0
+    state.set({"params": {"w": 8.0}})
+    assert card._widgets["w"].value == 8.0
+    assert card._name.value == "cfg"

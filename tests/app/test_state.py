@@ -1,0 +1,130 @@
+"""The explorer's settings: what may be set, what follows from what, and that wrong values change nothing."""
+
+import pytest
+import torch
+
+import toyguide as tg
+from toyguide.errors import InputError
+from toyguide_apps.paths import home_window
+from toyguide_apps.state import AUTO, LAYERS, ExplorerState, presets
+
+
+@pytest.fixture
+def state():
+    return ExplorerState()
+
+
+def test_opens_with_trained_networks_and_a_picture_that_can_be_computed(state):
+    request = state.request()
+    assert request.right.references() == {"main": "fractal/main", "weak": "fractal/weak"}
+    assert request.left.rule == "none"
+    assert request.left.seed == request.right.seed
+    assert torch.equal(request.left.start(), request.right.start())
+
+
+@pytest.mark.parametrize("key", list(presets()))
+def test_every_preset_is_valid_and_is_what_it_says(state, key):
+    preset = presets()[key]
+    state.set(preset.settings)
+    request = state.request()
+    request.right.references()
+    for name in ("dataset", "rule"):
+        assert getattr(request.right, name) == preset.settings[name]
+    for name, value in preset.settings.get("params", {}).items():
+        assert request.right.params[name] == value
+    assert request.layers == set(preset.settings["layers"])
+
+
+def test_a_dataset_brings_its_own_classes_fields_and_window(state):
+    state.set({"dataset": "two-gaussians"})
+    assert state.param.label.objects == ["left", "right", "union"]
+    assert state.main == "two-gaussians/main"
+    assert state.window == home_window("two-gaussians")
+    state.set({"dataset": "fractal", "label": "B"})
+    assert state.main == "exact"  # the trained main network models class A
+
+
+def test_the_guide_is_the_field_that_the_rule_extrapolates_from(state):
+    for rule, expected in (
+        ("cfg", ("uncond", "fractal/uncond")),
+        ("autoguidance", ("weak", "fractal/weak")),
+        ("sfg", ("weak", "fractal/weak")),
+    ):
+        state.set({"rule": rule})
+        assert state.guide() == expected
+    state.set({"weak": "exact+noise:0.5"})
+    assert state.guide() == ("weak", "exact+noise:0.5")
+
+
+def test_the_interval_is_the_right_rules_alone(state):
+    state.set({"limited": True, "interval": (0.1, 0.9), "reference": "cfg"})
+    assert state.request().right.interval == (0.1, 0.9)
+    assert state.request().left.interval is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"dataset": "fractl"}, "fractl"),
+        ({"label": "Q"}, "Q"),
+        ({"rule": "cgf"}, "cgf"),
+        ({"rule": "cfg", "params": {"w": 1e9}}, "w = "),
+        ({"rule": "cfg", "params": {"v": 1.0}}, "v"),
+        ({"steps": 100_000}, "steps"),
+        ({"steps": "many"}, "steps"),
+        ({"n": 10**9}, "1000000000"),
+        ({"seed": -1}, "seed"),
+        ({"layers": ["samples", "lazers"]}, "lazers"),
+        ({"layers": "samples"}, "samples"),
+        ({"bands": "rainbow"}, "rainbow"),
+        ({"window": (0, 0, 0, 1)}, "window"),
+        ({"window": (0, 0, float("nan"), 1)}, "window"),
+        ({"window": "here"}, "window"),
+        ({"interval": (2.0, 1.0)}, "interval"),
+        ({"main": "/etc/passwd.safetensors"}, "passwd"),
+        ({"colour": "red"}, "colour"),
+        ({"name": "x"}, "name"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_nothing_changes(state, settings, named):
+    before = state.param.values()
+    with pytest.raises(InputError, match=named) as caught:
+        state.set({"dataset": "simplex16", **settings} if "dataset" not in settings else settings)
+    assert "\n" not in str(caught.value)
+    assert state.param.values() == before
+    state.request()
+
+
+def test_layers_that_do_not_look_at_sigma_do_not_depend_on_the_scrubber(state):
+    state.set({"bands": "none", "layers": ["samples", "paths", "region"]})
+    first = state.request()
+    state.set({"step": 3})
+    assert state.request() == first
+    state.set({"layers": [*state.layers, "score"]})
+    assert state.request() != first
+
+
+def test_the_scrubber_stays_at_the_end_when_the_steps_change(state):
+    state.set({"steps": 20})
+    assert state.step == 20
+    state.set({"step": 7})
+    state.set({"steps": 10})
+    assert state.step == 7
+
+
+def test_every_rule_can_be_chosen_with_its_defaults(state):
+    for key in tg.rules():
+        state.set({"rule": key})
+        assert state.request().right.params == tg.rule(key).values()
+
+
+def test_fields_of_one_rule_do_not_make_another_ruleses_experiment_differ(state):
+    state.set({"rule": "cfg"})
+    one = state.request().right
+    state.set({"weak": "exact+noise:0.5"})
+    assert state.request().right == one
+    assert state.uncond == AUTO
+
+
+def test_layer_names_are_all_offered(state):
+    assert set(state.param.layers.objects) == set(LAYERS)
