@@ -127,10 +127,10 @@ def figure_2(device: str = "cpu", n: int = 4096, seed: int = 0) -> Figure:
         _log_density(f, grid, _SIGMA_MID) for f in (data.field("A"), fields["main"], fields["uncond"])
     )
     start = runs["(d) Unguided"].start()
-    points = start[_spread(start, _CLOSE_UP, 0.055)]
+    points = start[_spread(start, _CLOSE_UP.grown(-0.02), 0.055)]
     score_main, score_guide = (fields[r].score(points.to(where), _SIGMA_MID).cpu() for r in ("main", "uncond"))
 
-    figure, row = _row(5, foot=0.26)
+    figure, row = _row(5, foot=0.33)
     titles = (
         r"(a) Learned $p_1(x\,|\,\mathrm{A};\,\sigma_\mathrm{mid})$",
         r"(b) Weaker $p_0(x;\,\sigma_\mathrm{mid})$",
