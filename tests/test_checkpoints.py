@@ -133,14 +133,14 @@ def test_names_that_do_not_exist(tmp_path, network):
 # The bundled networks
 
 BUNDLED = {
-    # its parameters and, by label, the largest root of its exact loss that is accepted
-    "fractal/main": (16_641, {"A": 0.20}),
-    "fractal/weak": (4_225, {"A": 0.35}),
-    "fractal/uncond": (4_225, {None: 0.35}),
-    "simplex16/main": (271_617, {None: 0.3, "v1": 0.3, "v17": 0.3}),
-    "simplex16/weak": (5_217, {None: 0.6, "v9": 0.6}),
-    "two-gaussians/main": (16_705, {None: 0.05, "left": 0.05, "right": 0.05}),
-    "two-gaussians/weak": (1_105, {None: 0.3, "left": 0.3}),
+    # its parameters and, by label, the largest root of its exact loss that is accepted: what was measured and a third
+    "fractal/main": (16_641, {"A": 0.17}),
+    "fractal/weak": (4_225, {"A": 0.36}),
+    "fractal/uncond": (4_225, {None: 0.41}),
+    "simplex16/main": (271_105, {None: 0.16, "v1": 0.11, "v17": 0.11}),
+    "simplex16/weak": (5_217, {None: 1.0, "v9": 0.93}),
+    "two-gaussians/main": (16_705, {None: 0.007, "left": 0.006, "right": 0.006}),
+    "two-gaussians/weak": (1_105, {None: 0.25, "left": 0.19}),
 }
 
 
