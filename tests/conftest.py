@@ -8,7 +8,7 @@ from toyguide.mixtures import GaussianMixture
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request):
+def torch_device(request):
     """Each device in turn; a GPU only where there is one."""
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")

@@ -166,10 +166,10 @@ def test_labels_are_checked(fractal):
     assert "\n" not in str(e.value)
 
 
-def test_posterior_follows_the_points(fractal, device):
+def test_posterior_follows_the_points(fractal, torch_device):
     x = fractal.field(None).sample(20, 0.1, torch.Generator().manual_seed(0)).float()
-    found = fractal.posterior(x.to(device), 0.1)
-    assert (found.dtype, found.device.type) == (torch.float32, device.type)
+    found = fractal.posterior(x.to(torch_device), 0.1)
+    assert (found.dtype, found.device.type) == (torch.float32, torch_device.type)
     torch.testing.assert_close(found.cpu().double(), fractal.posterior(x.double(), 0.1), rtol=0, atol=1e-3)
 
 

@@ -80,11 +80,11 @@ def test_a_mixture_denoises_as_any_field_does(fractal):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_sigma_follows_the_points(device, dtype):
-    x = torch.zeros(4, 2, dtype=dtype, device=device)
+def test_sigma_follows_the_points(torch_device, dtype):
+    x = torch.zeros(4, 2, dtype=dtype, device=torch_device)
     assert as_sigma(0.5, x).tolist() == [0.5]
     found = as_sigma(torch.tensor([1.0, 2.0, 3.0, 4.0]), x)
-    assert (found.shape, found.dtype, found.device.type) == ((4, 1), dtype, device.type)
+    assert (found.shape, found.dtype, found.device.type) == ((4, 1), dtype, torch_device.type)
 
 
 def test_noisier_field_is_the_field_of_noisier_data(fractal):

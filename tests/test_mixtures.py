@@ -154,12 +154,12 @@ class TestShapes:
             torch.testing.assert_close(getattr(mixture, name)(x, sigma), whole[name], rtol=1e-13, atol=1e-13)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_results_follow_dtype_and_device(self, fractal, device, dtype):
+    def test_results_follow_dtype_and_device(self, fractal, torch_device, dtype):
         mixture = fractal.field("A")
         x = mixture.sample(50, 0.05, torch.Generator().manual_seed(0))
         for name in METHODS:
-            found = getattr(mixture, name)(x.to(device, dtype), 0.05)
-            assert (found.dtype, found.device.type) == (dtype, device.type)
+            found = getattr(mixture, name)(x.to(torch_device, dtype), 0.05)
+            assert (found.dtype, found.device.type) == (dtype, torch_device.type)
             bound = 1e-9 if dtype == torch.float64 else 1e-2
             assert_relative(found.double().cpu(), getattr(mixture, name)(x, 0.05), bound)
 

@@ -181,15 +181,15 @@ def test_wrong_labels_and_points_are_refused():
         make().score(torch.zeros(3, 6), 1.0)
 
 
-def test_results_follow_dtype_and_device(device):
-    network = make(("a", "b")).to(device)
-    x, sigma, code = (t.to(device) for t in points(network, 64))
+def test_results_follow_dtype_and_device(torch_device):
+    network = make(("a", "b")).to(torch_device)
+    x, sigma, code = (t.to(torch_device) for t in points(network, 64))
     view = network.with_label("b")
     exact = {"score": network.score(x, sigma, code), "hessian": view.hessian(x, sigma)}
     network = network.float()
     for name, arguments in (("score", (x.float(), sigma.float(), code.float())), ("hessian", (x.float(), sigma))):
         found = getattr(network if name == "score" else network.with_label("b"), name)(*arguments)
         assert found.dtype == torch.float32
-        assert found.device.type == device.type
+        assert found.device.type == torch_device.type
         # float32 rounding through six layers and back, relative to the largest value
         assert (found - exact[name]).abs().max() < 1e-4 * exact[name].abs().max(), name

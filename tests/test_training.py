@@ -182,22 +182,22 @@ def test_a_conditional_batch_is_half_union_and_its_targets_are_its_labels(datase
 
 
 @pytest.mark.parametrize("loss", ["exact", "denoising"])
-def test_a_short_training_learns_the_score(loss, device):
+def test_a_short_training_learns_the_score(loss, torch_device):
     settings = TrainSettings(**SHORT | {"batch": 512}, iterations=400, loss=loss, ema=(0.1,))
     data = settings.data
     held_out = draw_batch(TrainSettings(**SHORT | {"batch": 4000}), EnergyMLP(2, 4, 0, data.sigma_data), _seeded(9))
-    held_out = type(held_out)(*(t.to(device) for t in vars(held_out).values()))
-    start = batch_loss(EnergyMLP(2, 4, 0, data.sigma_data).to(device), held_out)
-    *_, step = train(settings, device.type)
-    assert step.averages[0.1].gain.device.type == device.type
+    held_out = type(held_out)(*(t.to(torch_device) for t in vars(held_out).values()))
+    start = batch_loss(EnergyMLP(2, 4, 0, data.sigma_data).to(torch_device), held_out)
+    *_, step = train(settings, torch_device.type)
+    assert step.averages[0.1].gain.device.type == torch_device.type
     # 0.13 (exact) and 0.22 (denoising) of the start's, measured
     assert batch_loss(step.averages[0.1], held_out) < 0.3 * start
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-def test_same_seed_same_weights(conditional, device):
+def test_same_seed_same_weights(conditional, torch_device):
     def trained(seed):
-        *_, step = train(TrainSettings(**SHORT, iterations=12, conditional=conditional, seed=seed), device.type)
+        *_, step = train(TrainSettings(**SHORT, iterations=12, conditional=conditional, seed=seed), torch_device.type)
         return weights(step.averages[0.010])
 
     assert torch.equal(trained(1), trained(1))

@@ -1,6 +1,7 @@
 """Settings to a URL and back, and what becomes of URLs that are wrong."""
 
 import pytest
+
 from toyguide_apps.permalink import query_of, read
 from toyguide_apps.state import ExplorerState, presets
 

@@ -4,11 +4,11 @@ import asyncio
 
 import numpy as np
 import pytest
+
+import toyguide as tg
 from toyguide_apps.controls import RuleCard
 from toyguide_apps.session import Explorer
 from toyguide_apps.state import ExplorerState
-
-import toyguide as tg
 
 
 @pytest.fixture

@@ -1,0 +1,148 @@
+"""A served explorer and a page that fails on any error and on any request that leaves the machine."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+EXPLORER = Path(__file__).parents[2] / "apps" / "explorer.py"
+PATIENCE = 90_000  # ms; for a slow machine, not a measurement
+
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    for item in items:
+        if here in Path(item.fspath).parents:
+            item.add_marker(pytest.mark.browser)
+            if not Path(CHROMIUM).exists():
+                item.add_marker(pytest.mark.skip(reason="no chromium"))
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args(browser_type_launch_args):
+    return {**browser_type_launch_args, "executable_path": CHROMIUM, "args": FLAGS}
+
+
+@pytest.fixture(scope="session")
+def browser_context_args(browser_context_args):
+    return {**browser_context_args, "viewport": {"width": 1440, "height": 900}}
+
+
+def serve(tmp_path_factory, **environment):
+    """Start ``panel serve`` on a free port; yields its address, and checks at the end that nothing failed in it."""
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    command = [sys.executable, "-m", "panel", "serve", str(EXPLORER), "--port", "0", "--address", "127.0.0.1"]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment})
+    try:
+        address = None
+        give_up = time.monotonic() + 120
+        while address is None and time.monotonic() < give_up and process.poll() is None:
+            address = re.search(r"http://127\.0\.0\.1:\d+/explorer", log.read_text())
+            time.sleep(0.1)
+        assert address, log.read_text()
+        yield address[0]
+    finally:
+        process.terminate()
+        process.wait(30)
+    said = log.read_text()
+    assert "Traceback" not in said, said
+    assert "BokehUserWarning" not in said, said
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory):
+    yield from serve(tmp_path_factory)
+
+
+class Explorer:
+    """The page, and what its plots hold."""
+
+    def __init__(self, page):
+        self.page = page
+
+    def open(self, address, query=""):
+        self.page.goto(f"{address}{query}", timeout=PATIENCE)
+        self.wait("() => Bokeh.documents.length && Bokeh.documents[0].get_model_by_name('right-frames').data.x.length")
+        return self
+
+    def wait(self, script, arg=None):
+        """Wait until a script is true."""
+        self.page.wait_for_function(
+            f"(arg) => {{ try {{ return ({script})(arg) }} catch (e) {{ return false }} }}", arg=arg, timeout=PATIENCE
+        )
+
+    def column(self, source, name="x"):
+        """A column of a plot's data."""
+        return self.page.evaluate(
+            "([s, c]) => Array.from(Bokeh.documents[0].get_model_by_name(s).data[c])", [source, name]
+        )
+
+    def size(self, source):
+        first = "x0" if source in ("score", "saddles") or source.endswith("guidance") else "x"
+        return len(self.column(source, first))
+
+    def changed(self, source, before):
+        """Wait until a source's column x differs from before."""
+        self.wait(
+            """([s, before]) => {
+                const now = Array.from(Bokeh.documents[0].get_model_by_name(s).data.x)
+                return now.length != before.length || now.some((v, i) => v !== before[i] && !(isNaN(v) && before[i] === null))
+            }""",
+            [source, before],
+        )
+
+    def title(self, side):
+        return self.page.evaluate("(name) => Bokeh.documents[0].get_model_by_name(name).title.text", f"{side}-figure")
+
+    def idle(self):
+        """Wait until nothing is being computed."""
+        self.page.wait_for_timeout(150)
+        self.page.locator(".busy").wait_for(state="hidden", timeout=PATIENCE)
+
+    def table(self):
+        return self.page.locator("table").inner_text()
+
+    def choose(self, label, option):
+        """Pick an option of a menu."""
+        self.page.get_by_label(label, exact=True).first.click()
+        self.page.get_by_text(option, exact=True).last.click()
+
+
+@pytest.fixture
+def strict_page(page):
+    """A page on which any error in the console and any request to another machine fails the test."""
+    errors, external = [], []
+    page.on("pageerror", lambda e: errors.append(str(e)))
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+
+    def gate(route):
+        if re.match(r"(https?|wss?)://127\.0\.0\.1[:/]|data:|blob:", route.request.url):
+            return route.continue_()
+        external.append(route.request.url)
+        return route.abort()
+
+    page.route("**/*", gate)
+    yield page
+    assert external == []
+    assert errors == []
+
+
+@pytest.fixture
+def explorer(strict_page):
+    return Explorer(strict_page)

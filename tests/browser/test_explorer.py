@@ -1,0 +1,172 @@
+"""The explorer as a visitor uses it, in a real browser."""
+
+import re
+
+import pytest
+
+from toyguide_apps.state import LAYERS, presets
+
+QUICK = "n=128&steps=12"
+
+
+def test_opens_with_a_picture_metrics_and_no_error(explorer, address):
+    explorer.open(address).idle()
+    assert explorer.size("right-points") == explorer.size("left-points") == 512
+    assert explorer.title("right").startswith("Autoguidance")
+    for word in ("Outliers", "Coverage", "Dropped mass", "Truth (512 exact samples)", "Evaluations"):
+        assert word in explorer.table()
+    box = explorer.page.locator("table").bounding_box()
+    assert box["y"] + box["height"] <= 900  # all of it without scrolling
+
+
+@pytest.mark.parametrize(("rule", "sliders"), [("cfg", 1), ("autoguidance", 1), ("sfg", 3)])
+def test_each_slider_changes_the_right_picture_and_its_metrics_alone(explorer, address, rule, sliders):
+    # Two Gaussians under SFG: a trajectory near the saddle feels w, alpha and h alike.
+    scene = "dataset=two-gaussians&label=union&weak=exact%2Bnoise:0.5&" if rule == "sfg" else ""
+    explorer.open(address, f"?{scene}{QUICK}&rule={rule}&bands=none").idle()
+    for i in range(sliders):
+        handle = explorer.page.locator("input[type=range]").nth(i)
+        right, left = explorer.column("right-frames"), explorer.column("left-frames")
+        title, table = explorer.title("right"), explorer.table()
+        handle.focus()
+        for _ in range(3):
+            handle.press("ArrowRight")
+        explorer.changed("right-frames", right)
+        explorer.idle()
+        assert explorer.title("right") != title
+        assert explorer.table() != table
+        assert explorer.column("left-frames") == left
+
+
+def test_the_scrubber_moves_the_points_along_their_stored_trajectories(explorer, address):
+    explorer.open(address, f"?{QUICK}&bands=none&layers=samples,paths").idle()
+    frames = explorer.column("right-frames")
+    last = explorer.column("right-points")
+    assert last == frames[12 * 128 :]
+    scrubber = explorer.page.locator("input[type=range]").last
+    scrubber.focus()
+    scrubber.press("Home")
+    explorer.changed("right-points", last)
+    assert explorer.column("right-points") == frames[:128]
+    for _ in range(3):
+        scrubber.press("ArrowRight")
+    explorer.wait(
+        "(want) => { const x = Bokeh.documents[0].get_model_by_name('right-points').data.x; return x[0] === want }",
+        frames[3 * 128],
+    )
+    assert explorer.column("right-points") == frames[3 * 128 : 4 * 128]
+    assert explorer.column("right-frames") == frames
+
+
+def test_play_and_step_buttons_move_the_scrubber(explorer, address):
+    explorer.open(address, f"?{QUICK}&bands=none&layers=samples&step=0").idle()
+    frames = explorer.column("right-frames")
+    at = "(want) => Bokeh.documents[0].get_model_by_name('right-points').data.x[0] === want"
+    explorer.page.get_by_role("button", name="skip_next").click()
+    explorer.wait(at, frames[128])
+    explorer.page.get_by_role("button", name="skip_previous").click()
+    explorer.wait(at, frames[0])
+    explorer.page.get_by_role("button", name=re.compile("play", re.I)).click()
+    explorer.wait(at, frames[12 * 128])
+
+
+def test_every_layer_can_be_switched_on_and_off(explorer, address):
+    scene = "dataset=two-gaussians&label=union&step=6&rule=sfg&bands=none&layers=region"
+    explorer.open(address, f"?{scene}&{QUICK}").idle()
+    drawn_in = {"guidance": "right-guidance", "paths": "right-paths", "samples": "right-points"}
+    for key, text in LAYERS.items():
+        source = drawn_in.get(key, key)
+        button = explorer.page.get_by_role("button", name=text, exact=True)
+        longer = "([s, c, on]) => (Bokeh.documents[0].get_model_by_name(s).data[c].length > 1) === on"
+        column = "x0" if "guidance" in source or source in ("score", "saddles") else "x"
+        on = key == "region"
+        for now in (not on, on):
+            button.click()
+            explorer.wait(longer, [source, column, now])
+
+
+def test_backgrounds_and_sources_change_the_picture(explorer, address):
+    explorer.open(address, f"?{QUICK}&step=6&rule=cfg&layers=score").idle()
+    image = "() => Array.from(Bokeh.documents[0].get_model_by_name('image').data.image[0] ?? []).slice(0, 1e5).join('')"
+    seen = {explorer.page.evaluate(image)}
+    for name in ("Main density", "Guide density", "Ratio main : guide"):
+        explorer.page.get_by_text(re.compile("density$|^Ratio|^No bands")).first.click()
+        explorer.page.get_by_text(name, exact=True).last.click()
+        explorer.idle()
+        seen.add(explorer.page.evaluate(image))
+    assert len(seen) == 4
+    before = explorer.column("score", "x1")
+    explorer.page.get_by_role("button", name="Exact", exact=True).click()
+    explorer.wait("(b) => Bokeh.documents[0].get_model_by_name('score').data.x1[5] !== b", before[5])
+
+
+def test_every_preset_can_be_chosen_one_after_another(explorer, address):
+    explorer.open(address, f"?{QUICK}").idle()
+    for preset in presets().values():
+        explorer.choose("Preset", preset.title)
+        explorer.page.get_by_text(preset.look[:40]).wait_for(timeout=90_000)
+        explorer.idle()
+        rule = preset.settings["rule"]
+        wanted = {
+            "none": "Unguided",
+            "cfg": "Classifier",
+            "sfg": "Saddle",
+            "score-scaling": "Score",
+            "autoguidance": "Auto",
+        }
+        assert explorer.title("right").startswith(wanted[rule])
+        assert explorer.size("right-points") > 0
+
+
+def test_a_url_restores_a_picture_and_wrong_values_are_told(explorer, address):
+    query = f"?{QUICK}&rule=sfg&w.w=9&ref=cfg&ref.w=2&seed=5&label=Q&w.h=huge&colour=red"
+    explorer.open(address, query)
+    for part in ("'Q'", "'huge'", "'colour'"):
+        explorer.page.get_by_text(re.compile(re.escape(part))).first.wait_for(timeout=90_000)
+    explorer.idle()
+    assert "w = 9" in explorer.title("right")
+    assert "w = 2" in explorer.title("left")
+    assert explorer.size("right-points") == 128
+
+
+def test_the_address_follows_and_a_reload_brings_the_same_picture(explorer, address):
+    explorer.open(address, f"?{QUICK}").idle()
+    explorer.choose("Rule", "Score scaling (naive truncation)")
+    explorer.page.wait_for_url(re.compile("rule=score-scaling"), timeout=90_000)
+    points = explorer.column("right-points")
+    explorer.open(explorer.page.url).idle()
+    assert explorer.column("right-points") == points
+
+
+def test_a_second_visit_after_the_first_has_gone_needs_no_network_either(explorer, address):
+    explorer.open(address, f"?{QUICK}").idle()
+    explorer.page.goto("about:blank")
+    explorer.page.wait_for_timeout(1_000)
+    explorer.open(address, f"?{QUICK}").idle()
+    assert explorer.size("right-points") == 128
+
+
+def test_a_hand_made_message_is_refused_and_the_picture_stays(explorer, address):
+    explorer.open(address, f"?{QUICK}").idle()
+    points = explorer.column("right-points")
+    # A value no slider offers, sent as the slider's own.
+    explorer.page.evaluate(
+        """() => { for (const m of Bokeh.documents[0].all_models)
+                     if (m.data?.fixed_end === 30) { m.data.value = 1e9; return } throw Error('no slider') }"""
+    )
+    explorer.page.get_by_text(re.compile("expected a number from")).first.wait_for(timeout=90_000)
+    assert explorer.column("right-points") == points
+    handle = explorer.page.locator("input[type=range]").first
+    handle.focus()
+    handle.press("Home")
+    explorer.changed("right-points", points)
+
+
+def test_dark_theme_and_narrow_page_keep_everything_legible(explorer, address):
+    explorer.page.set_viewport_size({"width": 1024, "height": 768})
+    explorer.open(address, f"?{QUICK}&theme=dark").idle()
+    colour = explorer.page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    assert sum(int(v) for v in re.findall(r"\d+", colour)[:3]) < 200
+    widths = [c.bounding_box()["width"] for c in explorer.page.locator(".bk-Canvas").all()]
+    assert all(w > 250 for w in widths)
+    assert explorer.page.evaluate("() => document.documentElement.scrollWidth") <= 1024
