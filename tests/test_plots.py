@@ -203,6 +203,7 @@ def test_a_run_in_16_dimensions_is_drawn_in_projection():
     figure = plots.plot_run(result)
     expected = plots.plane_of(result.experiment.data).project(result.x[-1])
     np.testing.assert_allclose(all_samples(figure.axes[0]), in_order(expected), atol=1e-5)
+    assert_no_overlap(assert_text_is_inside(figure))
 
 
 # ---- files

@@ -104,7 +104,11 @@ def figure_1(device: str = "cpu", n: int = 4096, seed: int = 0) -> Figure:
     row[2].add_patch(
         Rectangle(_CLOSE_UP.low, *_CLOSE_UP.size, fill=False, edgecolor=PALETTE["ink"], linewidth=0.8, zorder=4)
     )
-    _legend(figure, [*_sample_keys(), _region_key("class", "class A, 99 %"), _region_key("others", "class B, 99 %")])
+    _legend(
+        figure,
+        [*_sample_keys(), _region_key("class", "class A, 99 %"), _region_key("others", "class B, 99 %")],
+        columns=4,
+    )
     return figure
 
 
@@ -169,7 +173,7 @@ def figure_2(device: str = "cpu", n: int = 4096, seed: int = 0) -> Figure:
         label=r"$\sigma_\mathrm{mid}^2\nabla\log p$",
     )
     keys = [line, arrow, _path_key(), *_sample_keys(), _region_key("class", "class A, 99 %")]
-    _legend(figure, keys)
+    _legend(figure, keys, columns=6)
     return figure
 
 
@@ -183,8 +187,8 @@ def plot_run(result: Result) -> Figure:
     window = window_of(data, plane)
     drawn = result.x[:, result.x.isfinite().all(-1).all(0)]
 
-    caption = [line for text in (_settings(experiment), _findings(result, plane, window)) for line in wrap(text, 76)]
-    figure, (axes,) = _row(1, foot=0.35 + 0.16 * len(caption), side=5.2)
+    caption = [line for text in (*_settings(experiment), _findings(result, plane, window)) for line in wrap(text, 76)]
+    figure, (axes,) = _row(1, foot=0.5 + 0.16 * len(caption), side=5.2)
     _frame(axes, window, f"{data.title}: {experiment.label or 'all classes'}, {experiment.rule}")
     _draw_regions(axes, _regions(data, experiment.label, plane, window), window)
     _draw_paths(axes, plane.project(drawn[:, :_PATHS]), width=0.35, opacity=0.35)
@@ -192,16 +196,16 @@ def plot_run(result: Result) -> Figure:
     _caption(axes, "\n".join(caption))
 
     region = f"{experiment.label or 'all classes'}, 99 %{'' if data.dim == 2 else ', projected'}"
-    _legend(figure, [*_sample_keys(), _path_key(), _region_key("class", region)])
+    _legend(figure, [*_sample_keys(), _path_key(), _region_key("class", region)], columns=2)
     return figure
 
 
-def _settings(experiment: Experiment) -> str:
+def _settings(experiment: Experiment) -> list[str]:
     params = [f"{k} = {v:g}" if isinstance(v, float) else f"{k} = {v}" for k, v in experiment.params.items()]
     interval = [] if experiment.interval is None else ["{:g} < sigma <= {:g}".format(*experiment.interval)]
     fields = [f"{role} {name}" for role, name in experiment.references().items()]
     run = [f"{experiment.sampler}, {experiment.steps} steps", f"n = {experiment.n}, seed {experiment.seed}"]
-    return ";  ".join(", ".join(part) for part in (params + interval, fields, run) if part)
+    return [", ".join(part) for part in (params + interval, fields, run) if part]
 
 
 def _findings(result: Result, plane: Plane, window: Window) -> str:
@@ -375,11 +379,11 @@ def _region_key(colour: str, text: str) -> Patch:
     return Patch(facecolor=to_rgba(PALETTE[colour], 0.3), edgecolor=PALETTE[colour], linewidth=0.6, label=text)
 
 
-def _legend(figure: Figure, keys: Sequence[Any]) -> None:
+def _legend(figure: Figure, keys: Sequence[Any], columns: int) -> None:
     figure.legend(
         handles=keys,
         loc="lower center",
-        ncols=len(keys),
+        ncols=columns,
         frameon=False,
         fontsize=_TEXT - 1,
         labelcolor=PALETTE["quiet"],
