@@ -193,6 +193,12 @@ def test_a_run_repeats_itself():
     assert not torch.equal(other.trace["v"][0], a.trace["v"][0])
 
 
+def test_a_rules_random_numbers_are_not_the_starts():
+    e = small(rule="sfg")
+    same_stream = e.build_rule().begin(e.start(), 1.0, torch.Generator().manual_seed(e.seed)).v
+    assert (e.run("cpu").trace["v"][0] - same_stream).abs().max() > 0.1
+
+
 def test_rules_share_their_start():
     starts = [small(rule=rule, sampler=s).run("cpu").x[0] for rule in tg.rules() for s in ("heun", "euler")]
     assert all(torch.equal(s, starts[0]) for s in starts)
@@ -360,6 +366,26 @@ def test_a_damaged_run_is_refused_in_one_line(tmp_path, how, complaint):
     with pytest.raises(InputError, match=rf"run '.*run.npz': .*{complaint}") as caught:
         tg.Result.load(damaged(tmp_path, how))
     assert "\n" not in str(caught.value)
+
+
+class Bomb:
+    """What runs when it is unpickled."""
+
+    def __init__(self, marker) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return (type(self.marker).touch, (self.marker,))
+
+
+def test_a_pickle_in_a_run_is_not_opened(tmp_path):
+    small().run("cpu").save(tmp_path / "run.npz")
+    with np.load(tmp_path / "run.npz") as arrays:
+        parts = dict(arrays)
+    np.savez(tmp_path / "run.npz", **parts, bomb=np.array([Bomb(tmp_path / "exploded")], dtype=object))
+    with pytest.raises(InputError, match="damaged, or not written by toyguide sample"):
+        tg.Result.load(tmp_path / "run.npz")
+    assert not (tmp_path / "exploded").exists()
 
 
 def test_a_run_that_is_not_there_is_refused(tmp_path):

@@ -15,18 +15,7 @@ import pytest
 import toyguide as tg
 
 ROOT = Path(__file__).resolve().parent.parent
-UNPACKED = [
-    "build",
-    "dist",
-    ".git",
-    ".venv",
-    "*.egg-info",
-    "__pycache__",
-    ".*_cache",
-    "tests",
-    "test-results",
-    "shared",
-]
+UNPACKED = ("build", "dist", "*.egg-info", ".git", ".venv", "__pycache__", ".*_cache", "tests", "test-results")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +23,7 @@ def installed(tmp_path_factory):
     """The folder that the wheel was installed to, with nothing but what is in the wheel."""
     folder = tmp_path_factory.mktemp("wheel")
     # Built from a copy: what an earlier build left in the checkout must not get in.
-    shutil.copytree(ROOT, folder / "source", ignore=shutil.ignore_patterns(*UNPACKED))
+    shutil.copytree(ROOT, source(folder), ignore=shutil.ignore_patterns(*UNPACKED))
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     build = [
         "wheel",
@@ -49,8 +38,11 @@ def installed(tmp_path_factory):
     (wheel,) = folder.glob("toyguide-*.whl")
     target = folder / "site"
     subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", str(target), str(wheel)], check=True)
-    shutil.rmtree(folder / "source")
     return target
+
+
+def source(folder: Path) -> Path:
+    return folder / "source"
 
 
 def run(installed: Path, *argv: str) -> str:
@@ -79,16 +71,22 @@ print(json.dumps([tg.__file__, str(dataset_root()), str(_explorer()), dataset_na
     assert Path(datasets) == installed / "toyguide_datasets"
     assert Path(explorer) == installed / "toyguide_apps" / "explorer.py"
     assert names == ["fractal", "simplex16", "two-gaussians"]
-    committed = sorted(f"{p.parent.name}/{p.stem}" for p in (ROOT / "datasets").glob("*/*.safetensors"))
+    committed = sorted(f"{p.parent.name}/{p.stem}" for p in source(installed.parent).glob("datasets/*/*.safetensors"))
     assert models == committed
 
 
 def test_everything_that_runs_is_in_it(installed):
     """Every module, and every other file of the apps and the datasets."""
-    for here, there in (("toyguide", "toyguide"), ("apps", "toyguide_apps"), ("datasets", "toyguide_datasets")):
-        expected = {p.relative_to(ROOT / here) for p in (ROOT / here).rglob("*") if p.is_file()}
+    for name, there in (("toyguide", "toyguide"), ("apps", "toyguide_apps"), ("datasets", "toyguide_datasets")):
+        here = source(installed.parent) / name
+        expected = {p.relative_to(here) for p in here.rglob("*") if p.is_file()}
         expected = {p for p in expected if "__pycache__" not in p.parts and not p.name.startswith(".")}
         assert expected <= {p.relative_to(installed / there) for p in (installed / there).rglob("*")}
+
+
+def test_the_explorers_parts_import_each_other(installed):
+    (page,) = run(installed, "-c", "import toyguide_apps.page as p; print(p.__file__)").split()
+    assert Path(page) == installed / "toyguide_apps" / "page.py"
 
 
 def test_it_runs(installed):
