@@ -235,9 +235,16 @@ def other_regions(spot: Spot) -> Curves:
 
 
 def _region(spot: Spot, label: str | None) -> Curves:
+    """In more than two dimensions that of the samples' projection, which is where they are drawn."""
     data = load_dataset(spot.dataset)
-    values = data.field(label).log_density(spot.plane.embed(spot.grid(_PIXELS)), 0.0)
-    return _contours(spot, values.cpu().numpy(), [float(hdr_threshold(data, label))])
+    exact = spot.plane.marginal(data.field(label))
+    values = exact.log_density(spot.grid(_PIXELS), 0.0)
+    if data.dim == 2:
+        level = float(hdr_threshold(data, label))
+    else:
+        left, bottom, right, top = home_window(spot.dataset)
+        level = float(region_levels(exact.log_density(Window((left, bottom), (right, top)).grid(_PIXELS), 0.0), [0.99]))
+    return _contours(spot, values.cpu().numpy(), [level])
 
 
 def _contours(spot: Spot, values: np.ndarray, levels: list[float]) -> Curves:

@@ -13,14 +13,13 @@ import panel as pn
 
 from toyguide import rule
 from toyguide.errors import InputError, unknown
-from toyguide.guidance import Rule
 from toyguide_apps.state import ExplorerState
 
 __all__ = ["query_of", "read", "write"]
 
 _VERSION = "1"
-_RULES = {"rule": "w.", "reference": "ref."}
-"""The rules' keys, and what their parameters are prefixed with."""
+_RULES = {"rule": ("rule", ""), "reference": ("ref", "ref.")}
+"""The two rules in the settings: what they are called in a URL, and what their parameters are prefixed with."""
 _PLAIN = (
     *("dataset", "label", "main", "uncond", "weak", "limited", "interval", "sampler", "steps", "n", "seed"),
     *("bands", "layers", "source", "window", "step"),
@@ -38,18 +37,16 @@ def read(state: ExplorerState, query: dict[str, str]) -> list[str]:
     Returns:
         What was wrong, one line each.
     """
-    query = {k: v for k, v in query.items() if k not in ("v", "theme")}
+    left = {k: v for k, v in query.items() if k not in ("v", "theme")}
     problems = []
     # In the order in which settings depend on one another; the dataset first.
-    for key in [k for k in _PLAIN if k in query]:
-        problems += _try(state, {key: query[key]})
-    for key, prefix in _RULES.items():
-        params = {k.removeprefix(prefix): v for k, v in query.items() if k.startswith(prefix)}
-        if key in query or params:
-            problems += _try_rule(state, key, query.get(key, getattr(state, key).key), params)
-    for key in query:
-        if key not in _PLAIN and key not in _RULES and not key.startswith(tuple(_RULES.values())):
-            problems.append(f"URL: {unknown('setting', key[:40], [*_PLAIN, *_RULES])}")
+    for key in [k for k in _PLAIN if k in left]:
+        problems += _try(state, key, left.pop(key))
+    for key, (name, prefix) in reversed(_RULES.items()):
+        params = {k: left.pop(k) for k in list(left) if k.startswith(prefix) and k not in ("rule", "ref")}
+        if name in left or params:
+            chosen = left.pop(name, getattr(state, key).key)
+            problems += _try_rule(state, key, chosen, {k.removeprefix(prefix): v for k, v in params.items()})
     return problems
 
 
@@ -58,11 +55,11 @@ def query_of(state: ExplorerState) -> dict[str, str]:
     fresh = ExplorerState(dataset=state.dataset)
     query = {} if state.dataset == ExplorerState().dataset else {"dataset": state.dataset}
     query.update({k: _text(getattr(state, k)) for k in _PLAIN if getattr(state, k) != getattr(fresh, k)})
-    for key, prefix in _RULES.items():
+    for key, (name, prefix) in _RULES.items():
         chosen = getattr(state, key)
         if chosen != getattr(fresh, key):
             plain = rule(chosen.key).values()
-            query[key] = chosen.key
+            query[name] = chosen.key
             query.update({prefix + k: _text(v) for k, v in chosen.values().items() if v != plain[k]})
     return {"v": _VERSION, **query} if query else {}
 
@@ -74,29 +71,31 @@ def write(state: ExplorerState) -> None:
         pn.state.location.search = "?" + "&".join(f"{k}={v}" for k, v in query.items()) if query else ""
 
 
-def _try(state: ExplorerState, settings: dict[str, str]) -> list[str]:
+def _try(state: ExplorerState, key: str, text: str) -> list[str]:
     try:
-        state.set({k: _parse(k, v) for k, v in settings.items()})
+        state.set({key: _parse(key, text)})
     except InputError as problem:
         return [f"URL: {problem}"]
     return []
 
 
 def _try_rule(state: ExplorerState, key: str, name: str, params: dict[str, str]) -> list[str]:
+    """Choose a rule with those of the parameters that it has and that are in bounds."""
     try:
-        chosen: Rule = rule(name)
+        declared = rule(name).declared()
     except InputError as problem:
         return [f"URL: {problem}"]
     problems, good = [], {}
-    for k, v in params.items():
-        value = _number(v)
+    for k, text in params.items():
         try:
+            if k not in declared:
+                raise unknown("setting", k[:40], [*_PLAIN, "rule", "ref", *declared])
+            value = _number(text[:_MAX_LENGTH])
             rule(name, **{k: value})
             good[k] = value
         except InputError as problem:
             problems.append(f"URL: {problem}")
-    chosen = rule(name, **good)
-    state.set({key: chosen})
+    state.set({key: rule(name, **good)})
     return problems
 
 
