@@ -74,7 +74,7 @@ class Explorer(pn.viewable.Viewer):
                 request = self._request()
                 if request is None or (self.picture is not None and self.picture.request == request):
                     break
-                self._status.busy = True
+                self._busy(True)
                 try:
                     picture = await compute(request, self.state.guide(), self._watch())
                 except CancelledError:
@@ -94,8 +94,13 @@ class Explorer(pn.viewable.Viewer):
             self._complain("The picture could not be computed; the last good one is shown. See the server's log.")
         finally:
             self._running = False
-            self._status.busy = False
+            self._busy(False)
         await self._settle()
+
+    def _busy(self, busy: bool) -> None:
+        if busy != self._status.busy:
+            self._status.busy = busy
+            self._plots.fade(busy)
 
     async def _settle(self) -> None:
         """Write the settings into the URL once they have stood still for a moment."""

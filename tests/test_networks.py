@@ -193,3 +193,18 @@ def test_results_follow_dtype_and_device(torch_device):
         assert found.device.type == torch_device.type
         # float32 rounding through six layers and back, relative to the largest value
         assert (found - exact[name]).abs().max() < 1e-4 * exact[name].abs().max(), name
+
+
+def test_rows_that_are_kept_follow_the_weights():
+    """Outside training the unit rows are kept between calls; every way of changing weights must be seen."""
+    network, other = make(), make(seed=5)
+    x, sigma, _ = points(network, 16)
+    with torch.no_grad():
+        before = network.score(x, sigma)
+        for w, v in zip(network.weights, other.weights, strict=True):
+            w.copy_(v)
+        network.gain.copy_(other.gain)
+        assert torch.equal(network.score(x, sigma), other.score(x, sigma))
+        assert not torch.equal(network.score(x, sigma), before)
+        network.weights[0].data = network.weights[0].data.flip(0).clone()
+        assert not torch.equal(network.score(x, sigma), other.score(x, sigma))

@@ -72,6 +72,7 @@ class EnergyMLP(nn.Module, Field):
         self.gain = nn.Parameter(torch.zeros(()))
         self.register_buffer("sigma_data", torch.as_tensor(sigma_data, dtype=torch.float32).clone())
         self.register_buffer("label_code", torch.zeros(label_inputs), persistent=False)
+        self._kept: tuple[tuple[object, ...], list[Tensor]] | None = None
         self.label: str | None = None
         self.metadata: dict[str, object] = {}
         self.normalize()
@@ -141,11 +142,8 @@ class EnergyMLP(nn.Module, Field):
         s = as_sigma(sigma, x).expand(*batch, 1).reshape(len(points), 1)
         codes = code.to(x).expand(*batch, -1).reshape(len(points), len(self.label_code))
 
-        # Unit rows; those behind a SiLU also undo its gain, which costs nothing here and a pass over memory there.
-        gains = [1.0] + [_SILU_GAIN] * self.layers
-        rows = [(w / (g * w.norm(dim=1, keepdim=True))).to(x.dtype) for w, g in zip(self.weights, gains, strict=True)]
-
         in_training = torch.is_grad_enabled() and self.gain.requires_grad  # autograd keeps everything anyway
+        rows = self._unit_rows(x.dtype) if in_training else self._kept_rows(x.dtype)
         planes = self.dim if len(shape) == 2 else 1
         size = max(1, len(points) if in_training or not x.is_cpu else _BLOCK // (self.width * planes))
         parts = [
@@ -153,6 +151,19 @@ class EnergyMLP(nn.Module, Field):
         ]
         joined = torch.cat(parts) if len(parts) > 1 else parts[0]
         return joined.reshape((*batch, *shape))
+
+    def _unit_rows(self, dtype: torch.dtype) -> list[Tensor]:
+        """The layers' unit rows; those behind a SiLU undo its gain too, which costs nothing here."""
+        gains = [1.0] + [_SILU_GAIN] * self.layers
+        return [(w / (g * w.norm(dim=1, keepdim=True))).to(dtype) for w, g in zip(self.weights, gains, strict=True)]
+
+    @torch.no_grad()
+    def _kept_rows(self, dtype: torch.dtype) -> list[Tensor]:
+        """The same, made again only after the weights have changed or moved."""
+        state = (dtype, self.gain.device, *(w._version for w in self.weights), *(w.data_ptr() for w in self.weights))
+        if self._kept is None or self._kept[0] != state:
+            self._kept = (state, self._unit_rows(dtype))
+        return self._kept[1]
 
     def _inputs(self, x: Tensor, s: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
         """The scale of each axis, with shape (n, d), and the inputs of F, x* first, with shape (n, inputs)."""

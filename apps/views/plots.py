@@ -96,6 +96,7 @@ class PlotPair(pn.viewable.Viewer):
             for s in _SIDES
         }
         self._figures = {s: self._figure(s) for s in _SIDES}
+        self._row = self._layout()
         self._shown: dict[str, Any] = {}
 
         self.player = pmui.Player.from_param(
@@ -274,7 +275,11 @@ class PlotPair(pn.viewable.Viewer):
     def _home(self, _event: Reset) -> None:
         self._state.go_home()
 
-    def __panel__(self) -> pn.viewable.Viewable:
+    def fade(self, busy: bool) -> None:
+        """Fade the plots while they lag behind the settings; at once back to full strength when they do not."""
+        self._row.styles = {"opacity": "0.45", "transition": "opacity 0.2s 0.4s"} if busy else {"opacity": "1"}
+
+    def _layout(self) -> pn.Row:
         # Square plots, as large as the page's height allows, so that all of it fits without scrolling.
         square = """
             :host { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; width: 100%;
@@ -284,12 +289,16 @@ class PlotPair(pn.viewable.Viewer):
         panes = [pn.pane.Bokeh(f, sizing_mode="stretch_width", margin=0) for f in self._figures.values()]
         return pn.Row(*panes, stylesheets=[square], sizing_mode="stretch_width", margin=0)
 
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self._row
+
 
 def title(side: str, paths: Paths) -> str:
     """What a plot shows: the rule, its parameters, and how many trajectories got lost."""
     experiment = paths.experiment
-    values = ", ".join(f"{k} = {v:g}" if isinstance(v, float | int) else f"{v}" for k, v in experiment.params.items())
-    text = rules()[experiment.rule].title + (f"  ({values})" if values else "")
+    values = ", ".join(f"{k} = {v:g}" for k, v in experiment.params.items() if isinstance(v, float | int))
+    name = rules()[experiment.rule].title.removesuffix(" (reconstruction)")
+    text = f"{name}  ({values})" if values else name
     if paths.diverged:
         text += f"  ·  {paths.diverged} of {experiment.n} diverged"
     if paths.far:

@@ -25,6 +25,11 @@ _STYLE = """
     .good::after { content: " ▲"; color: #0a8f6a; } .bad::after { content: " ▼"; color: #d55e00; }
     tr.difference td { border-bottom: none; }
     tr.truth td { opacity: .8; }
+    @media (max-width: 1250px) {
+        :host { font-size: 11px; }
+        th, td { padding: 3px 3px; } .interval { display: none; }
+        th:first-child, td:first-child { max-width: 105px; }
+    }
 """
 
 

@@ -170,3 +170,5 @@ def test_dark_theme_and_narrow_page_keep_everything_legible(explorer, address):
     widths = [c.bounding_box()["width"] for c in explorer.page.locator(".bk-Canvas").all()]
     assert all(w > 250 for w in widths)
     assert explorer.page.evaluate("() => document.documentElement.scrollWidth") <= 1024
+    table = explorer.page.locator("table").bounding_box()
+    assert table["x"] + table["width"] <= 1024
