@@ -10,8 +10,10 @@ import panel_material_ui as pmui
 import param
 
 from toyguide import rule, rules
+from toyguide.errors import InputError
 from toyguide.guidance import Rule
 from toyguide.samplers import SAMPLERS
+from toyguide_apps.notices import told
 from toyguide_apps.state import BANDS, LAYERS, SOURCES, ExplorerState, presets
 
 __all__ = ["LayerBar", "RuleCard", "SceneCard", "preset_menu"]
@@ -38,7 +40,7 @@ def preset_menu(apply: Any) -> pn.viewable.Viewable:
     options = {p.title: p.key for p in presets().values()}
     settings = {**_TIGHT, "margin": (12, 8, 3, 8)}
     menu = pmui.Select(label="Preset", options={"Choose a preset …": "", **options}, value="", **settings)
-    menu.param.watch(lambda event: apply(event.new) if event.new else None, "value")
+    menu.param.watch(told(lambda event: apply(event.new) if event.new in presets() else None), "value")
     return menu
 
 
@@ -68,6 +70,7 @@ class RuleCard(pn.viewable.Viewer):
     def _rule(self) -> Rule:
         return getattr(self._state, self._which)
 
+    @told
     def _choose(self, event: param.parameterized.Event) -> None:
         if event.new != self._rule.key:
             setattr(self._state, self._which, rule(event.new))
@@ -111,9 +114,16 @@ class RuleCard(pn.viewable.Viewer):
         self._widgets[key] = widget
         return _labelled(key, known.doc, widget)
 
+    @told
     def _change(self, key: str, value: Any) -> None:
-        if value is not None and value != getattr(self._rule, key):
+        before = getattr(self._rule, key)
+        if value is None or value == before:
+            return
+        try:
             setattr(self._state, self._which, rule(self._rule.key, **{**self._rule.values(), key: value}))
+        except InputError:
+            self._widgets[key].value = before
+            raise
 
     def __panel__(self) -> pn.viewable.Viewable:
         return _column(self._name, self._sliders, self._formula, self._about)
@@ -160,6 +170,7 @@ def _menu(state: ExplorerState, key: str, label: str) -> pmui.Select:
     def shown() -> dict[str, Any]:
         return {"options": list(state.param[key].objects), "value": getattr(state, key)}
 
+    @told
     def choose(event: param.parameterized.Event) -> None:
         if event.new is not None and event.new != getattr(state, key):
             state.set({key: event.new})

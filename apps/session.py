@@ -14,6 +14,7 @@ import panel_material_ui as pmui
 from toyguide.errors import InputError
 from toyguide_apps.compute import CancelledError, Picture, compute
 from toyguide_apps.controls import LayerBar, RuleCard, SceneCard, interval_controls, preset_menu
+from toyguide_apps.notices import complain
 from toyguide_apps.permalink import read, write
 from toyguide_apps.state import ExplorerState, Request, presets
 from toyguide_apps.views.plots import PlotPair
@@ -45,7 +46,7 @@ class Explorer(pn.viewable.Viewer):
     def open(self, query: dict[str, str]) -> None:
         """Start from a URL's settings; wrong ones are named in a notification and left out."""
         for problem in read(self.state, query):
-            self._complain(problem)
+            complain(problem)
         pn.state.execute(self.refresh, schedule=True)
 
     def close(self) -> None:
@@ -56,7 +57,7 @@ class Explorer(pn.viewable.Viewer):
         """What a widget or a websocket message asked for cannot be: say so, and go on as before."""
         if not isinstance(problem, ValueError):
             _LOG.error("an event failed", exc_info=problem)
-        self._complain(str(problem).splitlines()[0][:300])
+        complain(str(problem).splitlines()[0][:300])
 
     def apply(self, preset: str) -> None:
         """Take over a preset's settings."""
@@ -80,7 +81,7 @@ class Explorer(pn.viewable.Viewer):
                 except CancelledError:
                     continue
                 except InputError as problem:
-                    self._complain(str(problem))
+                    complain(str(problem))
                     break
                 if self._gone:
                     return
@@ -91,16 +92,15 @@ class Explorer(pn.viewable.Viewer):
                     self._status.show(picture)
         except Exception:
             _LOG.exception("the picture could not be computed")
-            self._complain("The picture could not be computed; the last good one is shown. See the server's log.")
+            complain("The picture could not be computed; the last good one is shown. See the server's log.")
         finally:
             self._running = False
             self._busy(False)
         await self._settle()
 
     def _busy(self, busy: bool) -> None:
-        if busy != self._status.busy:
-            self._status.busy = busy
-            self._plots.fade(busy)
+        with pn.io.hold():  # which also sees to the document's lock
+            self._plots.busy(busy)
 
     async def _settle(self) -> None:
         """Write the settings into the URL once they have stood still for a moment."""
@@ -113,7 +113,7 @@ class Explorer(pn.viewable.Viewer):
         try:
             return self.state.request()
         except InputError as problem:
-            self._complain(str(problem))
+            complain(str(problem))
             return None
 
     def _watch(self) -> Callable[[], bool]:
@@ -127,12 +127,6 @@ class Explorer(pn.viewable.Viewer):
     def _changed(self, *_events: Any) -> None:
         self._changes += 1
         pn.state.execute(self.refresh, schedule=True)
-
-    @staticmethod
-    def _complain(problem: str) -> None:
-        _LOG.warning(problem)
-        if pn.state.notifications is not None:
-            pn.state.notifications.error(problem, duration=8000)
 
     @property
     def busy_sign(self) -> pn.viewable.Viewable:
@@ -162,7 +156,7 @@ class Explorer(pn.viewable.Viewer):
             self._plots.scrubber(),
             self._status,
             self._table,
-            sizing_mode="stretch_width",
+            sizing_mode="stretch_both",
             margin=0,
         )
 

@@ -104,3 +104,19 @@ def test_its_make_targets_exist():
     assert targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_rule_has_sliders_in_the_explorer(folder):
+    code = """
+import json
+from toyguide_apps.controls import RuleCard
+from toyguide_apps.state import ExplorerState
+state = ExplorerState(rule="ramped-cfg")
+card = RuleCard(state, "rule")
+card._widgets["high"].value = 3.5
+print(json.dumps([card._name.options, list(card._widgets), state.request().right.params]))
+"""
+    options, widgets, params = json.loads(output(folder, "-c", code))
+    assert options["CFG with a ramped weight"] == "ramped-cfg"
+    assert widgets == ["w", "low", "high"]
+    assert params == {"w": 4.0, "low": 0.05, "high": 3.5}

@@ -10,6 +10,7 @@ import panel_material_ui as pmui
 from bokeh.events import RangesUpdate, Reset
 from bokeh.models import (
     ColumnDataSource,
+    CustomJS,
     Label,
     LinearColorMapper,
     PanTool,
@@ -39,6 +40,9 @@ _CURVES = {
     "guide-lines": dict(line_color=palette.DENSITY["guide"], line_width=1.4),
     "boundary": dict(line_color=palette.BOUNDARY, line_width=2.2, line_dash=[6, 3]),
 }
+
+# Busy or not is a style variable, which reaches the sign and the plots without any of them being laid out again.
+_BUSY = "document.documentElement.style.setProperty('--toyguide-busy', cb_obj.tags[0])"
 
 # Moves the points along their stored trajectories: frames holds (steps + 1) * n coordinates, n per step. The server
 # knows where the scrubber stands and needs no copy of what follows from that, so nothing is synchronised.
@@ -81,7 +85,8 @@ class PlotPair(pn.viewable.Viewer):
         self._score = ColumnDataSource(dict(strokes), name="score")
         self._saddles = ColumnDataSource(dict(strokes, value=empty), name="saddles")
         self._saddle_mapper = LinearColorMapper(palette=palette.SADDLE, low=0, high=1)
-        self._levels = ColumnDataSource(dict(sigma=empty), name="levels")
+        self._levels = ColumnDataSource(dict(sigma=empty), name="levels", tags=[0])
+        self._levels.js_on_change("tags", CustomJS(code=_BUSY))
         self._guidance = {s: ColumnDataSource(dict(strokes), name=f"{s}-guidance") for s in _SIDES}
         self._paths = {s: ColumnDataSource(dict(x=empty, y=empty), name=f"{s}-paths") for s in _SIDES}
         self._frames = {s: ColumnDataSource(dict(x=empty, y=empty), name=f"{s}-frames") for s in _SIDES}
@@ -96,7 +101,6 @@ class PlotPair(pn.viewable.Viewer):
             for s in _SIDES
         }
         self._figures = {s: self._figure(s) for s in _SIDES}
-        self._row = self._layout()
         self._shown: dict[str, Any] = {}
 
         self.player = pmui.Player.from_param(
@@ -217,6 +221,10 @@ class PlotPair(pn.viewable.Viewer):
         for side, arrows in zip(_SIDES, picture.guidance, strict=True):
             self._show_strokes(self._guidance[side], arrows)
 
+    def busy(self, busy: bool) -> None:
+        """Say on the page whether a picture is being computed."""
+        self._levels.tags = [int(busy)]
+
     def _show_paths(self, side: str, paths: Paths, layers: frozenset[str]) -> None:
         steps = len(paths.frames)
         f = self._figures[side]
@@ -275,22 +283,18 @@ class PlotPair(pn.viewable.Viewer):
     def _home(self, _event: Reset) -> None:
         self._state.go_home()
 
-    def fade(self, busy: bool) -> None:
-        """Fade the plots while they lag behind the settings; at once back to full strength when they do not."""
-        self._row.styles = {"opacity": "0.45", "transition": "opacity 0.2s 0.4s"} if busy else {"opacity": "1"}
-
-    def _layout(self) -> pn.Row:
+    def __panel__(self) -> pn.viewable.Viewable:
         # Square plots, as large as the page's height allows, so that all of it fits without scrolling.
         square = """
             :host { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; width: 100%;
                     max-width: calc(2 * (100vh - 330px)); min-width: 560px; margin: 0 auto; }
             :host > * { aspect-ratio: 1 / 1.02; width: 100%; min-width: 0; }
+            /* Faded while the plots lag behind the settings, but not for a moment. */
+            :host { opacity: calc(1 - 0.55 * var(--toyguide-busy, 0)); }
+            :host { transition: opacity 0.15s calc(0.4s * var(--toyguide-busy, 0)); }
         """
         panes = [pn.pane.Bokeh(f, sizing_mode="stretch_width", margin=0) for f in self._figures.values()]
-        return pn.Row(*panes, stylesheets=[square], sizing_mode="stretch_width", margin=0)
-
-    def __panel__(self) -> pn.viewable.Viewable:
-        return self._row
+        return pn.Row(*panes, stylesheets=[square], sizing_mode="stretch_both", margin=0)
 
 
 def title(side: str, paths: Paths) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from html import escape
 
 import panel as pn
-import param
 
 from toyguide_apps import palette
 from toyguide_apps.compute import Picture
@@ -24,7 +23,8 @@ _STYLE = """
 """
 _SPIN = """
     :host { position: fixed; top: 14px; right: 120px; z-index: 1300; }
-    .busy { display: inline-flex; gap: 7px; align-items: center; font-size: 12.5px; color: white; }
+    .busy { opacity: var(--toyguide-busy, 0); display: inline-flex;
+            gap: 7px; align-items: center; font-size: 12.5px; color: white; }
     .ring { width: 13px; height: 13px; border-radius: 50%; border: 2px solid rgba(255,255,255,.35);
             border-top-color: white; animation: turn .8s linear infinite; }
     @keyframes turn { to { transform: rotate(360deg); } }
@@ -35,8 +35,6 @@ _SPIN = """
 class Status(pn.viewable.Viewer):
     """A legend of what is drawn, a sentence about it, and the busy sign."""
 
-    busy = param.Boolean(default=False, doc="Whether a picture is being computed.")
-
     def __init__(self) -> None:
         super().__init__()
         self._look = ""
@@ -44,14 +42,9 @@ class Status(pn.viewable.Viewer):
         self.sign = pn.pane.HTML(
             "<span class='busy' role='status'><span class='ring'></span>computing</span>",
             stylesheets=[_SPIN],
-            visible=False,
             margin=0,
         )
         self._last: Picture | None = None
-
-    @param.depends("busy", watch=True)
-    def _turn(self) -> None:
-        self.sign.visible = self.busy
 
     def say(self, look: str) -> None:
         """A sentence about what to see."""

@@ -58,7 +58,7 @@ def test_what_did_not_change_is_not_sent_again(explorer):
 def test_settings_that_do_not_fit_leave_the_last_picture(explorer, monkeypatch):
     good = refresh(explorer)
     said = []
-    monkeypatch.setattr(explorer, "_complain", said.append)
+    monkeypatch.setattr("toyguide_apps.session.complain", said.append)
     explorer.state.set({"interval": (0.2, 0.4)})
     explorer.state.interval = (1.0, 0.5)  # as a hand-made message could
     explorer.state.limited = True
@@ -69,7 +69,7 @@ def test_settings_that_do_not_fit_leave_the_last_picture(explorer, monkeypatch):
 
 def test_a_failure_is_told_and_survived(explorer, monkeypatch):
     said = []
-    monkeypatch.setattr(explorer, "_complain", said.append)
+    monkeypatch.setattr("toyguide_apps.session.complain", said.append)
     monkeypatch.setattr("toyguide_apps.compute.run_paths", lambda *_: 1 / 0)
     explorer.state.set({"seed": 42})
     refresh(explorer)
@@ -99,6 +99,19 @@ def test_every_parameter_of_every_rule_has_a_control_that_sets_it(key):
         widget.value = other
         assert getattr(state.rule, name) == other
         assert state.request().right.params[name] == other
+
+
+def test_a_value_that_no_slider_offers_is_told_and_taken_back(monkeypatch):
+    said = []
+    monkeypatch.setattr("toyguide_apps.notices.complain", said.append)
+    state = ExplorerState()
+    card = RuleCard(state, "rule")
+    before = state.rule
+    card._change("w", 1e9)
+    card._change("w", float("nan"))
+    assert state.rule == before
+    assert card._widgets["w"].value == before.w
+    assert [line.split(":")[0] for line in said] == ["autoguidance"] * 2
 
 
 def test_controls_follow_the_settings():

@@ -114,7 +114,7 @@ class Explorer:
     def idle(self):
         """Wait until nothing is being computed."""
         self.page.wait_for_timeout(150)
-        self.page.locator(".busy").wait_for(state="hidden", timeout=PATIENCE)
+        self.wait("() => getComputedStyle(document.documentElement).getPropertyValue('--toyguide-busy') != '1'")
 
     def table(self):
         return self.page.locator("table").inner_text()
