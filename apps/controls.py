@@ -35,13 +35,11 @@ class LiveIntSlider(pmui.EditableIntSlider):
     _debounce = 10
 
 
-def preset_menu(apply: Any) -> pn.viewable.Viewable:
-    """A menu of the presets; ``apply`` is called with the key of the chosen one."""
+def preset_menu() -> pmui.Select:
+    """A menu of the presets; its value is a preset's key, or empty."""
     options = {p.title: p.key for p in presets().values()}
     settings = {**_TIGHT, "margin": (12, 8, 3, 8)}
-    menu = pmui.Select(label="Preset", options={"Choose a preset …": "", **options}, value="", **settings)
-    menu.param.watch(told(lambda event: apply(event.new) if event.new in presets() else None), "value")
-    return menu
+    return pmui.Select(label="Preset", options={"Choose a preset …": "", **options}, value="", **settings)
 
 
 class RuleCard(pn.viewable.Viewer):

@@ -24,6 +24,7 @@ _THEME = {
 
 def explorer_page() -> pmui.Page:
     """A new visitor's page."""
+    pn.config.respect_explicit_sizing = True
     explorer = Explorer()
     pn.config.exception_handler = explorer.refuse
     query = {k: v[0].decode("utf-8", "replace") for k, v in pn.state.session_args.items() if v}

@@ -6,15 +6,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import panel as pn
 import panel_material_ui as pmui
+import param
 
 from toyguide.errors import InputError
 from toyguide_apps.compute import CancelledError, Picture, compute
 from toyguide_apps.controls import LayerBar, RuleCard, SceneCard, interval_controls, preset_menu
-from toyguide_apps.notices import complain
+from toyguide_apps.notices import complain, told
 from toyguide_apps.permalink import read, write
 from toyguide_apps.state import ExplorerState, Request, presets
 from toyguide_apps.views.plots import PlotPair
@@ -36,6 +38,9 @@ class Explorer(pn.viewable.Viewer):
         self.state = ExplorerState()
         self.picture: Picture | None = None
         self._changes = 0
+        self._preset: Request | None = None
+        self.menu = preset_menu()
+        self.menu.param.watch(self._choose, "value")
         self._running = False
         self._gone = False
         self._plots = PlotPair(self.state)
@@ -59,11 +64,29 @@ class Explorer(pn.viewable.Viewer):
             _LOG.error("an event failed", exc_info=problem)
         complain(str(problem).splitlines()[0][:300])
 
-    def apply(self, preset: str) -> None:
-        """Take over a preset's settings."""
-        chosen = presets()[preset]
-        self.state.set({"reference": "none", "limited": False, "source": "learned", **chosen.settings})
-        self._status.say(chosen.look)
+    @told
+    def _choose(self, event: param.parameterized.Event) -> None:
+        """Take over the preset that the menu was set to."""
+        if not event.new:
+            return
+        self._preset = None
+        self.state.apply(event.new)
+        self._preset = self._scene()
+        self._status.say(presets()[event.new].look)
+
+    def _scene(self) -> Request | None:
+        """The request but for where the scrubber and the window are, or None if the settings do not fit."""
+        try:
+            return replace(self.state.request(), step=0, window=(0.0, 0.0, 1.0, 1.0))
+        except InputError:
+            return None
+
+    def _leave_preset(self) -> None:
+        """A preset that has been changed is not that preset any more, and its words may not be true."""
+        if self._preset is not None and self._scene() != self._preset:
+            self._preset = None
+            self.menu.value = ""
+            self._status.say("")
 
     async def refresh(self) -> None:
         """Compute and show what the settings describe, until they stand still; the newest change always wins."""
@@ -126,6 +149,7 @@ class Explorer(pn.viewable.Viewer):
 
     def _changed(self, *_events: Any) -> None:
         self._changes += 1
+        self._leave_preset()
         pn.state.execute(self.refresh, schedule=True)
 
     @property
@@ -137,7 +161,7 @@ class Explorer(pn.viewable.Viewer):
         """The controls on the left."""
         scene = SceneCard(self.state)
         return [
-            preset_menu(self.apply),
+            self.menu,
             _heading("Rule, on the right"),
             RuleCard(self.state, "rule"),
             interval_controls(self.state),
@@ -156,7 +180,7 @@ class Explorer(pn.viewable.Viewer):
             self._plots.scrubber(),
             self._status,
             self._table,
-            sizing_mode="stretch_both",
+            sizing_mode="stretch_width",
             margin=0,
         )
 

@@ -189,6 +189,18 @@ class ExplorerState(param.Parameterized):
             if getattr(self, key) not in objects or key == "main":
                 setattr(self, key, objects[0])
 
+    def apply(self, preset: str) -> None:
+        """Take over a preset; everything that it does not name takes the explorer's default.
+
+        Raises:
+            InputError: If there is no such preset.
+        """
+        if preset not in presets():
+            raise unknown("preset", preset, presets())
+        plain = {"reference": "none", "limited": False, "source": "learned", "uncond": AUTO, "weak": AUTO}
+        run = {key: self.param[key].default for key in ("sampler", "steps", "n", "seed")}
+        self.set({**plain, **run, "step": run["steps"], **presets()[preset].settings})
+
     def go_home(self) -> None:
         """Show the dataset's own window."""
         self.window = home_window(self.dataset)

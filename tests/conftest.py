@@ -1,10 +1,16 @@
 """What several test files share: devices, the fractal, random mixtures and an independent formulation of them."""
 
+import signal
+
 import pytest
 import torch
 
 from toyguide import load_dataset
 from toyguide.mixtures import GaussianMixture
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and every process that they start too; those
+# that test Ctrl-C would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

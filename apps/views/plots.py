@@ -163,7 +163,7 @@ class PlotPair(pn.viewable.Viewer):
         )
         f.toolbar.logo = None
         f.toolbar.autohide = True
-        f.title.text = ""
+        f.title.text = "…"  # an empty title would be given no room, and get none later
         f.title.text_font_size = "13px"
         f.title.text_font_style = "bold"
         f.grid.visible = False
@@ -294,7 +294,7 @@ class PlotPair(pn.viewable.Viewer):
             :host { transition: opacity 0.15s calc(0.4s * var(--toyguide-busy, 0)); }
         """
         panes = [pn.pane.Bokeh(f, sizing_mode="stretch_width", margin=0) for f in self._figures.values()]
-        return pn.Row(*panes, stylesheets=[square], sizing_mode="stretch_both", margin=0)
+        return pn.Row(*panes, stylesheets=[square], sizing_mode="stretch_width", margin=0)
 
 
 def title(side: str, paths: Paths) -> str:

@@ -122,3 +122,21 @@ def test_controls_follow_the_settings():
     state.set({"params": {"w": 8.0}})
     assert card._widgets["w"].value == 8.0
     assert card._name.value == "cfg"
+
+
+def test_a_preset_sets_everything_and_ends_when_something_is_changed(explorer):
+    explorer.state.set({"reference": "cfg", "seed": 9, "weak": "exact+noise:0.5", "limited": True, "sampler": "euler"})
+    explorer.menu.value = "figure-2"
+    fresh = ExplorerState()
+    fresh.apply("figure-2")
+    assert explorer.state.request() == fresh.request()
+    assert explorer.state.step == 24
+    assert "ratio" in explorer._status._legend.object
+
+    explorer.state.set({"step": 20, "window": (0.0, 0.0, 0.5, 0.5)})  # looking around is not a change
+    assert explorer.menu.value == "figure-2"
+    explorer.state.set({"params": {"w": 2.0}})
+    assert explorer.menu.value == ""
+    refresh(explorer)
+    assert "ratio falls" not in explorer._status._legend.object
+    assert explorer.state.rule.w == 2.0

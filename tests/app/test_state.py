@@ -25,7 +25,7 @@ def test_opens_with_trained_networks_and_a_picture_that_can_be_computed(state):
 @pytest.mark.parametrize("key", list(presets()))
 def test_every_preset_is_valid_and_is_what_it_says(state, key):
     preset = presets()[key]
-    state.set(preset.settings)
+    state.apply(key)
     request = state.request()
     request.right.references()
     for name in ("dataset", "rule"):

@@ -15,6 +15,10 @@ def test_opens_with_a_picture_metrics_and_no_error(explorer, address):
     assert explorer.title("right").startswith("Autoguidance")
     for word in ("Outliers", "Coverage", "Dropped mass", "Truth (512 exact samples)", "Evaluations"):
         assert word in explorer.table()
+    plots = [c.bounding_box() for c in explorer.page.locator(".bk-Canvas").all()]
+    scrubber = explorer.page.locator("input[type=range]").last.bounding_box()
+    assert all(p["y"] + p["height"] <= scrubber["y"] for p in plots)
+    assert all(0.85 < p["width"] / p["height"] < 1.15 for p in plots)
     box = explorer.page.locator("table").bounding_box()
     assert box["y"] + box["height"] <= 900  # all of it without scrolling
 
