@@ -1,1 +1,1 @@
-"""The web apps. Each top-level file is an entry for `panel serve`."""
+"""The web app. ``explorer.py`` is its entry, for ``panel serve`` and ``toyguide app``."""

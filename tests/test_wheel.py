@@ -62,9 +62,9 @@ def test_it_is_the_installed_copy_that_runs_and_finds_its_parts(installed):
     code = """
 import json, toyguide as tg
 from toyguide.checkpoints import model_names
-from toyguide.commands.app import _explorer
 from toyguide.datasets import dataset_names, dataset_root
-print(json.dumps([tg.__file__, str(dataset_root()), str(_explorer()), dataset_names(), model_names()]))
+from toyguide_apps.serve import EXPLORER
+print(json.dumps([tg.__file__, str(dataset_root()), str(EXPLORER), dataset_names(), model_names()]))
 """
     package, datasets, explorer, names, models = json.loads(run(installed, "-c", code))
     assert Path(package) == installed / "toyguide" / "__init__.py"

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib.util
-import socket
-from pathlib import Path
 
 from toyguide.errors import InputError
 
@@ -25,40 +22,8 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--port {args.port}: expected a whole number from 0 to 65535")
     if importlib.util.find_spec("panel") is None:
         raise InputError("the explorer needs Panel, which is not installed: expected pip install 'toyguide[app]'")
-    from panel.io.server import get_server
-
-    everywhere = args.address in ("0.0.0.0", "::")
-    host = "localhost" if everywhere or ":" in args.address else args.address
-    explorer = str(_explorer())
-    try:
-        port = args.port or _free_port(args.address)
-        origins = ["*"] if everywhere else [f"{host}:{port}", f"localhost:{port}"]
-        server = get_server({"explorer": explorer}, port=port, address=args.address, websocket_origin=origins)
-    except OSError as problem:
-        if problem.errno == errno.EADDRINUSE:
-            free = _free_port(args.address)
-            raise InputError(f"--port {args.port}: is taken, expected a free one, like {free}") from problem
-        if problem.errno == errno.EACCES:
-            raise InputError(f"--port {args.port}: is not ours to take, expected one from 1024") from problem
-        raise InputError(f"--address {args.address!r}: expected an address of this machine ({problem})") from problem
-
-    print(f"The explorer is at http://{host}:{port}/explorer (Ctrl-C stops it)", flush=True)
-    if args.open:
-        server.show("/explorer")
-    server.run_until_shutdown()
-
-
-def _free_port(address: str) -> int:
-    (family, _, _, _, where), *_ = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)
-    with socket.socket(family) as probe:
-        probe.bind(where)
-        return int(probe.getsockname()[1])
-
-
-def _explorer() -> Path:
-    spec = importlib.util.find_spec("toyguide_apps")
-    folders = (spec.submodule_search_locations if spec else None) or []
-    found = [p for p in (Path(f) / "explorer.py" for f in folders) if p.is_file()]
-    if not found:
+    if importlib.util.find_spec("toyguide_apps") is None:
         raise InputError("the explorer is missing: expected it to be installed with toyguide")
-    return found[0]
+    from toyguide_apps.serve import serve
+
+    serve(args.port, args.address, args.open)

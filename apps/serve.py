@@ -1,0 +1,53 @@
+"""The explorer's server: what ``toyguide app`` runs."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+
+from panel.io.server import get_server
+
+from toyguide.errors import InputError
+
+__all__ = ["EXPLORER", "serve"]
+
+EXPLORER = Path(__file__).with_name("explorer.py")
+
+
+def serve(port: int, address: str, show: bool = False) -> None:
+    """Serve the explorer until Ctrl-C, and say where; ``/`` leads there.
+
+    Args:
+        port: The port; 0 takes any free one.
+        address: An address of this machine; 0.0.0.0 opens it to the network.
+        show: Open it in the browser.
+
+    Raises:
+        InputError: If the port or the address cannot be had.
+    """
+    everywhere = address in ("0.0.0.0", "::")
+    host = "localhost" if everywhere or ":" in address else address
+    try:
+        chosen = port or _free_port(address)
+        origins = ["*"] if everywhere else [f"{host}:{chosen}", f"localhost:{chosen}"]
+        server = get_server({"explorer": str(EXPLORER)}, port=chosen, address=address, websocket_origin=origins)
+    except OSError as problem:
+        if problem.errno == errno.EADDRINUSE:
+            free = _free_port(address)
+            raise InputError(f"--port {port}: is taken, expected a free one, like {free}") from problem
+        if problem.errno == errno.EACCES:
+            raise InputError(f"--port {port}: is not ours to take, expected one from 1024") from problem
+        raise InputError(f"--address {address!r}: expected an address of this machine ({problem})") from problem
+
+    print(f"The explorer is at http://{host}:{chosen}/explorer (Ctrl-C stops it)", flush=True)
+    if show:
+        server.show("/explorer")
+    server.run_until_shutdown()
+
+
+def _free_port(address: str) -> int:
+    (family, _, _, _, where), *_ = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)
+    with socket.socket(family) as probe:
+        probe.bind(where)
+        return int(probe.getsockname()[1])
