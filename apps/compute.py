@@ -19,9 +19,9 @@ from toyguide.devices import resolve_device
 from toyguide_apps import layers
 from toyguide_apps.layers import Arrows, Curves, Spot
 from toyguide_apps.paths import CancelledError, Paths, run_paths, truth
-from toyguide_apps.state import Request
+from toyguide_apps.state import ExplorerState, Request
 
-__all__ = ["CancelledError", "Picture", "compute", "picture"]
+__all__ = ["CancelledError", "Picture", "compute", "picture", "warm"]
 
 # Beside the event loop's thread, torch's own threads cost more than they bring on the small tensors of a few hundred
 # trajectories: one change of a slider took 550 ms with two of them and 180 ms with one, measured on two cores.
@@ -138,6 +138,12 @@ def picture(request: Request, guide: tuple[str, str], cancelled: Callable[[], bo
         guide=named,
         device=device,
     )
+
+
+def warm() -> None:
+    """Begin to compute what a visitor sees first, before the first one comes."""
+    state = ExplorerState()
+    _WORKER.submit(picture, state.request(), state.guide())
 
 
 def _guidance(spot: Spot, paths: Paths, step: int) -> Arrows:

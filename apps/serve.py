@@ -9,6 +9,7 @@ from pathlib import Path
 from panel.io.server import get_server
 
 from toyguide.errors import InputError
+from toyguide_apps.compute import warm
 
 __all__ = ["EXPLORER", "serve"]
 
@@ -41,6 +42,7 @@ def serve(port: int, address: str, show: bool = False) -> None:
         raise InputError(f"--address {address!r}: expected an address of this machine ({problem})") from problem
 
     print(f"The explorer is at http://{host}:{chosen}/explorer (Ctrl-C stops it)", flush=True)
+    warm()
     if show:
         server.show("/explorer")
     server.run_until_shutdown()
