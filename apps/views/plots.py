@@ -287,7 +287,7 @@ class PlotPair(pn.viewable.Viewer):
         # Square plots, as large as the page's height allows, so that all of it fits without scrolling.
         square = """
             :host { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; width: 100%;
-                    max-width: calc(2 * (100vh - 330px)); min-width: 560px; margin: 0 auto; }
+                    max-width: calc(2 * (100vh - 365px)); min-width: 560px; margin: 0 auto; }
             :host > * { aspect-ratio: 1 / 1.02; width: 100%; min-width: 0; }
             /* Faded while the plots lag behind the settings, but not for a moment. */
             :host { opacity: calc(1 - 0.55 * var(--toyguide-busy, 0)); }
