@@ -63,22 +63,21 @@ class Picture:
     device: str
 
 
-async def compute(request: Request, guide: tuple[str, str], cancelled: Callable[[], bool]) -> Picture:
+async def compute(request: Request, cancelled: Callable[[], bool]) -> Picture:
     """``picture`` on the worker thread.
 
     Raises:
         CancelledError: Once ``cancelled()`` is true.
         InputError: If the request's fields do not fit.
     """
-    return await asyncio.wrap_future(_WORKER.submit(picture, request, guide, cancelled))
+    return await asyncio.wrap_future(_WORKER.submit(picture, request, cancelled))
 
 
-def picture(request: Request, guide: tuple[str, str], cancelled: Callable[[], bool] = lambda: False) -> Picture:
+def picture(request: Request, cancelled: Callable[[], bool] = lambda: False) -> Picture:
     """Compute a request.
 
     Args:
         request: What to draw.
-        guide: Role and reference of the field that main is compared with.
         cancelled: Asked between solver steps and between layers.
 
     Raises:
@@ -97,7 +96,7 @@ def picture(request: Request, guide: tuple[str, str], cancelled: Callable[[], bo
     spot = Spot(experiment.dataset, experiment.label, sigma, request.window, device)
     exact = request.source == "exact"
     source = "exact" if exact else main
-    role, named = guide
+    role, named = request.guide
 
     def wanted(make: Callable[[], Any], *names: str) -> Any:
         if not request.layers.intersection(names):
@@ -142,8 +141,7 @@ def picture(request: Request, guide: tuple[str, str], cancelled: Callable[[], bo
 
 def warm() -> None:
     """Begin to compute what a visitor sees first, before the first one comes."""
-    state = ExplorerState()
-    _WORKER.submit(picture, state.request(), state.guide())
+    _WORKER.submit(picture, ExplorerState().request())
 
 
 def _guidance(spot: Spot, paths: Paths, step: int) -> Arrows:

@@ -99,13 +99,16 @@ class Explorer(pn.viewable.Viewer):
                 if request is None or (self.picture is not None and self.picture.request == request):
                     break
                 self._busy(True)
+                change = self._changes
                 try:
-                    picture = await compute(request, self.state.guide(), self._watch())
+                    picture = await compute(request, self._watch())
                 except CancelledError:
                     continue
-                except InputError as problem:
-                    complain(str(problem))
-                    break
+                except Exception as problem:
+                    self._failed(problem)
+                    if change == self._changes:
+                        break
+                    continue  # what was changed meanwhile may well be computed
                 if self._gone:
                     return
                 self.picture = picture
@@ -113,13 +116,18 @@ class Explorer(pn.viewable.Viewer):
                     self._plots.show(picture)
                     self._table.show(picture)
                     self._status.show(picture)
-        except Exception:
-            _LOG.exception("the picture could not be computed")
-            complain("The picture could not be computed; the last good one is shown. See the server's log.")
         finally:
             self._running = False
             self._busy(False)
         await self._settle()
+
+    @staticmethod
+    def _failed(problem: Exception) -> None:
+        if isinstance(problem, InputError):
+            complain(str(problem))
+            return
+        _LOG.error("the picture could not be computed", exc_info=problem)
+        complain("The picture could not be computed; the last good one is shown. See the server's log.")
 
     def _busy(self, busy: bool) -> None:
         with pn.io.hold():  # which also sees to the document's lock

@@ -66,6 +66,7 @@ class Request:
         layers: What else is drawn.
         source: Where score, ratio and saddles come from.
         window: Left, bottom, right and top.
+        guide: Role and reference of the field that main is compared with.
     """
 
     left: Experiment
@@ -75,6 +76,7 @@ class Request:
     layers: frozenset[str]
     source: str
     window: tuple[float, float, float, float]
+    guide: tuple[str, str]
 
 
 class ExplorerState(param.Parameterized):
@@ -239,6 +241,7 @@ class ExplorerState(param.Parameterized):
             layers=layers,
             source=self.source,
             window=self.window,
+            guide=self.guide(),
         )
 
     def guide(self) -> tuple[str, str]:

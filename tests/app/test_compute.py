@@ -18,7 +18,7 @@ from toyguide_apps.views.plots import title
 def shown(**settings):
     state = ExplorerState()
     state.set({"n": 128, "steps": 12, **settings})
-    return picture(state.request(), state.guide())
+    return picture(state.request())
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_a_cancelled_run_stops_and_leaves_nothing():
         return len(asked) > 3
 
     with pytest.raises(CancelledError):
-        picture(state.request(), state.guide(), cancelled)
+        picture(state.request(), cancelled)
     assert len(asked) == 4
     assert run_paths(state.request().right, "cpu", lambda: False).frames.shape[0] == 33
 

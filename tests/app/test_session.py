@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import toyguide as tg
+from toyguide_apps.compute import picture as real
 from toyguide_apps.controls import RuleCard
 from toyguide_apps.session import Explorer
 from toyguide_apps.state import ExplorerState
@@ -140,3 +141,37 @@ def test_a_preset_sets_everything_and_ends_when_something_is_changed(explorer):
     refresh(explorer)
     assert "ratio falls" not in explorer._status._legend.object
     assert explorer.state.rule.w == 2.0
+
+
+def test_another_guide_is_another_picture_though_no_rule_uses_it(explorer):
+    explorer.state.set({"rule": "sfg", "bands": "guide"})
+    before = refresh(explorer).image
+    explorer.state.set({"weak": "exact+noise:0.5"})
+    after = refresh(explorer)
+    assert after.guide == "exact+noise:0.5"
+    assert not np.array_equal(after.image, before)
+
+
+def test_a_change_that_comes_while_another_fails_is_not_lost(explorer, monkeypatch):
+    monkeypatch.setattr("toyguide_apps.session.complain", lambda _: None)
+
+    async def change_and_fail():
+        calls = []
+
+        async def compute(request, cancelled):
+            calls.append(request)
+            if len(calls) > 1:
+                return real(request)
+            explorer.state.param.update(seed=43)
+            raise ZeroDivisionError
+
+        monkeypatch.setattr("toyguide_apps.session.compute", compute)
+        # What a scheduled refresh does while another one runs is nothing; that alone is not what is tested here.
+        monkeypatch.setattr("panel.state.execute", lambda *_, **__: None)
+        explorer.state.param.update(seed=42)
+        await explorer.refresh()
+        return calls
+
+    calls = asyncio.run(change_and_fail())
+    assert [c.right.seed for c in calls] == [42, 43]
+    assert explorer.picture.request.right.seed == 43
