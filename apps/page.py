@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import panel as pn
 import panel_material_ui as pmui
+from panel.util import edit_readonly
 
 from toyguide_apps.session import Explorer
 
@@ -39,6 +40,10 @@ def explorer_page() -> pmui.Page:
         dark_theme=query.get("theme") == "dark",
         busy_indicator=None,
     )
+    # Panel's own busy flag is one for all sessions, and each flip of it walks through every page's whole document: 45 ms,
+    # four times per change of a slider, for every visitor.
+    with edit_readonly(page):
+        page.busy = False
     pn.state.on_session_destroyed(lambda _context, explorer=explorer: explorer.close())
     pn.state.onload(lambda: explorer.open(query))
     return page
