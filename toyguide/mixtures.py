@@ -32,9 +32,10 @@ from toyguide.quadratics import Quadratics
 
 __all__ = ["LARGEST", "GaussianMixture"]
 
-# Points are worked through in blocks of about this many (point, component) pairs: a block's planes stay in the
-# processor's cache, and memory stays bounded however many points are asked for.
-_BLOCK = 1 << 18
+# Points are worked through in blocks of about this many (point, component) pairs, which write their intermediate
+# results into the same planes again and again: those stay in the processor's cache, no block waits for new pages of
+# memory, and memory stays bounded however many points are asked for.
+_BLOCK, _GPU_BLOCK = 1 << 18, 1 << 24
 _LEVELS = 128  # noise levels whose coefficients are kept: more than a schedule has steps
 
 # Means and standard deviations stay where their squares and inverse squares are plain numbers in float32 too.
@@ -43,23 +44,47 @@ LARGEST, _SMALLEST_STD = 1e9, 1e-9
 
 @dataclass(frozen=True)
 class _Constants:
-    """The mixture's numbers in one dtype on one device; K components, d dimensions."""
+    """The mixture's numbers in one dtype on one device; K components, d dimensions, U different shapes."""
 
     log_weights: Tensor  # (K,)
-    means: Tensor  # (K, d)
-    axes: Tensor  # (K, d, d), columns are eigenvectors
-    variances: Tensor  # (K, d)
+    means: Tensor  # (d, K)
+    axes: Tensor  # (d, d, K), [i, e] is coordinate i of eigenvector e
+    variances: Tensor  # (d, K), or (d, 1) if all components have the same
+    shapes: Tensor  # (d, U), the different columns of `variances`
+    shape_of: Tensor  # (K,), which of them a component has
+
+
+class _Scratch:
+    """Room for a block's planes of (n, K); none where autograd or vmap needs a tensor of its own for each result."""
+
+    def __init__(self, x: Tensor, sigma: Tensor, components: int, planes: int) -> None:
+        self.reused = not (_differentiated(x) or _differentiated(sigma))
+        self._count = planes
+        self._room = x.new_empty(planes, len(x), components) if self.reused else None
+
+    def planes(self, n: int) -> list[Tensor | None]:
+        return [None] * self._count if self._room is None else [plane[:n] for plane in self._room]
+
+    def over(self, plane: Tensor) -> Tensor | None:
+        """Where a result goes that may take the place of a plane."""
+        return plane if self.reused else None
 
 
 @dataclass(frozen=True)
 class _Terms:
-    """What one block of n points and the K components have to do with each other."""
+    """What one block of n points and the K components have to do with each other; written over by the next block."""
 
-    responsibilities: Tensor  # (n, K)
+    shares: Tensor  # (n, K), the components' weights beside the largest
+    total: Tensor  # (n, 1), their sum
     log_density: Tensor  # (n,)
     standardised: list[Tensor]  # d planes of (n, K): z / (l + sigma^2), divided by `shrink`
-    variances: list[Tensor]  # d planes of (n or 1, K): l + sigma^2
+    variances: list[Tensor]  # d planes of (n or 1, K or 1): l + sigma^2
     shrink: Tensor  # (n, 1)
+    scratch: _Scratch
+
+    @property
+    def responsibilities(self) -> Tensor:
+        return self.shares / self.total
 
 
 class GaussianMixture(Field):
@@ -89,7 +114,8 @@ class GaussianMixture(Field):
         self._isotropic = bool((covariances == covariances[:, :1, :1] * torch.eye(self.dim)).all())
         if self._isotropic:
             axes = torch.eye(self.dim, dtype=torch.float64).expand_as(covariances)
-        self._exact = _Constants(self.weights.log(), means, axes, variances)
+        # The eigendecomposition that all is computed from: log weights, means, eigenvectors as columns, eigenvalues.
+        self._parts = (self.weights.log(), means, axes, variances)
         self._cache: dict[tuple[torch.dtype, torch.device], _Constants] = {}
         self._levels: dict[tuple[float, torch.device], Quadratics] = {}
 
@@ -111,21 +137,21 @@ class GaussianMixture(Field):
         """``log p(x; sigma)``, with shape ``(...)``."""
         q = self._quadratics(x, sigma)
         if q is not None:
-            return self._rowwise(lambda p: q.weigh(p)[0], x, ())
+            return self._rowwise(q.log_density, x, ())
         return self._blockwise(lambda t: t.log_density, x, sigma, ())
 
     def responsibilities(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The probability of each component given the noisy point, with shape ``(..., K)``."""
         q = self._quadratics(x, sigma)
         if q is not None:
-            return self._rowwise(lambda p: q.weigh(p)[1], x, (len(self),))
+            return self._rowwise(lambda p: q.explain(p)[:, 1:], x, (len(self),))
         return self._blockwise(lambda t: t.responsibilities, x, sigma, (len(self),))
 
     def explain(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
         """``log_density`` and ``responsibilities`` together, for the price of one."""
         q, shape = self._quadratics(x, sigma), (1 + len(self),)
         if q is not None:
-            both = self._rowwise(lambda p: _beside(*q.weigh(p)), x, shape)
+            both = self._rowwise(q.explain, x, shape)
         else:
             both = self._blockwise(lambda t: _beside(t.log_density, t.responsibilities), x, sigma, shape)
         return both[..., 0], both[..., 1:]
@@ -134,7 +160,7 @@ class GaussianMixture(Field):
         """``grad log p(x; sigma)``, with shape ``(..., d)``."""
         q = self._quadratics(x, sigma)
         if q is not None:
-            return self._rowwise(lambda p: q.score(p, q.weigh(p)[1]), x, (self.dim,))
+            return self._rowwise(q.score, x, (self.dim,))
         c = self._constants(x)
         return self._blockwise(lambda t: self._score(t, c), x, sigma, (self.dim,))
 
@@ -142,12 +168,12 @@ class GaussianMixture(Field):
         """The posterior mean of the clean point, with shape ``(..., d)``."""
         q = self._quadratics(x, sigma)
         if q is not None:
-            return self._rowwise(lambda p: p.double() + float(sigma) ** 2 * q.score(p, q.weigh(p)[1]), x, (self.dim,))
+            return self._rowwise(lambda p: p.double() + float(sigma) ** 2 * q.score(p), x, (self.dim,))
         c = self._constants(x)
 
         def block(t: _Terms) -> Tensor:
-            pulled = [c.variances[:, e] * t.standardised[e] for e in range(self.dim)]
-            return t.responsibilities @ c.means + self._turn_back(t, pulled, c)
+            pulled = [torch.mul(c.variances[e], y, out=t.scratch.over(y)) for e, y in enumerate(t.standardised)]
+            return functional.linear(t.shares, c.means) / t.total + self._turn_back(t, pulled, c)
 
         return self._blockwise(block, x, sigma, (self.dim,))
 
@@ -159,12 +185,12 @@ class GaussianMixture(Field):
         def block(t: _Terms) -> Tensor:
             r = t.responsibilities
             # Relative to the likeliest component and in units of `shrink`: far away nothing cancels or overflows.
-            gradients = -torch.einsum("nke,kde->nkd", torch.stack(t.standardised, -1), c.axes)
+            gradients = -torch.einsum("enk,dek->nkd", torch.stack(t.standardised), c.axes)
             spread = gradients - torch.take_along_dim(gradients, r.argmax(-1)[:, None, None], 1)
             spread = r.sqrt()[..., None] * (spread - torch.einsum("nk,nkd->nd", r, spread)[:, None])
             between = torch.einsum("nkd,nke->nde", spread, spread) * t.shrink[..., None] * t.shrink[..., None]
             shares = torch.stack([r / v for v in t.variances], -1).flatten(1)  # (n, K d)
-            projectors = torch.einsum("kde,kfe->kedf", c.axes, c.axes).reshape(-1, d * d)
+            projectors = torch.einsum("dek,fek->kedf", c.axes, c.axes).reshape(-1, d * d)
             within = (shares @ projectors).reshape(-1, d, d)
             return between - within
 
@@ -177,8 +203,9 @@ class GaussianMixture(Field):
         """
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         z = torch.randn(n, self.dim, dtype=torch.float64, generator=generator)
-        spread = (self._exact.variances[k] + sigma**2).sqrt()
-        return self.means[k] + torch.einsum("nde,ne->nd", self._exact.axes[k], spread * z)
+        _, means, axes, variances = self._parts
+        spread = (variances[k] + sigma**2).sqrt()
+        return means[k] + torch.einsum("nde,ne->nd", axes[k], spread * z)
 
     def subset(self, keep: Tensor) -> GaussianMixture:
         """The mixture of the components that the boolean mask ``keep`` selects, renormalised."""
@@ -187,18 +214,29 @@ class GaussianMixture(Field):
     def _constants(self, x: Tensor) -> _Constants:
         key = (x.dtype, x.device)
         if key not in self._cache:
-            e = self._exact
-            self._cache[key] = _Constants(*(a.to(x) for a in (e.log_weights, e.means, e.axes, e.variances)))
+            log_weights, means, axes, variances = (part.to(x) for part in self._parts)
+            shapes, shape_of = variances.unique(dim=0, return_inverse=True)
+            shared = shapes if len(shapes) == 1 else variances
+            self._cache[key] = _Constants(
+                log_weights,
+                means.T.contiguous(),
+                axes.permute(1, 2, 0).contiguous(),
+                shared.T.contiguous(),
+                shapes.T.contiguous(),
+                shape_of,
+            )
         return self._cache[key]
 
     def _quadratics(self, x: Tensor, sigma: Sigma) -> Quadratics | None:
         """The fast way to the answer, where all points share sigma and it is exact enough."""
-        if (isinstance(sigma, Tensor) and sigma.ndim) or x.dtype != torch.float32 or x.shape[-1] != self.dim:
+        if (isinstance(sigma, Tensor) and (sigma.ndim or _differentiated(sigma))) or _differentiated(x):
+            return None
+        if x.dtype != torch.float32 or x.shape[-1] != self.dim:
             return None
         key = (float(sigma), x.device)
         if key not in self._levels:
-            e = self._exact
-            parts = (e.log_weights, e.means, e.axes, e.variances + float(sigma) ** 2)
+            log_weights, means, axes, variances = self._parts
+            parts = (log_weights, means, axes, variances + float(sigma) ** 2)
             self._levels[key] = Quadratics(*(part.to(x.device) for part in parts))
             if len(self._levels) > _LEVELS:
                 self._levels.pop(next(iter(self._levels)))
@@ -206,15 +244,13 @@ class GaussianMixture(Field):
         return found if found.fits(x) else None
 
     def _rowwise(self, function: Callable[[Tensor], Tensor], x: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Apply ``function`` to blocks of points, and put its results, each ``(n, *shape)``, back together."""
-        rows = max(1, _BLOCK // len(self))
-        results = [function(p).to(x.dtype) for p in x.reshape(-1, self.dim).split(rows)]
-        return torch.cat(results).reshape((*x.shape[:-1], *shape))
+        """Give ``function`` the points as ``(n, d)``, and its results, ``(n, *shape)``, the points' shape and dtype."""
+        return function(x.reshape(-1, self.dim)).to(x.dtype).reshape((*x.shape[:-1], *shape))
 
     def _blockwise(
         self, function: Callable[[_Terms], Tensor], x: Tensor, sigma: Sigma, shape: tuple[int, ...]
     ) -> Tensor:
-        """Apply ``function`` to blocks of points and put its results, each ``(n, *shape)``, back together."""
+        """Apply ``function`` to blocks of points, and put its results, each ``(n, *shape)``, back together."""
         if x.shape[-1] != self.dim:
             raise InputError(f"points of dimension {x.shape[-1]}: expected dimension {self.dim}")
         batch = x.shape[:-1]
@@ -222,60 +258,98 @@ class GaussianMixture(Field):
         variance = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).square()
         if variance.ndim:
             variance = variance.expand(batch).reshape(-1, 1)
-        rows = max(1, _BLOCK // len(self))
+        rows = max(1, (_BLOCK if x.is_cpu else _GPU_BLOCK) // len(self))
+        scratch = _Scratch(points[:rows], variance, len(self), 3 * self.dim + 2)
         results = [
-            function(self._terms(points[i : i + rows], variance[i : i + rows] if variance.ndim else variance))
+            function(self._terms(points[i : i + rows], variance[i : i + rows] if variance.ndim else variance, scratch))
             for i in range(0, len(points), rows)
         ]
         joined = torch.cat(results) if results else points.new_empty((0, *shape))
         largest = torch.finfo(x.dtype).max
         return joined.clamp(-largest, largest).reshape((*batch, *shape))
 
-    def _terms(self, x: Tensor, noise: Tensor) -> _Terms:
+    def _terms(self, x: Tensor, noise: Tensor, scratch: _Scratch) -> _Terms:
         """x has shape (n, d), noise (sigma squared) shape (n, 1) or ()."""
         c = self._constants(x)
-        d = self.dim
+        d, over = self.dim, scratch.over
         info = torch.finfo(x.dtype)
+        planes = scratch.planes(len(x))
+        last, spare = planes[3 * d :]
 
         # Squares of coordinates beyond this would overflow; nearer points are left exactly as they are.
         reach = x.abs().amax(-1, keepdim=True)
         shrink = torch.where(reach > info.max**0.25, reach, 1.0)  # (n, 1)
+        near = scratch.reused and x.is_cpu and bool((shrink == 1).all())
 
-        offsets = [(x[:, i, None] - c.means[:, i]) / shrink for i in range(d)]  # d planes of (n, K)
+        offsets = [torch.sub(x[:, i, None], c.means[i], out=planes[i]) for i in range(d)]  # d planes of (n, K)
+        if not near:
+            offsets = [torch.div(o, shrink, out=over(o)) for o in offsets]
+        turned = offsets
         if not self._isotropic:
-            offsets = [
-                sum((offsets[i] * c.axes[:, i, e] for i in range(1, d)), offsets[0] * c.axes[:, 0, e]) for e in range(d)
-            ]
-        variances = [c.variances[:, e] + noise for e in range(d)]
-        standardised = [z / v for z, v in zip(offsets, variances, strict=True)]
-        distance = sum(
-            (z * y for z, y in zip(offsets[1:], standardised[1:], strict=True)), offsets[0] * standardised[0]
-        )
-        log_volume = sum((v.log() for v in variances[1:]), variances[0].log())
+            turned = [torch.mul(offsets[0], c.axes[0, e], out=planes[d + e]) for e in range(d)]
+            for i in range(1, d):
+                turned = [torch.addcmul(z, offsets[i], c.axes[i, e], out=over(z)) for e, z in enumerate(turned)]
+
+        full = noise.ndim > 0 and c.variances.shape[1] > 1  # whether the planes of variances are (n, K)
+        variances = [torch.add(c.variances[e], noise, out=planes[2 * d + e] if full else None) for e in range(d)]
+        free = planes[d : 2 * d] if self._isotropic else planes[:d]
+        standardised = [torch.div(z, v, out=p) for z, v, p in zip(turned, variances, free, strict=True)]
+
+        heights = self._log_volume(c, variances, noise, last if full else None, spare if full else None)
+        wide = last if noise.ndim > 0 else None
+        heights = torch.sub(c.log_weights, heights, alpha=0.5, out=wide)  # (n or 1, K)
+        distance = torch.mul(turned[0], standardised[0], out=over(turned[0]))
+        for z, y in zip(turned[1:], standardised[1:], strict=True):
+            distance = torch.addcmul(distance, z, y, out=over(distance))
 
         nearest = distance.amin(-1, keepdim=True)  # (n, 1)
-        logits = torch.add(
-            c.log_weights - 0.5 * log_volume, (distance - nearest) * shrink * shrink, alpha=-0.5
-        )  # (n, K)
+        beyond = torch.sub(distance, nearest, out=over(distance))
+        if not near:
+            beyond = beyond * shrink * shrink
+        logits = torch.sub(heights, beyond, alpha=0.5, out=over(beyond))  # (n, K)
         highest = logits.amax(-1, keepdim=True)
         # exp is twenty times slower where its result underflows, so what is about to is cut off before, and made 0.
         floor = 0.9 * math.log(info.tiny)
-        shares = functional.threshold((logits - highest).clamp(min=floor).exp(), 2 * math.exp(floor), 0)
+        lower = torch.sub(logits, highest, out=over(logits))
+        shares = torch.exp(torch.clamp(lower, min=floor, out=over(lower)), out=over(lower))
+        shares = functional.threshold(shares, 2 * math.exp(floor), 0, inplace=scratch.reused)
         total = shares.sum(-1, keepdim=True)  # at least 1
         log_density = (highest + total.log() - 0.5 * nearest * shrink * shrink)[:, 0] - 0.5 * d * math.log(2 * math.pi)
-        return _Terms(shares / total, log_density, standardised, variances, shrink)
+        return _Terms(shares, total, log_density, standardised, variances, shrink, scratch)
+
+    def _log_volume(
+        self, c: _Constants, variances: list[Tensor], noise: Tensor, into: Tensor | None, spare: Tensor | None
+    ) -> Tensor:
+        """``sum_e log(l_e + sigma^2)``, with shape (n or 1, K or 1)."""
+        if 4 * c.shapes.shape[1] <= len(self):  # a logarithm costs as much as ten other operations
+            of_shapes = (c.shapes + noise[..., None]).log().sum(-2)  # (n, U) or (U,)
+            return of_shapes if of_shapes.shape[-1] == 1 else torch.index_select(of_shapes, -1, c.shape_of, out=into)
+        total = torch.log(variances[0], out=into)
+        for v in variances[1:]:
+            total = torch.add(total, torch.log(v, out=spare), out=into)
+        return total
 
     def _score(self, t: _Terms, c: _Constants) -> Tensor:
         return -self._turn_back(t, t.standardised, c)
 
     def _turn_back(self, t: _Terms, planes: list[Tensor], c: _Constants) -> Tensor:
         """``sum_k r_k Q_k planes_k``, with shape (n, d)."""
-        weighted = [t.responsibilities * p for p in planes]
+        weighted = [torch.mul(t.shares, p, out=t.scratch.over(p)) for p in planes]
         if self._isotropic:
             total = torch.stack([w.sum(-1) for w in weighted], -1)
         else:
-            total = sum((weighted[e] @ c.axes[:, :, e] for e in range(1, self.dim)), weighted[0] @ c.axes[:, :, 0])
-        return total * t.shrink
+            total = sum(
+                (functional.linear(weighted[e], c.axes[:, e]) for e in range(1, self.dim)),
+                functional.linear(weighted[0], c.axes[:, 0]),
+            )
+        return total / t.total * t.shrink
+
+
+def _differentiated(x: Tensor) -> bool:
+    """Whether autograd, or a transform of torch.func like vmap, looks at what is done with a tensor."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(x):
+        return True
+    return torch.is_grad_enabled() and x.requires_grad
 
 
 def _beside(first: Tensor, rest: Tensor) -> Tensor:
