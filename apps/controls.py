@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any
+from typing import Any, ClassVar
 
 import panel as pn
 import panel_material_ui as pmui
@@ -21,18 +21,42 @@ __all__ = ["LayerBar", "RuleCard", "SceneCard", "preset_menu"]
 _TIGHT: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (3, 8), "size": "small"}
 
 
-class LiveSlider(pmui.EditableFloatSlider):
-    """A slider with its number beside it, which speaks 10 ms after a change: Panel's own 50 are felt while dragging."""
+class _Live(param.Parameterized):
+    """A slider with its number beside it, which knows whether it is being dragged.
+
+    It speaks 5 ms after a change: Panel's own 50 are felt while dragging, and at once would be too early, since a key's
+    change and its release come as two messages a few milliseconds apart.
+    """
 
     inline_layout = param.Boolean(default=True)
-    _debounce = 10
+    held = param.Boolean(default=False, doc="Whether its value has been changed by hand and not been let go of yet.")
+
+    _debounce = 5
+    _rename: ClassVar[dict[str, str | None]] = {"held": None}  # not known in the browser
+
+    def _process_property_change(self, msg: dict[str, Any]) -> dict[str, Any]:
+        """What the browser says: of a slider that is let go of, also the throttled value."""
+        msg = super()._process_property_change(msg)
+        if "value" in msg or "value_throttled" in msg:
+            now = {"value": self.value, "value_throttled": self.value_throttled, **msg}
+            msg["held"] = now["value"] != now["value_throttled"]
+        return msg
 
 
-class LiveIntSlider(pmui.EditableIntSlider):
-    """See ``LiveSlider``."""
+class LiveSlider(_Live, pmui.EditableFloatSlider):
+    """See ``_Live``."""
 
-    inline_layout = param.Boolean(default=True)
-    _debounce = 10
+
+class LiveIntSlider(_Live, pmui.EditableIntSlider):
+    """See ``_Live``."""
+
+
+class LiveRangeSlider(_Live, pmui.EditableRangeSlider):
+    """See ``_Live``."""
+
+
+def _tell_held(slider: _Live, state: ExplorerState) -> None:
+    slider.param.watch(lambda event: setattr(state, "held", event.new), "held")
 
 
 def preset_menu() -> pmui.Select:
@@ -108,6 +132,7 @@ class RuleCard(pn.viewable.Viewer):
                 value=value,
                 **_TIGHT,
             )
+            _tell_held(widget, self._state)
         widget.param.watch(lambda event: self._change(key, event.new), "value")
         self._widgets[key] = widget
         return _labelled(key, known.doc, widget)
@@ -147,6 +172,7 @@ class SceneCard(pn.viewable.Viewer):
         steps = LiveIntSlider.from_param(
             state.param.steps, label="", description="", start=4, end=64, fixed_start=2, fixed_end=128, **_TIGHT
         )
+        _tell_held(steps, state)
         self._steps = _labelled("Steps", "Solver steps from the highest noise level to 0.", steps)
 
     def scene(self) -> pn.viewable.Viewable:
@@ -196,11 +222,10 @@ def _column(*items: pn.viewable.Viewable) -> pn.Column:
 def interval_controls(state: ExplorerState) -> pn.viewable.Viewable:
     """The guidance interval."""
     limited = pmui.Switch.from_param(state.param.limited, label="Guidance interval (σ)", description="", margin=(6, 8))
-    bounds = pmui.EditableRangeSlider.from_param(
+    bounds = LiveRangeSlider.from_param(
         state.param.interval,
         label="",
         description="Guided where low < σ ≤ high.",
-        inline_layout=True,
         start=0.0,
         end=5.0,
         fixed_start=0.0,
@@ -209,6 +234,7 @@ def interval_controls(state: ExplorerState) -> pn.viewable.Viewable:
         visible=state.param.limited,
         **_TIGHT,
     )
+    _tell_held(bounds, state)
     return _column(limited, bounds)
 
 

@@ -37,11 +37,12 @@ class Paths:
 
     Attributes:
         experiment: What was run.
-        frames: The points at every level, with shape ``(steps + 1, n, 2)``; NaN where they left the finite numbers.
+        frames: The points at every level, with shape ``(steps + 1, n, 2)``; NaN where they left the finite numbers. Of
+            a run that is only begun, ``n`` is less than the experiment's.
         pushes: What the rule added to the denoised points at each step, with shape ``(steps, n, 2)``.
         sigma: The levels.
         outlier: Which samples end outside the exact 99 % region, with shape ``(n,)``; diverged ones do.
-        metrics: The final samples measured.
+        metrics: The final samples measured; nothing of a run that is only begun.
         milliseconds: Time of the sampling.
         diverged: How many trajectories left the finite numbers.
         far: How many others end further from the dataset's window than it is wide: finite, and nowhere to be seen.
@@ -57,24 +58,37 @@ class Paths:
     diverged: int
     far: int
 
+    @property
+    def coarse(self) -> bool:
+        """Whether these are only the first of the experiment's trajectories."""
+        return self.frames.shape[1] < self.experiment.n
+
 
 # Only finished runs are kept: one that is given up leaves nothing. Touched by the one worker thread alone.
-_runs: LRUCache[Experiment, Paths] = LRUCache(64)
+_runs: LRUCache[tuple[Experiment, int], Paths] = LRUCache(64)
 
 
-def run_paths(experiment: Experiment, device: str, cancelled: Callable[[], bool]) -> Paths:
+def run_paths(experiment: Experiment, device: str, cancelled: Callable[[], bool], first: int | None = None) -> Paths:
     """Run an experiment, or take it from the last ones.
+
+    Args:
+        experiment: What to run.
+        device: Where.
+        cancelled: Asked between solver steps.
+        first: Run only so many of its trajectories, unless all of them are there already.
 
     Raises:
         CancelledError: Between two solver steps, once ``cancelled()`` is true.
         InputError: If the experiment's fields do not fit.
     """
-    if experiment in _runs:
-        return _runs[experiment]
+    n = min(first or experiment.n, experiment.n)
+    for count in (experiment.n, n):
+        if (experiment, count) in _runs:
+            return _runs[experiment, count]
 
     steps = []
     began = time.perf_counter()
-    for step in experiment.walk(device, fields_of(experiment, device)):
+    for step in experiment.walk(device, fields_of(experiment, device), n):
         if cancelled():
             raise CancelledError
         steps.append(step)
@@ -94,12 +108,12 @@ def run_paths(experiment: Experiment, device: str, cancelled: Callable[[], bool]
         pushes=_finite(surface.project_vectors(pushes)),
         sigma=tuple(result.sigma.tolist()),
         outlier=~(inside & final.isfinite().all(-1)).numpy(),
-        metrics=result.metrics(resamples=RESAMPLES),
+        metrics=result.metrics(resamples=RESAMPLES) if n == experiment.n else {},
         milliseconds=1e3 * result.seconds,
         diverged=result.diverged,
         far=int((off & final.isfinite().all(-1)).sum()),
     )
-    _runs[experiment] = paths
+    _runs[experiment, n] = paths
     return paths
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,7 @@ import panel_material_ui as pmui
 import param
 
 from toyguide.errors import InputError
-from toyguide_apps.compute import CancelledError, Picture, compute
+from toyguide_apps.compute import FIRST, CancelledError, Picture, compute
 from toyguide_apps.controls import LayerBar, RuleCard, SceneCard, interval_controls, preset_menu
 from toyguide_apps.notices import complain, told
 from toyguide_apps.permalink import read, write
@@ -26,7 +25,8 @@ from toyguide_apps.views.table import MetricsTable
 __all__ = ["Explorer"]
 
 _LOG = logging.getLogger(__name__)
-_PATIENCE = 0.25  # seconds that a picture is given to be finished though a newer one is wanted
+_STILL = 0.2  # seconds after which a slider that is held but not moved gets its whole picture
+_LATE = 0.2  # seconds of computing after which the page says so: most pictures are there before
 _PAUSE = 0.5  # seconds without a change before the URL is written
 
 
@@ -37,7 +37,8 @@ class Explorer(pn.viewable.Viewer):
         super().__init__()
         self.state = ExplorerState()
         self.picture: Picture | None = None
-        self._changes = 0
+        self._wanted: Request | None = self._described()
+        self._news = asyncio.Event()
         self._preset: Request | None = None
         self.menu = preset_menu()
         self.menu.param.watch(self._choose, "value")
@@ -74,12 +75,16 @@ class Explorer(pn.viewable.Viewer):
         self._preset = self._scene()
         self._status.say(presets()[event.new].look)
 
-    def _scene(self) -> Request | None:
-        """The request but for where the scrubber and the window are, or None if the settings do not fit."""
+    def _described(self) -> Request | None:
+        """The picture that the settings describe, or None if they do not fit together."""
         try:
-            return replace(self.state.request(), step=0, window=(0.0, 0.0, 1.0, 1.0))
+            return self.state.request()
         except InputError:
             return None
+
+    def _scene(self) -> Request | None:
+        """What is wanted but for where the scrubber and the window are."""
+        return self._wanted and replace(self._wanted, step=0, window=(0.0, 0.0, 1.0, 1.0))
 
     def _leave_preset(self) -> None:
         """A preset that has been changed is not that preset any more, and its words may not be true."""
@@ -89,37 +94,74 @@ class Explorer(pn.viewable.Viewer):
             self._status.say("")
 
     async def refresh(self) -> None:
-        """Compute and show what the settings describe, until they stand still; the newest change always wins."""
+        """Compute and show what the settings describe, until they stand still; the newest change always wins.
+
+        A whole picture is given up at the first change. A coarse one, of few samples, is not: it comes first while a
+        slider is held and after a picture was given up, so that something new is shown however fast the changes come.
+        """
         if self._running or self._gone:
             return
         self._running = True
+        self._news = asyncio.Event()
+        late = asyncio.get_running_loop().call_later(_LATE, self._busy, True)
+        given_up = False
         try:
-            while not self._gone:
-                request = self._request()
-                if request is None or (self.picture is not None and self.picture.request == request):
-                    break
-                self._busy(True)
-                change = self._changes
+            while not self._gone and (request := self._next()) is not None:
+                begun = self.picture is not None and self.picture.request == request
+                if begun and self.state.held and await self._moved_on():
+                    continue
+                coarse = not begun and (self.state.held or given_up)
                 try:
-                    picture = await compute(request, self._watch())
+                    picture = await compute(request, self._watch(request, coarse), FIRST if coarse else None)
                 except CancelledError:
+                    given_up = True
                     continue
                 except Exception as problem:
                     self._failed(problem)
-                    if change == self._changes:
+                    if request is self._wanted:
                         break
                     continue  # what was changed meanwhile may well be computed
                 if self._gone:
                     return
-                self.picture = picture
-                with pn.io.hold():
-                    self._plots.show(picture)
-                    self._table.show(picture)
-                    self._status.show(picture)
+                given_up = given_up and picture.coarse
+                late.cancel()
+                self._show(picture)
+                late = asyncio.get_running_loop().call_later(_LATE, self._busy, True)
         finally:
+            late.cancel()
             self._running = False
-            self._busy(False)
+            if not self._gone:
+                self._busy(False)
         await self._settle()
+
+    def _next(self) -> Request | None:
+        """What is to be computed now, if anything is."""
+        if self._wanted is None:
+            try:
+                self.state.request()
+            except InputError as problem:
+                complain(str(problem))
+            return None
+        shown = self.picture is not None and not self.picture.coarse and self.picture.request == self._wanted
+        return None if shown else self._wanted
+
+    async def _moved_on(self) -> bool:
+        """Wait for the next change, for as long as a slider may stand still while it is held."""
+        self._news.clear()
+        try:
+            await asyncio.wait_for(self._news.wait(), _STILL)
+        except TimeoutError:
+            return False
+        return True
+
+    def _show(self, picture: Picture) -> None:
+        """Draw a picture, in one message to the browser."""
+        self.picture = picture
+        with pn.io.hold():
+            self._plots.show(picture)
+            if not picture.coarse:
+                self._table.show(picture)
+                self._status.show(picture)
 
     @staticmethod
     def _failed(problem: Exception) -> None:
@@ -135,29 +177,24 @@ class Explorer(pn.viewable.Viewer):
 
     async def _settle(self) -> None:
         """Write the settings into the URL once they have stood still for a moment."""
-        change = self._changes
+        news = self._news
+        news.clear()
         await asyncio.sleep(_PAUSE)
-        if change == self._changes and not self._gone:
+        if not (news.is_set() or self._running or self._gone):
             write(self.state)
 
-    def _request(self) -> Request | None:
-        try:
-            return self.state.request()
-        except InputError as problem:
-            complain(str(problem))
-            return None
-
-    def _watch(self) -> Callable[[], bool]:
-        """A question for the worker thread: is the picture that is begun now no longer wanted?
-
-        Not at the first newer change: while a slider is dragged, pictures that are nearly done are worth showing.
-        """
-        begun, change = time.monotonic(), self._changes
-        return lambda: self._gone or (self._changes != change and time.monotonic() - begun > _PATIENCE)
+    def _watch(self, request: Request, coarse: bool) -> Callable[[], bool]:
+        """A question for the worker thread: is the picture that is begun now no longer wanted?"""
+        if coarse:
+            return lambda: self._gone
+        return lambda: self._gone or self._wanted is not request
 
     def _changed(self, *_events: Any) -> None:
-        self._changes += 1
+        wanted = self._described()
+        if wanted is None or wanted != self._wanted:  # the same picture stays the same object
+            self._wanted = wanted
         self._leave_preset()
+        self._news.set()
         pn.state.execute(self.refresh, schedule=True)
 
     @property

@@ -103,6 +103,7 @@ class ExplorerState(param.Parameterized):
     layers = param.ListSelector(default=["region", "samples"], objects=list(LAYERS))
     source = param.Selector(default="learned", objects=list(SOURCES))
     window = param.NumericTuple(default=(-1.0, -1.0, 1.0, 1.0), length=4)
+    held = param.Boolean(default=False, doc="Whether a slider is being dragged: a picture of few samples will do.")
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(rule=rule("autoguidance"), reference=rule("none"))

@@ -145,12 +145,17 @@ class Experiment:
         generator = torch.Generator().manual_seed(self.seed)
         return self.data.field(self.label).sample(self.n, float(self.levels()[0]), generator).float()
 
-    def walk(self, device: str = "cpu", fields: dict[str, Field] | None = None) -> Iterator[Step]:
+    def walk(
+        self, device: str = "cpu", fields: dict[str, Field] | None = None, first: int | None = None
+    ) -> Iterator[Step]:
         """The run, step by step.
 
         Args:
             device: ``auto``, ``cpu`` or ``cuda``.
             fields: The fields by role, if they were made already.
+            first: Only so many of the trajectories, the first ones. They start where those of the whole run start, and
+                follow them where a rule moves each point by itself, with random numbers drawn in the points' order (up
+                to rounding, which depends on how many points are computed together).
         """
         generator = torch.Generator().manual_seed(self.seed)
         generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # not the starting points' stream
@@ -159,7 +164,7 @@ class Experiment:
             self.build_rule(),
             fields or self.fields(device),
             sampler(self.sampler),
-            self.start().to(where),
+            self.start()[:first].to(where),
             self.levels(),
             generator,
         )

@@ -41,8 +41,13 @@ _CURVES = {
     "boundary": dict(line_color=palette.BOUNDARY, line_width=2.2, line_dash=[6, 3]),
 }
 
-# Busy or not is a style variable, which reaches the sign and the plots without any of them being laid out again.
-_BUSY = "document.documentElement.style.setProperty('--toyguide-busy', cb_obj.tags[0])"
+# Busy and coarse are style variables, which reach the sign, the plots and the table without any of them being laid out
+# again.
+_BUSY = """
+    const [busy, coarse] = cb_obj.tags
+    document.documentElement.style.setProperty('--toyguide-busy', busy)
+    document.documentElement.style.setProperty('--toyguide-coarse', coarse)
+"""
 
 # Moves the points along their stored trajectories: frames holds (steps + 1) * n coordinates, n per step. The server
 # knows where the scrubber stands and needs no copy of what follows from that, so nothing is synchronised.
@@ -85,7 +90,7 @@ class PlotPair(pn.viewable.Viewer):
         self._score = ColumnDataSource(dict(strokes), name="score")
         self._saddles = ColumnDataSource(dict(strokes, value=empty), name="saddles")
         self._saddle_mapper = LinearColorMapper(palette=palette.SADDLE, low=0, high=1)
-        self._levels = ColumnDataSource(dict(sigma=empty), name="levels", tags=[0])
+        self._levels = ColumnDataSource(dict(sigma=empty), name="levels", tags=[0, 0])
         self._levels.js_on_change("tags", CustomJS(code=_BUSY))
         self._guidance = {s: ColumnDataSource(dict(strokes), name=f"{s}-guidance") for s in _SIDES}
         self._paths = {s: ColumnDataSource(dict(x=empty, y=empty), name=f"{s}-paths") for s in _SIDES}
@@ -206,6 +211,7 @@ class PlotPair(pn.viewable.Viewer):
         if self.player.end != request.right.steps:
             self.player.param.update(end=request.right.steps)
         self._show_window(request.window)
+        self._levels.tags = [0, int(picture.coarse)]
         if self._fresh("levels", picture.right.sigma):
             self._levels.data = dict(sigma=np.asarray(picture.right.sigma, np.float32))
         for side, paths in zip(_SIDES, (picture.left, picture.right), strict=True):
@@ -223,7 +229,7 @@ class PlotPair(pn.viewable.Viewer):
 
     def busy(self, busy: bool) -> None:
         """Say on the page whether a picture is being computed."""
-        self._levels.tags = [int(busy)]
+        self._levels.tags = [int(busy), self._levels.tags[1]]
 
     def _show_paths(self, side: str, paths: Paths, layers: frozenset[str]) -> None:
         steps = len(paths.frames)
@@ -233,11 +239,11 @@ class PlotPair(pn.viewable.Viewer):
             self._frames[side].data = dict(x=paths.frames[..., 0].ravel(), y=paths.frames[..., 1].ravel())
         shown = "samples" in layers
         k = min(self._state.step, steps - 1)
-        points = paths.frames[k] if shown else paths.frames[k, :0]
-        # Sent with every picture, so that they stand where the scrubber stands whatever was sent before.
-        self._points[side].data = dict(
-            x=points[:, 0].copy(), y=points[:, 1].copy(), outlier=paths.outlier[: len(points)].astype(np.uint8)
-        )
+        if self._fresh(f"{side}-points", (id(paths), k, shown)):
+            points = paths.frames[k] if shown else paths.frames[k, :0]
+            self._points[side].data = dict(
+                x=points[:, 0].copy(), y=points[:, 1].copy(), outlier=paths.outlier[: len(points)].astype(np.uint8)
+            )
         self._labels[side].text = f"σ = {paths.sigma[k]:.3g}"
         if self._fresh(f"{side}-paths", paths if "paths" in layers else None):
             self._paths[side].data = _path_lines(paths) if "paths" in layers else _path_lines(None)
@@ -269,8 +275,9 @@ class PlotPair(pn.viewable.Viewer):
         self._y_range.update(start=bottom, end=top, reset_start=bottom, reset_end=top)
 
     def _fresh(self, name: str, value: Any) -> bool:
-        """Whether this is another object than was last shown under the name."""
-        if name in self._shown and self._shown[name] is value:
+        """Whether this is not what was last shown under the name: another object, or another tuple of numbers."""
+        known = self._shown.get(name, self)
+        if known is value or (isinstance(value, tuple) and known == value):
             return False
         self._shown[name] = value
         return True
@@ -303,9 +310,11 @@ def title(side: str, paths: Paths) -> str:
     values = ", ".join(f"{k} = {v:g}" for k, v in experiment.params.items() if isinstance(v, float | int))
     name = rules()[experiment.rule].title.removesuffix(" (reconstruction)")
     text = f"{name}  ({values})" if values else name
-    if paths.diverged:
+    if paths.coarse:
+        text += f"  ·  first {paths.frames.shape[1]} of {experiment.n}"
+    elif paths.diverged:
         text += f"  ·  {paths.diverged} of {experiment.n} diverged"
-    if paths.far:
+    if paths.far and not paths.coarse:
         text += f"  ·  {paths.far} of {experiment.n} far away"
     return f"Reference: {text}" if side == "left" else text
 

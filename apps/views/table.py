@@ -16,6 +16,8 @@ __all__ = ["MetricsTable"]
 _SHOWN = ("outliers", "coverage", "dropped_mass", "tips", "class_leak", "log_density", "sliced_w2")
 _STYLE = """
     :host { font-size: 12.5px; overflow-x: auto; }
+    /* While only the first samples are drawn, the numbers are still the last picture's. */
+    :host { opacity: calc(1 - 0.6 * var(--toyguide-coarse, 0)); }
     table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
     th, td { padding: 3px 9px; text-align: right; white-space: nowrap; border-bottom: 1px solid rgba(128,128,128,.25); }
     th:first-child, td:first-child { text-align: left; font-weight: 600; max-width: 230px; overflow: hidden;

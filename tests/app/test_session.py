@@ -158,7 +158,7 @@ def test_a_change_that_comes_while_another_fails_is_not_lost(explorer, monkeypat
     async def change_and_fail():
         calls = []
 
-        async def compute(request, cancelled):
+        async def compute(request, cancelled, first):
             calls.append(request)
             if len(calls) > 1:
                 return real(request)
