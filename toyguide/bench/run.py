@@ -1,0 +1,155 @@
+"""All of the measurements on one device."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from toyguide.bench.cases import CASES, Aim, Case
+from toyguide.bench.growth import GROWTH, Series
+from toyguide.bench.machine import describe
+from toyguide.bench.memory import peak_bytes
+from toyguide.bench.timing import Spread, alternate, pairwise_ratio
+
+__all__ = ["Figure", "Row", "measure"]
+
+_POINTS = 1_000_000  # whose memory is measured
+_IMPORTS = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """A case, measured.
+
+    Attributes:
+        name: What was done.
+        seconds: The library's turns.
+        textbook: The textbook's turns beside them, scaled to all of the work; None where there is none.
+        ratio: How many times as long as the library the textbook took, by pairs of turns.
+        aim: What is to be reached.
+        met: Whether it is, by the medians.
+    """
+
+    name: str
+    seconds: list[float]
+    textbook: list[float] | None
+    ratio: Spread | None
+    aim: Aim | None
+    met: bool | None
+
+    @classmethod
+    def of(cls, case: Case, turns: list[list[float]], aim: Aim | None) -> Row:
+        """Of the turns of the textbook, if there is one, and of the library."""
+        *others, own = turns
+        textbook = [s / case.share for s in others[0]] if others else None
+        ratio = pairwise_ratio(textbook, own) if textbook else None
+        met = None if aim is None else aim.met(Spread.of(own).median, ratio.median if ratio else None)
+        return cls(case.name, own, textbook, ratio, aim, met)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured number that is compared with no other.
+
+    Attributes:
+        name: What it is.
+        value: How much, and the least and the most that was measured.
+        unit: Of what.
+        aim: What is to be reached.
+        met: Whether it is.
+    """
+
+    name: str
+    value: Spread
+    unit: str
+    aim: Aim | None
+    met: bool | None
+
+    @classmethod
+    def of(cls, name: str, value: Spread, unit: str, aim: Aim | None = None) -> Figure:
+        return cls(name, value, unit, aim, None if aim is None else aim.met(value.median))
+
+
+Job = tuple[str, Callable[[], list[Any]]]
+
+
+def measure(
+    device: torch.device,
+    explorer: Callable[[], list[Figure]] | None = None,
+    watch: Callable[[list[Job]], Iterable[Job]] = iter,
+) -> dict[str, Any]:
+    """Measure everything.
+
+    Args:
+        device: Where the tensors live.
+        explorer: Measures the explorer; None leaves it out.
+        watch: Wraps the measurements, each with its name, as they are made: a progress bar, say.
+
+    Returns:
+        A table ready for JSON: ``machine``; ``rows``, ``figures`` and ``growth`` as ``Row``, ``Figure`` and ``Series``
+        describe them.
+    """
+    jobs: list[Job] = [(_named(make), partial(_row, make, aim, device)) for make, aim in CASES[device.type]]
+    jobs += [("import", _import_time), ("memory", partial(_memory, device))]
+    jobs += [] if explorer is None else [("explorer", explorer)]
+    jobs += [(_named(grow), partial(grow, device, partial(_completed, device))) for grow in GROWTH]
+    found = [result for _, job in watch(jobs) for result in job()]
+    return {"machine": describe(device)} | {
+        name: [asdict(result) for result in found if isinstance(result, kind)]
+        for name, kind in (("rows", Row), ("figures", Figure), ("growth", Series))
+    }
+
+
+def _named(function: Any) -> str:
+    """The plain name of a function, without what is already given to it."""
+    return (function.func if isinstance(function, partial) else function).__name__.replace("_", " ")
+
+
+def _row(make: Callable[[torch.device], Case], aim: Aim | None, device: torch.device) -> list[Row]:
+    case = make(device)
+    functions = [f for f in (case.textbook, case.toyguide) if f is not None]
+    return [Row.of(case, alternate([_completed(device, f) for f in functions]), aim)]
+
+
+def _completed(device: torch.device, function: Callable[[], Any]) -> Callable[[], Any]:
+    """The function, returning only when the device has done what it was told to."""
+    if device.type != "cuda":
+        return function
+
+    def call() -> None:
+        function()
+        torch.cuda.synchronize(device)
+
+    return call
+
+
+def _import_time() -> list[Figure]:
+    code = "import time; t = time.perf_counter(); import toyguide; print(time.perf_counter() - t)"
+    command = [sys.executable, "-c", code]
+    printed = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(_IMPORTS + 1)]
+    seconds = Spread.of([float(text) for text in printed[1:]])  # the first reads the files into memory
+    return [Figure.of("import of toyguide in a fresh interpreter", seconds, "s", Aim(at_most=2.5))]
+
+
+def _memory(device: torch.device) -> list[Figure]:
+    mebibytes = peak_bytes(device, _POINTS) / 2**20
+    name = f"largest memory while {_POINTS:,} points of the fractal get their exact score, above the import's"
+    return [Figure.of(name, Spread.of([mebibytes]), "MiB", Aim(at_most=1024.0))]
+
+
+def explorer_figures(measured: Mapping[str, Any], prefix: str = "explorer") -> list[Figure]:
+    """What ``toyguide_apps.bench`` measured, each number by the path of its names; what is None was not measured."""
+    found = []
+    for name, value in measured.items():
+        path = f"{prefix}: {name.replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            found += explorer_figures(value, path)
+        elif value is not None:
+            found.append(Figure.of(path, Spread.of([value]), ""))
+    return found

@@ -1,0 +1,68 @@
+"""``toyguide bench``: what everything costs, beside the textbook formulation in the same run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from toyguide.devices import DEVICES, resolve_device
+from toyguide.errors import InputError
+
+NAME = "bench"
+HELP = "measure speed and memory against the textbook formulation"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
+    parser.add_argument(
+        "--json", action="store_true", help="print everything as JSON, each turn of each measurement too"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FOLDER", help="also write BENCHMARKS.md and the figures docs/growth.* below this"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from toyguide.bench.report import as_text, write
+    from toyguide.bench.run import measure
+
+    device = resolve_device(args.device)
+    if args.output is not None:
+        folder = _checked(args.output)
+        import toyguide.plots  # noqa: F401, which says at once when matplotlib is missing
+
+    def watch(jobs: list[Any]) -> Any:
+        with tqdm(jobs, unit="measurement", leave=False) as bar:
+            for name, job in bar:
+                bar.set_description(name)
+                yield name, job
+
+    explorer = _explorer if device.type == "cpu" and importlib.util.find_spec("panel") else None
+    measured = measure(device, explorer, watch)
+    if args.output is not None:
+        write(measured, folder)
+    print(json.dumps(measured) if args.json else as_text(measured))
+
+
+def _checked(output: str) -> Path:
+    """The folder, once it is known that it can be written to."""
+    folder = Path(output)
+    if not folder.is_dir():
+        raise InputError(f"output {output!r}: expected a folder that exists")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"output {output!r}: the folder is not writable")
+    return folder
+
+
+def _explorer() -> list[Any]:
+    from toyguide.bench.run import explorer_figures
+    from toyguide_apps.bench import measure_explorer
+
+    return explorer_figures(dataclasses.asdict(measure_explorer()))
