@@ -29,6 +29,7 @@ from torch.nn import functional
 from toyguide.errors import InputError
 from toyguide.fields import Field, Sigma
 from toyguide.quadratics import Quadratics
+from toyguide.scratch import Scratch, differentiated
 
 __all__ = ["LARGEST", "GaussianMixture"]
 
@@ -54,22 +55,6 @@ class _Constants:
     shape_of: Tensor  # (K,), which of them a component has
 
 
-class _Scratch:
-    """Room for a block's planes of (n, K); none where autograd or vmap needs a tensor of its own for each result."""
-
-    def __init__(self, x: Tensor, sigma: Tensor, components: int, planes: int) -> None:
-        self.reused = not (_differentiated(x) or _differentiated(sigma))
-        self._count = planes
-        self._room = x.new_empty(planes, len(x), components) if self.reused else None
-
-    def planes(self, n: int) -> list[Tensor | None]:
-        return [None] * self._count if self._room is None else [plane[:n] for plane in self._room]
-
-    def over(self, plane: Tensor) -> Tensor | None:
-        """Where a result goes that may take the place of a plane."""
-        return plane if self.reused else None
-
-
 @dataclass(frozen=True)
 class _Terms:
     """What one block of n points and the K components have to do with each other; written over by the next block."""
@@ -80,7 +65,7 @@ class _Terms:
     standardised: list[Tensor]  # d planes of (n, K): z / (l + sigma^2), divided by `shrink`
     variances: list[Tensor]  # d planes of (n or 1, K or 1): l + sigma^2
     shrink: Tensor  # (n, 1)
-    scratch: _Scratch
+    scratch: Scratch
 
     @property
     def responsibilities(self) -> Tensor:
@@ -229,7 +214,7 @@ class GaussianMixture(Field):
 
     def _quadratics(self, x: Tensor, sigma: Sigma) -> Quadratics | None:
         """The fast way to the answer, where all points share sigma and it is exact enough."""
-        if (isinstance(sigma, Tensor) and (sigma.ndim or _differentiated(sigma))) or _differentiated(x):
+        if (isinstance(sigma, Tensor) and (sigma.ndim or differentiated(sigma))) or differentiated(x):
             return None
         if x.dtype != torch.float32 or x.shape[-1] != self.dim:
             return None
@@ -259,7 +244,8 @@ class GaussianMixture(Field):
         if variance.ndim:
             variance = variance.expand(batch).reshape(-1, 1)
         rows = max(1, (_BLOCK if x.is_cpu else _GPU_BLOCK) // len(self))
-        scratch = _Scratch(points[:rows], variance, len(self), 3 * self.dim + 2)
+        reused = not (differentiated(points) or differentiated(variance))
+        scratch = Scratch(3 * self.dim + 2, len(self), points, reused)
         results = [
             function(self._terms(points[i : i + rows], variance[i : i + rows] if variance.ndim else variance, scratch))
             for i in range(0, len(points), rows)
@@ -268,7 +254,7 @@ class GaussianMixture(Field):
         largest = torch.finfo(x.dtype).max
         return joined.clamp(-largest, largest).reshape((*batch, *shape))
 
-    def _terms(self, x: Tensor, noise: Tensor, scratch: _Scratch) -> _Terms:
+    def _terms(self, x: Tensor, noise: Tensor, scratch: Scratch) -> _Terms:
         """x has shape (n, d), noise (sigma squared) shape (n, 1) or ()."""
         c = self._constants(x)
         d, over = self.dim, scratch.over
@@ -343,13 +329,6 @@ class GaussianMixture(Field):
                 functional.linear(weighted[0], c.axes[:, 0]),
             )
         return total / t.total * t.shrink
-
-
-def _differentiated(x: Tensor) -> bool:
-    """Whether autograd, or a transform of torch.func like vmap, looks at what is done with a tensor."""
-    if torch._C._functorch.is_functorch_wrapped_tensor(x):
-        return True
-    return torch.is_grad_enabled() and x.requires_grad
 
 
 def _beside(first: Tensor, rest: Tensor) -> Tensor:

@@ -18,9 +18,11 @@ References:
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -28,14 +30,42 @@ from torch.nn import functional
 
 from toyguide.errors import InputError, unknown
 from toyguide.fields import Field, Sigma, as_sigma
+from toyguide.scratch import Scratch, differentiated
 
 __all__ = ["EnergyMLP"]
 
 _SILU_GAIN = 0.596  # the RMS of silu(z) for z ~ N(0, 1)
 
-# A processor works through points in blocks with about this many features in a layer: its intermediate results then
-# stay in the cache and their memory is used again, where a large batch would fault in new pages at every operation.
-_BLOCK = 1 << 17
+# A processor works through points in blocks with about this many features in a layer, so that a block's intermediate
+# results stay in its cache.
+_BLOCK = 1 << 16
+_LEVELS = 512  # more than a schedule has, for a few labels
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The layers' weights as they are multiplied with; those behind a SiLU undo its gain too, which costs nothing."""
+
+    hidden: list[Tensor]  # (width, inputs) each, before the SiLUs
+    square: Tensor  # |F|^2 = h' square h, with the features h behind the last SiLU
+
+
+@dataclass(frozen=True)
+class _Level:
+    """What noise level and label make of F's inputs: n rows, or one where all points share both."""
+
+    scale: Tensor  # (n or 1, d), of each axis
+    rest: Tensor  # (n or 1, 2 + label inputs), the inputs beside x*
+    strength: Tensor  # (n or 1, 1), what |F|^2 is multiplied by
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What needs computing only once for the same weights."""
+
+    state: tuple[object, ...]
+    rows: _Rows
+    levels: dict[tuple[float, str | None], _Level]
 
 
 class EnergyMLP(nn.Module, Field):
@@ -70,9 +100,10 @@ class EnergyMLP(nn.Module, Field):
             nn.Parameter(torch.randn(n_out, n_in, generator=generator)) for n_in, n_out in itertools.pairwise(sizes)
         )
         self.gain = nn.Parameter(torch.zeros(()))
+        self._parameters_in_order = tuple(self.parameters())  # the lists of nn.Module are slow to walk through
         self.register_buffer("sigma_data", torch.as_tensor(sigma_data, dtype=torch.float32).clone())
         self.register_buffer("label_code", torch.zeros(label_inputs), persistent=False)
-        self._kept: tuple[tuple[object, ...], list[Tensor]] | None = None
+        self._kept: _Kept | None = None
         self.label: str | None = None
         self.metadata: dict[str, object] = {}
         self.normalize()
@@ -112,7 +143,7 @@ class EnergyMLP(nn.Module, Field):
 
     def log_density(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The unnormalised log-density G, with shape ``(...)``."""
-        return self._blockwise(self._energy, x, sigma, self.label_code, ())
+        return self._blockwise(self._energy, x, sigma, None, ())
 
     def score(self, x: Tensor, sigma: Sigma, code: Tensor | None = None) -> Tensor:
         """``grad_x G``, with shape ``(..., d)``.
@@ -122,91 +153,115 @@ class EnergyMLP(nn.Module, Field):
             sigma: Noise levels, positive; a scalar or broadcasting to ``x.shape[:-1]``.
             code: Label inputs for each point, with shape ``(..., label inputs)``; by default those of ``label``.
         """
-        return self._blockwise(self._gradient, x, sigma, self.label_code if code is None else code, (self.dim,))
+        watched = [x, self.gain, *(t for t in (sigma, code) if isinstance(t, Tensor))]
+        scratch = Scratch(self.layers + 2, self.width, x, not any(map(differentiated, watched)))
+        return self._blockwise(functools.partial(self._gradient, scratch), x, sigma, code, (self.dim,))
 
     def hessian(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The Jacobian of the score, with shape ``(..., d, d)``."""
-        return self._blockwise(self._jacobian, x, sigma, self.label_code, (self.dim, self.dim))
+        return self._blockwise(self._jacobian, x, sigma, None, (self.dim, self.dim))
 
     def _blockwise(
-        self, function: Callable[..., Tensor], x: Tensor, sigma: Sigma, code: Tensor, shape: tuple[int, ...]
+        self, function: Callable[..., Tensor], x: Tensor, sigma: Sigma, code: Tensor | None, shape: tuple[int, ...]
     ) -> Tensor:
         """Apply ``function`` to blocks of points and put its results, each ``(n, *shape)``, back together.
 
-        ``function`` is given the layers' rows, x of shape (n, d), sigma (n, 1) and the label inputs (n, label inputs).
+        ``function`` is given the layers' rows, x of shape (n, d) and the level.
         """
         if x.shape[-1] != self.dim:
             raise InputError(f"points of dimension {x.shape[-1]}: expected dimension {self.dim}")
         batch = x.shape[:-1]
         points = x.reshape(-1, self.dim)
-        s = as_sigma(sigma, x).expand(*batch, 1).reshape(len(points), 1)
-        codes = code.to(x).expand(*batch, -1).reshape(len(points), len(self.label_code))
-
         in_training = torch.is_grad_enabled() and self.gain.requires_grad  # autograd keeps everything anyway
-        rows = self._unit_rows(x.dtype) if in_training else self._kept_rows(x.dtype)
         planes = self.dim if len(shape) == 2 else 1
         size = max(1, len(points) if in_training or not x.is_cpu else _BLOCK // (self.width * planes))
-        parts = [
-            function(rows, *block) for block in zip(points.split(size), s.split(size), codes.split(size), strict=True)
-        ]
+        starts = range(0, max(1, len(points)), size)
+
+        rows = self._unit_rows(x.dtype) if in_training else self._keep(x).rows
+        if isinstance(sigma, float) and code is None and not in_training:
+            level = self._kept_level(sigma, x)
+            parts = [function(rows, points[i : i + size], level) for i in starts]
+        else:
+            s = as_sigma(sigma, x).expand(*batch, 1).reshape(len(points), 1)
+            code = (self.label_code if code is None else code).to(x)
+            code = code.expand(*batch, -1).reshape(len(points), len(self.label_code))
+            blocks = ([t[i : i + size] for t in (points, s, code)] for i in starts)
+            parts = [function(rows, x_i, self._level(s_i, code_i)) for x_i, s_i, code_i in blocks]
         joined = torch.cat(parts) if len(parts) > 1 else parts[0]
         return joined.reshape((*batch, *shape))
 
-    def _unit_rows(self, dtype: torch.dtype) -> list[Tensor]:
-        """The layers' unit rows; those behind a SiLU undo its gain too, which costs nothing here."""
+    def _unit_rows(self, dtype: torch.dtype) -> _Rows:
         gains = [1.0] + [_SILU_GAIN] * self.layers
-        return [(w / (g * w.norm(dim=1, keepdim=True))).to(dtype) for w, g in zip(self.weights, gains, strict=True)]
+        *hidden, last = (
+            (w / (g * w.norm(dim=1, keepdim=True))).to(dtype) for w, g in zip(self.weights, gains, strict=True)
+        )
+        return _Rows(hidden, last.T @ last)
 
     @torch.no_grad()
-    def _kept_rows(self, dtype: torch.dtype) -> list[Tensor]:
-        """The same, made again only after the weights have changed or moved."""
-        state = (dtype, self.gain.device, *(w._version for w in self.weights), *(w.data_ptr() for w in self.weights))
-        if self._kept is None or self._kept[0] != state:
-            self._kept = (state, self._unit_rows(dtype))
-        return self._kept[1]
+    def _keep(self, x: Tensor) -> _Kept:
+        """The rows in the dtype of ``x``; made again only after the weights have changed or moved."""
+        numbers = (*self._parameters_in_order, self.sigma_data)
+        state = (x.dtype, self.gain.device, *(p._version for p in numbers), *(p.data_ptr() for p in numbers))
+        if self._kept is None or self._kept.state != state:
+            self._kept = _Kept(state, self._unit_rows(x.dtype), {})
+        return self._kept
 
-    def _inputs(self, x: Tensor, s: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
-        """The scale of each axis, with shape (n, d), and the inputs of F, x* first, with shape (n, inputs)."""
-        scale = (s.square() + self.sigma_data.to(x).square()).rsqrt()
-        return scale, torch.cat([x * scale, s.log() / 4, torch.ones_like(s), code], -1)
+    @torch.no_grad()
+    def _kept_level(self, sigma: float, x: Tensor) -> _Level:
+        levels, key = self._keep(x).levels, (sigma, self.label)
+        if key not in levels:
+            levels[key] = self._level(as_sigma(sigma, x)[None], self.label_code.to(x)[None])
+            if len(levels) > _LEVELS:
+                levels.pop(next(iter(levels)))
+        return levels[key]
 
-    def _strength(self, s: Tensor) -> Tensor:
-        """What the sum of F^2 is multiplied by, with shape (n, 1)."""
-        return self.gain.to(s.dtype) / (s * self.width)
+    def _level(self, s: Tensor, code: Tensor) -> _Level:
+        """s has shape (n, 1), code shape (n, label inputs)."""
+        scale = (s.square() + self.sigma_data.to(s).square()).rsqrt()
+        rest = torch.cat([s.log() / 4, torch.ones_like(s), code], -1)
+        return _Level(scale, rest, self.gain.to(s.dtype) / (s * self.width))
 
-    def _energy(self, rows: list[Tensor], x: Tensor, s: Tensor, code: Tensor) -> Tensor:
+    def _inputs(self, x: Tensor, level: _Level) -> Tensor:
+        """The inputs of F, x* first, with shape (n, inputs)."""
+        return torch.cat([x * level.scale, level.rest.expand(len(x), -1)], -1)
+
+    def _energy(self, rows: _Rows, x: Tensor, level: _Level) -> Tensor:
         """G, with shape (n,)."""
-        _, h = self._inputs(x, s, code)
+        h = self._inputs(x, level)
         x_star = h[:, : self.dim]
-        for row in rows[:-1]:
+        for row in rows.hidden:
             h = functional.silu(h @ row.T)
-        out = h @ rows[-1].T  # F, with shape (n, width)
-        return (self._strength(s) * out.square()).sum(-1) - 0.5 * x_star.square().sum(-1)
+        return level.strength[:, 0] * (h @ rows.square * h).sum(-1) - 0.5 * x_star.square().sum(-1)
 
-    def _gradient(self, rows: list[Tensor], x: Tensor, s: Tensor, code: Tensor) -> Tensor:
+    def _gradient(self, scratch: Scratch, rows: _Rows, x: Tensor, level: _Level) -> Tensor:
         """G's gradient, with shape (n, d): through the layers and back."""
-        scale, h = self._inputs(x, s, code)
-        x_star, one = h[:, : self.dim], h.new_ones(())
+        h = inputs = self._inputs(x, level)
+        one = inputs.new_ones(())
+        *planes, here, there = scratch.planes(len(x))
+        over = scratch.over
         slopes: list[Tensor] = []  # of each SiLU: gate + h (1 - gate)
-        for row in rows[:-1]:
-            a = h @ row.T
-            gate = a.sigmoid()
-            h = a * gate
-            slopes.append(h.lerp(one, gate))
-        out = h @ rows[-1].T
+        for row, plane in zip(rows.hidden, planes, strict=True):
+            a = torch.mm(h, row.T, out=here)
+            gate = torch.sigmoid(a, out=plane)
+            h = torch.mul(a, gate, out=over(a))
+            slopes.append(torch.lerp(h, one, gate, out=over(gate)))
+            here, there = there, here
 
-        back = 2 * self._strength(s) * out @ rows[-1]
-        for row, slope in zip(rows[-2::-1], slopes[::-1], strict=True):
-            back = (back * slope) @ row
-        return (back[:, : self.dim] - x_star) * scale
+        back = torch.mm(h, rows.square, out=here if rows.hidden else None)
+        for row, slope in zip(rows.hidden[::-1], slopes[::-1], strict=True):
+            first = row is rows.hidden[0]
+            back = torch.mul(back, slope, out=over(back))
+            back = torch.mm(back, row[:, : self.dim] if first else row, out=None if first else there)
+            here, there = there, here
+        return (2 * level.strength * back[:, : self.dim] - inputs[:, : self.dim]) * level.scale
 
-    def _jacobian(self, rows: list[Tensor], x: Tensor, s: Tensor, code: Tensor) -> Tensor:
+    def _jacobian(self, rows: _Rows, x: Tensor, level: _Level) -> Tensor:
         """G's Hessian, with shape (n, d, d): as ``_gradient``, with derivatives ``d_`` along each axis."""
-        scale, h = self._inputs(x, s, code)
-        d_h = functional.pad(torch.diag_embed(scale), (0, h.shape[1] - self.dim))  # (n, d, inputs)
+        h, scale = self._inputs(x, level), level.scale
+        d_h = functional.pad(torch.diag_embed(scale), (0, h.shape[1] - self.dim))  # (n or 1, d, inputs)
         slopes: list[Tensor] = []  # (n, width)
         d_slopes: list[Tensor] = []  # (n, d, width)
-        for row in rows[:-1]:
+        for row in rows.hidden:
             a, d_a = h @ row.T, d_h @ row.T
             gate = a.sigmoid()
             h = a * gate
@@ -214,11 +269,10 @@ class EnergyMLP(nn.Module, Field):
             d_h = slope[:, None] * d_a
             slopes.append(slope)
             d_slopes.append((gate * (1 - gate) * (2 + a * (1 - 2 * gate)))[:, None] * d_a)
-        out, d_out = h @ rows[-1].T, d_h @ rows[-1].T
 
-        strength = 2 * self._strength(s)
-        back, d_back = strength * out @ rows[-1], strength[:, None] * d_out @ rows[-1]
-        for row, slope, d_slope in zip(rows[-2::-1], slopes[::-1], d_slopes[::-1], strict=True):
+        strength = 2 * level.strength
+        back, d_back = strength * (h @ rows.square), strength[:, None] * (d_h @ rows.square)
+        for row, slope, d_slope in zip(rows.hidden[::-1], slopes[::-1], d_slopes[::-1], strict=True):
             d_back = (d_back * slope[:, None] + back[:, None] * d_slope) @ row
             back = (back * slope) @ row
         jacobian = d_back[..., : self.dim] * scale[:, None] - torch.diag_embed(scale.square())
