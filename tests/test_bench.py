@@ -6,12 +6,15 @@ Nothing here depends on how long anything takes.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import platform
 import re
 import sys
+import types
 from dataclasses import asdict
 from functools import partial
+from importlib.machinery import ModuleSpec
 
 import pytest
 import torch
@@ -322,7 +325,9 @@ def measured(device="cpu", date="2030-01-02"):
     ]
     machine = {**describe(CPU), "device": device, "date": date, "gpu": "H200" if device == "cuda" else None}
     lists = {"rows": rows, "figures": figures, "growth": series}
-    return {"machine": machine} | {name: [asdict(x) for x in values] for name, values in lists.items()}
+    return {"machine": machine, "remarks": ["One thing was not measured."]} | {
+        name: [asdict(x) for x in values] for name, values in lists.items()
+    }
 
 
 def cells(markdown, start):
@@ -349,6 +354,7 @@ def test_the_markdown_says_what_was_measured():
     assert cells(text, "import")[1:] == ["1.23 s (1.1 s … 1.5 s)", "≤ 2.5 s", "met"]
     assert cells(text, "memory")[1:] == ["2,048 MiB", "≤ 1,024 MiB", "not met"]
     assert cells(text, "score")[1:] == ["components", "2 points", "100: 100 ms", "10,000: 10 s", "1.00"]
+    assert "\n\nOne thing was not measured.\n\n" in text
     assert "2030-01-02" in text
     assert torch.__version__ in text
 
@@ -360,21 +366,15 @@ def test_the_terminals_table_is_aligned_and_says_the_same():
     assert "200× (182 … 200)" in text
 
 
-def test_a_run_replaces_its_own_section_only(tmp_path):
-    pytest.importorskip("matplotlib")
-    path = tmp_path / "BENCHMARKS.md"
-    path.write_text("# Benchmarks\n\nTaken by hand.\n")
-    report.write(measured(date="2030-01-01"), tmp_path)
-    report.write(measured("cuda", date="2030-02-02"), tmp_path)
-    before = path.read_text()
-    report.write(measured(date="2030-03-03"), tmp_path)
-    after = path.read_text()
-    assert "by hand" not in before
-    assert after == before.replace("2030-01-01", "2030-03-03") != before
+def test_a_run_replaces_its_own_section_only():
+    text = "# Benchmarks\n\nTaken by hand.\n"
+    for device, date in (("cpu", "2030-01-01"), ("cuda", "2030-02-02")):
+        text = report.replace_section(text, report.as_markdown(measured(device, date)))
+    after = report.replace_section(text, report.as_markdown(measured("cpu", "2030-03-03")))
+    assert "by hand" not in text
+    assert after == text.replace("2030-01-01", "2030-03-03") != text
     assert re.findall("^#+ .*", after, re.MULTILINE) == ["# Benchmarks", "## CPU", "## GPU"]
     assert "2030-02-02, H200" in after
-    for linked in re.findall(r"\((docs/\S+)\)", after):
-        assert (tmp_path / linked).stat().st_size > 1000
 
 
 def test_the_figure_shows_each_series_and_its_slope():
@@ -409,32 +409,60 @@ def test_the_explorers_figures_are_named_by_their_path():
 # The command
 
 
+@dataclasses.dataclass(frozen=True)
+class ExplorerFigures:
+    errors: int = 3
+
+
 @pytest.fixture
 def quick(monkeypatch):
-    """Measures nothing: what would be measured is told by ``jobs``."""
+    """Measures nothing but a stand-in for the explorer; gives the names of what was measured."""
     jobs = []
 
     def measure(device, explorer, watch):
         jobs.extend(name for name, _ in watch([("first", None), ("second", None)]))
-        return measured(device.type)
+        found = {k: v for k, v in measured(device.type).items() if k != "remarks"}
+        found["figures"] += [asdict(f) for f in (explorer() if explorer else [])]
+        return found
 
     monkeypatch.setattr(run, "measure", measure)
+    stand_in = types.ModuleType("toyguide_apps.bench")
+    stand_in.__spec__ = ModuleSpec("toyguide_apps.bench", None)
+    stand_in.measure_explorer = ExplorerFigures
+    monkeypatch.setitem(sys.modules, "toyguide_apps.bench", stand_in)
     return jobs
 
 
 def test_the_command_prints_and_writes(quick, capsys, tmp_path):
+    pytest.importorskip("matplotlib")
     assert main(["bench", "--device", "cpu", "--json"]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out) == json.loads(json.dumps(measured()))
+    found, expected = json.loads(out), json.loads(json.dumps(measured()))
+    assert found["figures"].pop()["value"]["median"] == 3
+    assert found == {**expected, "remarks": []}
     assert quick == ["first", "second"]
     assert "second" in err
 
     assert main(["bench", "--device", "cpu"]) == 0
-    assert capsys.readouterr().out == report.as_text(measured()) + "\n"
+    out = capsys.readouterr().out
+    assert out.startswith(report.as_text({**measured(), "figures": [], "growth": [], "remarks": []})[:400])
+    assert re.search("explorer: errors +3", out)
     assert list(tmp_path.iterdir()) == []
 
     assert main(["bench", "--device", "cpu", "-o", str(tmp_path)]) == 0
+    text = (tmp_path / "BENCHMARKS.md").read_text()
+    assert cells(text, "exact score") == cells(report.as_markdown(measured()), "exact score")
     assert sorted(p.name for p in tmp_path.rglob("*.*")) == ["BENCHMARKS.md", "growth.png", "growth.svg"]
+    assert all((tmp_path / linked).stat().st_size > 1000 for linked in re.findall(r"\((docs/\S+)\)", text))
+
+
+def test_without_panel_the_explorer_is_left_out_with_a_remark(quick, capsys, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "panel" else found(name, *a))
+    assert main(["bench", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "explorer: errors" not in out
+    assert out.endswith("The explorer was not measured: it needs pip install 'toyguide[app]'.\n")
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def growth_table(measured: Mapping[str, Any]) -> Table:
 def as_text(measured: Mapping[str, Any]) -> str:
     """All of it for a terminal."""
     tables = [_aligned(t(measured)) for t in (rows_table, figures_table, growth_table)]
-    return "\n\n".join([_where(measured["machine"]), *tables])
+    return "\n\n".join([_where(measured["machine"]), *tables, *measured["remarks"]])
 
 
 def as_markdown(measured: Mapping[str, Any]) -> str:
@@ -88,6 +88,7 @@ def as_markdown(measured: Mapping[str, Any]) -> str:
             f"Measured on {_where(measured['machine'])}.",
             _piped(rows_table(measured)),
             _piped(figures_table(measured)),
+            *measured["remarks"],
             "Growth: a slope of 1 is a cost in proportion. It is that of the upper half of the sizes.",
             f"![Cost against components, points, dimensions and steps](docs/{_FIGURES[device]}.svg)",
             _piped(growth_table(measured)),
