@@ -10,10 +10,12 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 
 from toyguide.devices import resolve_device
 from toyguide_apps import layers
@@ -21,7 +23,7 @@ from toyguide_apps.layers import Arrows, Curves, Spot
 from toyguide_apps.paths import CancelledError, Paths, run_paths, truth
 from toyguide_apps.state import ExplorerState, Request
 
-__all__ = ["FIRST", "CancelledError", "Picture", "compute", "picture", "warm"]
+__all__ = ["FIRST", "CancelledError", "Picture", "at_hand", "compute", "picture", "warm"]
 
 FIRST = 128
 """Trajectories of a coarse picture: half the time of 512, and enough to see where they go."""
@@ -71,14 +73,33 @@ class Picture:
         return self.left.coarse or self.right.coarse
 
 
+# Whole pictures, newest first to stay; they hold no more than the runs and layers that are kept as well.
+_pictures: LRUCache[Request, Picture] = LRUCache(32)
+_pictures_lock = Lock()
+
+
+def at_hand(request: Request) -> Picture | None:
+    """The picture of a request, if it was computed lately."""
+    with _pictures_lock:
+        return _pictures.get(request)
+
+
 async def compute(request: Request, cancelled: Callable[[], bool], first: int | None = None) -> Picture:
-    """``picture`` on the worker thread.
+    """``picture`` on the worker thread, unless it is at hand.
 
     Raises:
         CancelledError: Once ``cancelled()`` is true.
         InputError: If the request's fields do not fit.
     """
-    return await asyncio.wrap_future(_WORKER.submit(picture, request, cancelled, first))
+    return at_hand(request) or await asyncio.wrap_future(_WORKER.submit(_keep, request, cancelled, first))
+
+
+def _keep(request: Request, cancelled: Callable[[], bool] = lambda: False, first: int | None = None) -> Picture:
+    made = picture(request, cancelled, first)
+    if not made.coarse:
+        with _pictures_lock:
+            _pictures[request] = made
+    return made
 
 
 def picture(request: Request, cancelled: Callable[[], bool] = lambda: False, first: int | None = None) -> Picture:
@@ -151,7 +172,7 @@ def picture(request: Request, cancelled: Callable[[], bool] = lambda: False, fir
 
 def warm() -> None:
     """Begin to compute what a visitor sees first, before the first one comes."""
-    _WORKER.submit(picture, ExplorerState().request())
+    _WORKER.submit(_keep, ExplorerState().request())
 
 
 def _guidance(spot: Spot, paths: Paths, step: int) -> Arrows:

@@ -29,6 +29,7 @@ def explorer_page() -> pmui.Page:
     explorer = Explorer()
     pn.config.exception_handler = explorer.refuse
     query = {k: v[0].decode("utf-8", "replace") for k, v in pn.state.session_args.items() if v}
+    problems = explorer.enter(query)
     page = pmui.Page(
         title="toyguide explorer",
         sidebar=explorer.sidebar(),
@@ -40,10 +41,10 @@ def explorer_page() -> pmui.Page:
         dark_theme=query.get("theme") == "dark",
         busy_indicator=None,
     )
-    # Panel's own busy flag is one for all sessions, and each flip of it walks through every page's whole document: 45 ms,
-    # four times per change of a slider, for every visitor.
+    # Panel's own busy flag is one for all sessions, and each flip of it walks through every page's whole document: 45
+    # ms, four times per change of a slider, for every visitor.
     with edit_readonly(page):
         page.busy = False
     pn.state.on_session_destroyed(lambda _context, explorer=explorer: explorer.close())
-    pn.state.onload(lambda: explorer.open(query))
+    pn.state.onload(lambda: explorer.open(problems))
     return page

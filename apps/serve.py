@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import socket
 from pathlib import Path
-
-from panel.io.server import get_server
 
 from toyguide.errors import InputError
 from toyguide_apps.compute import warm
@@ -27,6 +26,10 @@ def serve(port: int, address: str, show: bool = False) -> None:
     Raises:
         InputError: If the port or the address cannot be had.
     """
+    warm()
+    # Panel takes a second to import; meanwhile the first picture is being computed beside it.
+    from panel.io.server import get_server
+
     everywhere = address in ("0.0.0.0", "::")
     host = "localhost" if everywhere or ":" in address else address
     try:
@@ -42,7 +45,7 @@ def serve(port: int, address: str, show: bool = False) -> None:
         raise InputError(f"--address {address!r}: expected an address of this machine ({problem})") from problem
 
     print(f"The explorer is at http://{host}:{chosen}/explorer (Ctrl-C stops it)", flush=True)
-    warm()
+    importlib.import_module("toyguide_apps.page")  # not only when the first visitor comes
     if show:
         server.show("/explorer")
     server.run_until_shutdown()

@@ -13,7 +13,7 @@ import panel_material_ui as pmui
 import param
 
 from toyguide.errors import InputError
-from toyguide_apps.compute import FIRST, CancelledError, Picture, compute
+from toyguide_apps.compute import FIRST, CancelledError, Picture, at_hand, compute
 from toyguide_apps.controls import LayerBar, RuleCard, SceneCard, interval_controls, preset_menu
 from toyguide_apps.notices import complain, told
 from toyguide_apps.permalink import read, write
@@ -49,10 +49,24 @@ class Explorer(pn.viewable.Viewer):
         self._status = Status()
         self.state.param.watch(self._changed, [k for k in self.state.param if k != "name"])
 
-    def open(self, query: dict[str, str]) -> None:
-        """Start from a URL's settings; wrong ones are named in a notification and left out."""
-        for problem in read(self.state, query):
+    def enter(self, query: dict[str, str]) -> list[str]:
+        """Start from a URL's settings, with the picture that they describe if it is at hand.
+
+        Returns:
+            What was wrong in the URL and is left out, one line each.
+        """
+        self._running = True  # nothing is drawn piece by piece until the page stands
+        problems = read(self.state, query)
+        made = self._wanted and at_hand(self._wanted)
+        if made:
+            self._show(made)
+        return problems
+
+    def open(self, problems: list[str]) -> None:
+        """The page stands: tell what was wrong, and draw what is missing."""
+        for problem in problems:
             complain(problem)
+        self._running = False
         pn.state.execute(self.refresh, schedule=True)
 
     def close(self) -> None:

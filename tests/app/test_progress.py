@@ -1,4 +1,4 @@
-"""Pictures while a slider is dragged: few samples first, all of them after, and never an old picture for a new value."""
+"""Pictures while a slider is dragged: few samples first, then all of them, and no old picture for a new value."""
 
 import asyncio
 
@@ -22,6 +22,7 @@ SCENE = {"dataset": "two-gaussians", "label": "union", "n": 256, "steps": 8, "ba
 def explorer(monkeypatch):
     """An explorer without a server and with nothing computed: what a change schedules is left to the test."""
     monkeypatch.setattr(running, "_runs", type(running._runs)(64))
+    monkeypatch.setattr(computing, "_pictures", type(computing._pictures)(32))
     monkeypatch.setattr("panel.state.execute", lambda *_, **__: None)
     made = Explorer()
     made.state.set(SCENE)
