@@ -302,6 +302,17 @@ class TestSampling:
         assert (torch.cov(x.T) - exact).abs().max() < 5 * 2 * float(std.max()) ** 2 / n**0.5
         torch.testing.assert_close(mixture.std, covariance.diagonal().sqrt(), rtol=1e-12, atol=0)
 
+    def test_drawn_on_any_device(self, random_mixture, torch_device):
+        mixture = random_mixture(2)
+        x = mixture.sample(200_000, 0.3, torch.Generator(torch_device).manual_seed(0))
+        assert x.device.type == torch_device.type
+        assert x.dtype == torch.float64
+        se = (mixture.std**2 + 0.3**2).sqrt() / 200_000**0.5
+        assert ((x.cpu().mean(0) - mixture.mean).abs() < 4 * se).all()
+        assert (
+            (x.cpu().std(0) / (mixture.std**2 + 0.3**2).sqrt() - 1).abs() < 0.01
+        ).all()  # 4 / sqrt(2 n) and kurtosis
+
     def test_log_density_of_samples(self, random_mixture):
         """The mean log-density of samples is the integral of p log p, by quadrature; bound 5 standard errors."""
         mixture, n = random_mixture(2, count=3), 100_000

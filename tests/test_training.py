@@ -40,7 +40,7 @@ def test_the_averaging_profile_has_the_length_it_is_named_by(sigma_rel):
         for average, value in ((first, t), (second, t**2)):
             with torch.no_grad():
                 network.gain.fill_(float(value))
-            average.update(network, t)
+            average.update(network, average.weight(t))
     std = math.sqrt(second.network.gain - first.network.gain**2) / length
     assert std == pytest.approx(sigma_rel, rel=1e-3)  # a profile of 4000 steps in place of a continuous one
 

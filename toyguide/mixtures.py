@@ -101,6 +101,7 @@ class GaussianMixture(Field):
             axes = torch.eye(self.dim, dtype=torch.float64).expand_as(covariances)
         # The eigendecomposition that all is computed from: log weights, means, eigenvectors as columns, eigenvalues.
         self._parts = (self.weights.log(), means, axes, variances)
+        self._places: dict[torch.device, tuple[Tensor, ...]] = {}
         self._cache: dict[tuple[torch.dtype, torch.device], _Constants] = {}
         self._levels: dict[tuple[float, torch.device], Quadratics] = {}
 
@@ -182,19 +183,29 @@ class GaussianMixture(Field):
         return self._blockwise(block, x, sigma, (d, d))
 
     def sample(self, n: int, sigma: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
-        """``n`` points of ``p(x; sigma)``, with shape ``(n, d)``, float64 on the CPU.
+        """``n`` points of ``p(x; sigma)``, with shape ``(n, d)``, float64 on the generator's device.
 
-        Drawn on the CPU whatever the device of later work, so that one seed means one set of points.
+        Drawn on the CPU, they are the same for one seed whatever the device of later work.
         """
-        k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        z = torch.randn(n, self.dim, dtype=torch.float64, generator=generator)
-        _, means, axes, variances = self._parts
-        spread = (variances[k] + sigma**2).sqrt()
-        return means[k] + torch.einsum("nde,ne->nd", axes[k], spread * z)
+        where = torch.device("cpu") if generator is None else generator.device
+        _, means, axes, variances, reached = self._placed(where)
+        if where.type == "cpu":
+            k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        else:  # multinomial would wait for the GPU
+            height = torch.rand(n, dtype=torch.float64, device=where, generator=generator)
+            k = torch.searchsorted(reached, height).clamp(max=len(self) - 1)
+        z = torch.randn(n, self.dim, dtype=torch.float64, device=where, generator=generator)
+        return means[k] + torch.einsum("nde,ne->nd", axes[k], (variances[k] + sigma**2).sqrt() * z)
 
     def subset(self, keep: Tensor) -> GaussianMixture:
         """The mixture of the components that the boolean mask ``keep`` selects, renormalised."""
         return GaussianMixture(self.weights[keep], self.means[keep], self.covariances[keep])
+
+    def _placed(self, device: torch.device) -> tuple[Tensor, ...]:
+        """The parts, and the weights added up, on a device; float64."""
+        if device not in self._places:
+            self._places[device] = tuple(p.to(device) for p in (*self._parts, self.weights.cumsum(0)))
+        return self._places[device]
 
     def _constants(self, x: Tensor) -> _Constants:
         key = (x.dtype, x.device)
@@ -220,9 +231,8 @@ class GaussianMixture(Field):
             return None
         key = (float(sigma), x.device)
         if key not in self._levels:
-            log_weights, means, axes, variances = self._parts
-            parts = (log_weights, means, axes, variances + float(sigma) ** 2)
-            self._levels[key] = Quadratics(*(part.to(x.device) for part in parts))
+            log_weights, means, axes, variances, _ = self._placed(x.device)
+            self._levels[key] = Quadratics(log_weights, means, axes, variances + float(sigma) ** 2)
             if len(self._levels) > _LEVELS:
                 self._levels.pop(next(iter(self._levels)))
         found = self._levels[key]

@@ -53,7 +53,7 @@ class LogNormalNoise:
     mean: float
     std: float
 
-    def sample(self, n: int, generator: torch.Generator | None = None, device: str = "cpu") -> Tensor:
+    def sample(self, n: int, generator: torch.Generator | None = None, device: str | torch.device = "cpu") -> Tensor:
         """``n`` noise levels in float32, with shape ``(n,)``."""
         z = torch.randn(n, generator=generator, device=device)
         return torch.exp(self.mean + self.std * z)

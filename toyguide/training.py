@@ -37,6 +37,7 @@ from torch import Tensor
 from toyguide.datasets import Dataset, load_dataset
 from toyguide.devices import resolve_device
 from toyguide.errors import InputError, unknown
+from toyguide.graphs import Replayed
 from toyguide.networks import EnergyMLP
 
 __all__ = ["LOSSES", "PowerFunctionEMA", "TrainSettings", "TrainStep", "ema_exponent", "train"]
@@ -149,12 +150,15 @@ class PowerFunctionEMA:
         self.exponent = ema_exponent(sigma_rel)
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
 
+    def weight(self, iteration: int) -> float:
+        """What the weights after an iteration, counted from 1, count for, ``1 - beta``: at the first they are all."""
+        return 1 - (1 - 1 / iteration) ** (self.exponent + 1)
+
     @torch.no_grad()
-    def update(self, network: EnergyMLP, iteration: int) -> None:
-        """Take in the weights after an iteration, counted from 1; the first replaces all there was."""
-        beta = (1 - 1 / iteration) ** (self.exponent + 1)
+    def update(self, network: EnergyMLP, weight: float | Tensor) -> None:
+        """Take in the weights after an iteration."""
         for mean, now in zip(self.network.parameters(), network.parameters(), strict=True):
-            mean.lerp_(now, 1 - beta)
+            mean.lerp_(now, weight)
 
 
 def ema_exponent(sigma_rel: float) -> float:
@@ -172,6 +176,9 @@ def ema_exponent(sigma_rel: float) -> float:
 def train(settings: TrainSettings, device: str = "auto") -> Iterator[TrainStep]:
     """Train a network, step by step; the same settings on the same device give the same weights.
 
+    On a GPU the batches are drawn there and the whole step is one CUDA graph, save for a conditional network, whose
+    number of points of each label changes from step to step.
+
     Args:
         settings: What to train.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -183,27 +190,35 @@ def train(settings: TrainSettings, device: str = "auto") -> Iterator[TrainStep]:
     generator = torch.Generator().manual_seed(settings.seed)
     network = _new_network(settings, generator).to(where)
     averages = {sigma_rel: PowerFunctionEMA(network, sigma_rel) for sigma_rel in settings.ema}
-    optimizer = torch.optim.Adam(network.parameters(), betas=_BETAS)
 
-    began = time.perf_counter()
-    for iteration in range(1, settings.iterations + 1):
-        rate = settings.learning_rate_at(iteration)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+    recorded = where.type == "cuda" and not settings.conditional
+    if recorded:
+        generator = torch.Generator(where).manual_seed(settings.seed)
+    # What changes from step to step is read from tensors, so that a recorded step finds the new values in them.
+    rate = torch.zeros((), device=where)
+    weights = {sigma_rel: torch.zeros((), device=where) for sigma_rel in settings.ema}
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=_BETAS, fused=True, capturable=recorded)
 
-        batch = draw_batch(settings, network, generator)
-        loss = batch_loss(network, batch)
+    def step() -> Tensor:
+        loss = batch_loss(network, draw_batch(settings, network, generator))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         network.normalize()
-        for average in averages.values():
-            average.update(network, iteration)
+        for sigma_rel, average in averages.items():
+            average.update(network, weights[sigma_rel])
+        return loss.detach()
 
+    take = Replayed(step, generator) if recorded else step
+    began = time.perf_counter()
+    for iteration in range(1, settings.iterations + 1):
+        rate.fill_(settings.learning_rate_at(iteration))
+        for sigma_rel, average in averages.items():
+            weights[sigma_rel].fill_(average.weight(iteration))
         yield TrainStep(
             iteration,
-            loss.detach(),
-            rate,
+            take(),
+            settings.learning_rate_at(iteration),
             time.perf_counter() - began,
             network,
             {sigma_rel: average.network for sigma_rel, average in averages.items()},
@@ -228,15 +243,15 @@ class Batch:
 
 
 def draw_batch(settings: TrainSettings, network: EnergyMLP, generator: torch.Generator) -> Batch:
-    """A random batch. It is drawn on the CPU, so that one seed means one set of points whatever the device."""
+    """A random batch. Drawn on the CPU, one seed means one set of points whatever the network's device."""
     data = settings.data
-    device = network.gain.device
+    device, source = network.gain.device, generator.device
     parts = []
     for label, count in _counts(settings, generator):
         field = data.field(label)
         clean = field.sample(count, generator=generator).float()
-        noise = torch.randn(clean.shape, generator=generator)
-        sigma = data.noise.sample(count, generator)
+        noise = torch.randn(clean.shape, generator=generator, device=source)
+        sigma = data.noise.sample(count, generator, source)
         x = (clean + sigma[:, None] * noise).to(device)
         code = network.code(label if network.labels else None).expand(count, -1).to(device)
         if settings.loss == "exact":
