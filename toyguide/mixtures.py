@@ -49,7 +49,7 @@ class _Constants:
 
     log_weights: Tensor  # (K,)
     means: Tensor  # (d, K)
-    axes: Tensor  # (d, d, K), [i, e] is coordinate i of eigenvector e
+    axes: Tensor  # (d, d, K), [e, i] is coordinate i of eigenvector e
     variances: Tensor  # (d, K), or (d, 1) if all components have the same
     shapes: Tensor  # (d, U), the different columns of `variances`
     shape_of: Tensor  # (K,), which of them a component has
@@ -171,12 +171,12 @@ class GaussianMixture(Field):
         def block(t: _Terms) -> Tensor:
             r = t.responsibilities
             # Relative to the likeliest component and in units of `shrink`: far away nothing cancels or overflows.
-            gradients = -torch.einsum("enk,dek->nkd", torch.stack(t.standardised), c.axes)
+            gradients = -torch.einsum("enk,edk->nkd", torch.stack(t.standardised), c.axes)
             spread = gradients - torch.take_along_dim(gradients, r.argmax(-1)[:, None, None], 1)
             spread = r.sqrt()[..., None] * (spread - torch.einsum("nk,nkd->nd", r, spread)[:, None])
             between = torch.einsum("nkd,nke->nde", spread, spread) * t.shrink[..., None] * t.shrink[..., None]
             shares = torch.stack([r / v for v in t.variances], -1).flatten(1)  # (n, K d)
-            projectors = torch.einsum("dek,fek->kedf", c.axes, c.axes).reshape(-1, d * d)
+            projectors = torch.einsum("edk,efk->kedf", c.axes, c.axes).reshape(-1, d * d)
             within = (shares @ projectors).reshape(-1, d, d)
             return between - within
 
@@ -216,7 +216,7 @@ class GaussianMixture(Field):
             self._cache[key] = _Constants(
                 log_weights,
                 means.T.contiguous(),
-                axes.permute(1, 2, 0).contiguous(),
+                axes.permute(2, 1, 0).contiguous(),
                 shared.T.contiguous(),
                 shapes.T.contiguous(),
                 shape_of,
@@ -282,9 +282,9 @@ class GaussianMixture(Field):
             offsets = [torch.div(o, shrink, out=over(o)) for o in offsets]
         turned = offsets
         if not self._isotropic:
-            turned = [torch.mul(offsets[0], c.axes[0, e], out=planes[d + e]) for e in range(d)]
+            turned = [torch.mul(offsets[0], c.axes[e, 0], out=planes[d + e]) for e in range(d)]
             for i in range(1, d):
-                turned = [torch.addcmul(z, offsets[i], c.axes[i, e], out=over(z)) for e, z in enumerate(turned)]
+                turned = [torch.addcmul(z, offsets[i], c.axes[e, i], out=over(z)) for e, z in enumerate(turned)]
 
         full = noise.ndim > 0 and c.variances.shape[1] > 1  # whether the planes of variances are (n, K)
         variances = [torch.add(c.variances[e], noise, out=planes[2 * d + e] if full else None) for e in range(d)]
@@ -335,8 +335,8 @@ class GaussianMixture(Field):
             total = torch.stack([w.sum(-1) for w in weighted], -1)
         else:
             total = sum(
-                (functional.linear(weighted[e], c.axes[:, e]) for e in range(1, self.dim)),
-                functional.linear(weighted[0], c.axes[:, 0]),
+                (functional.linear(weighted[e], c.axes[e]) for e in range(1, self.dim)),
+                functional.linear(weighted[0], c.axes[0]),
             )
         return total / t.total * t.shrink
 

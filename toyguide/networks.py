@@ -32,18 +32,18 @@ from toyguide.errors import InputError, unknown
 from toyguide.fields import Field, Sigma, as_sigma
 from toyguide.scratch import Scratch, differentiated
 
-__all__ = ["EnergyMLP"]
+__all__ = ["BLOCK", "EnergyMLP", "Kept", "Level", "Rows", "gradient"]
 
 _SILU_GAIN = 0.596  # the RMS of silu(z) for z ~ N(0, 1)
 
 # A processor works through points in blocks with about this many features in a layer, so that a block's intermediate
 # results stay in its cache.
-_BLOCK = 1 << 16
+BLOCK = 1 << 16
 _LEVELS = 512  # more than a schedule has, for a few labels
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """The layers' weights as they are multiplied with; those behind a SiLU undo its gain too, which costs nothing."""
 
     hidden: list[Tensor]  # (width, inputs) each, before the SiLUs
@@ -51,7 +51,7 @@ class _Rows:
 
 
 @dataclass(frozen=True)
-class _Level:
+class Level:
     """What noise level and label make of F's inputs: n rows, or one where all points share both."""
 
     scale: Tensor  # (n or 1, d), of each axis
@@ -60,12 +60,12 @@ class _Level:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class Kept:
     """What needs computing only once for the same weights."""
 
     state: tuple[object, ...]
-    rows: _Rows
-    levels: dict[tuple[float, str | None], _Level]
+    rows: Rows
+    levels: dict[tuple[float, str | None], Level]
 
 
 class EnergyMLP(nn.Module, Field):
@@ -103,7 +103,7 @@ class EnergyMLP(nn.Module, Field):
         self._parameters_in_order = tuple(self.parameters())  # the lists of nn.Module are slow to walk through
         self.register_buffer("sigma_data", torch.as_tensor(sigma_data, dtype=torch.float32).clone())
         self.register_buffer("label_code", torch.zeros(label_inputs), persistent=False)
-        self._kept: _Kept | None = None
+        self._kept: Kept | None = None
         self.label: str | None = None
         self.metadata: dict[str, object] = {}
         self.normalize()
@@ -155,7 +155,7 @@ class EnergyMLP(nn.Module, Field):
         """
         watched = [x, self.gain, *(t for t in (sigma, code) if isinstance(t, Tensor))]
         scratch = Scratch(self.layers + 2, self.width, x, not any(map(differentiated, watched)))
-        return self._blockwise(functools.partial(self._gradient, scratch), x, sigma, code, (self.dim,))
+        return self._blockwise(functools.partial(gradient, scratch), x, sigma, code, (self.dim,))
 
     def hessian(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The Jacobian of the score, with shape ``(..., d, d)``."""
@@ -174,12 +174,12 @@ class EnergyMLP(nn.Module, Field):
         points = x.reshape(-1, self.dim)
         in_training = torch.is_grad_enabled() and self.gain.requires_grad  # autograd keeps everything anyway
         planes = self.dim if len(shape) == 2 else 1
-        size = max(1, len(points) if in_training or not x.is_cpu else _BLOCK // (self.width * planes))
+        size = max(1, len(points) if in_training or not x.is_cpu else BLOCK // (self.width * planes))
         starts = range(0, max(1, len(points)), size)
 
-        rows = self._unit_rows(x.dtype) if in_training else self._keep(x).rows
+        rows = self._unit_rows(x.dtype) if in_training else self.keep(x).rows
         if isinstance(sigma, float) and code is None and not in_training:
-            level = self._kept_level(sigma, x)
+            level = self.kept_level(sigma, x)
             parts = [function(rows, points[i : i + size], level) for i in starts]
         else:
             s = as_sigma(sigma, x).expand(*batch, 1).reshape(len(points), 1)
@@ -190,74 +190,49 @@ class EnergyMLP(nn.Module, Field):
         joined = torch.cat(parts) if len(parts) > 1 else parts[0]
         return joined.reshape((*batch, *shape))
 
-    def _unit_rows(self, dtype: torch.dtype) -> _Rows:
+    def _unit_rows(self, dtype: torch.dtype) -> Rows:
         gains = [1.0] + [_SILU_GAIN] * self.layers
         *hidden, last = (
             (w / (g * w.norm(dim=1, keepdim=True))).to(dtype) for w, g in zip(self.weights, gains, strict=True)
         )
-        return _Rows(hidden, last.T @ last)
+        return Rows(hidden, last.T @ last)
 
     @torch.no_grad()
-    def _keep(self, x: Tensor) -> _Kept:
+    def keep(self, x: Tensor) -> Kept:
         """The rows in the dtype of ``x``; made again only after the weights have changed or moved."""
         numbers = (*self._parameters_in_order, self.sigma_data)
         state = (x.dtype, self.gain.device, *(p._version for p in numbers), *(p.data_ptr() for p in numbers))
         if self._kept is None or self._kept.state != state:
-            self._kept = _Kept(state, self._unit_rows(x.dtype), {})
+            self._kept = Kept(state, self._unit_rows(x.dtype), {})
         return self._kept
 
     @torch.no_grad()
-    def _kept_level(self, sigma: float, x: Tensor) -> _Level:
-        levels, key = self._keep(x).levels, (sigma, self.label)
+    def kept_level(self, sigma: float, x: Tensor) -> Level:
+        """What is common to all points at a noise level, in the dtype of ``x``."""
+        levels, key = self.keep(x).levels, (sigma, self.label)
         if key not in levels:
             levels[key] = self._level(as_sigma(sigma, x)[None], self.label_code.to(x)[None])
             if len(levels) > _LEVELS:
                 levels.pop(next(iter(levels)))
         return levels[key]
 
-    def _level(self, s: Tensor, code: Tensor) -> _Level:
+    def _level(self, s: Tensor, code: Tensor) -> Level:
         """s has shape (n, 1), code shape (n, label inputs)."""
         scale = (s.square() + self.sigma_data.to(s).square()).rsqrt()
         rest = torch.cat([s.log() / 4, torch.ones_like(s), code], -1)
-        return _Level(scale, rest, self.gain.to(s.dtype) / (s * self.width))
+        return Level(scale, rest, self.gain.to(s.dtype) / (s * self.width))
 
-    def _inputs(self, x: Tensor, level: _Level) -> Tensor:
-        """The inputs of F, x* first, with shape (n, inputs)."""
-        return torch.cat([x * level.scale, level.rest.expand(len(x), -1)], -1)
-
-    def _energy(self, rows: _Rows, x: Tensor, level: _Level) -> Tensor:
+    def _energy(self, rows: Rows, x: Tensor, level: Level) -> Tensor:
         """G, with shape (n,)."""
-        h = self._inputs(x, level)
+        h = _inputs(x, level)
         x_star = h[:, : self.dim]
         for row in rows.hidden:
             h = functional.silu(h @ row.T)
         return level.strength[:, 0] * (h @ rows.square * h).sum(-1) - 0.5 * x_star.square().sum(-1)
 
-    def _gradient(self, scratch: Scratch, rows: _Rows, x: Tensor, level: _Level) -> Tensor:
-        """G's gradient, with shape (n, d): through the layers and back."""
-        h = inputs = self._inputs(x, level)
-        one = inputs.new_ones(())
-        *planes, here, there = scratch.planes(len(x))
-        over = scratch.over
-        slopes: list[Tensor] = []  # of each SiLU: gate + h (1 - gate)
-        for row, plane in zip(rows.hidden, planes, strict=True):
-            a = torch.mm(h, row.T, out=here)
-            gate = torch.sigmoid(a, out=plane)
-            h = torch.mul(a, gate, out=over(a))
-            slopes.append(torch.lerp(h, one, gate, out=over(gate)))
-            here, there = there, here
-
-        back = torch.mm(h, rows.square, out=here if rows.hidden else None)
-        for row, slope in zip(rows.hidden[::-1], slopes[::-1], strict=True):
-            first = row is rows.hidden[0]
-            back = torch.mul(back, slope, out=over(back))
-            back = torch.mm(back, row[:, : self.dim] if first else row, out=None if first else there)
-            here, there = there, here
-        return (2 * level.strength * back[:, : self.dim] - inputs[:, : self.dim]) * level.scale
-
-    def _jacobian(self, rows: _Rows, x: Tensor, level: _Level) -> Tensor:
+    def _jacobian(self, rows: Rows, x: Tensor, level: Level) -> Tensor:
         """G's Hessian, with shape (n, d, d): as ``_gradient``, with derivatives ``d_`` along each axis."""
-        h, scale = self._inputs(x, level), level.scale
+        h, scale = _inputs(x, level), level.scale
         d_h = functional.pad(torch.diag_embed(scale), (0, h.shape[1] - self.dim))  # (n or 1, d, inputs)
         slopes: list[Tensor] = []  # (n, width)
         d_slopes: list[Tensor] = []  # (n, d, width)
@@ -277,3 +252,35 @@ class EnergyMLP(nn.Module, Field):
             back = (back * slope) @ row
         jacobian = d_back[..., : self.dim] * scale[:, None] - torch.diag_embed(scale.square())
         return 0.5 * (jacobian + jacobian.mT)
+
+
+def gradient(scratch: Scratch, rows: Rows, x: Tensor, level: Level) -> Tensor:
+    """The gradient of G at points of shape (n, d), with the same shape: through the layers and back.
+
+    Rows and level may have an axis before theirs, of several networks; the result has it too then.
+    """
+    h = inputs = _inputs(x, level)
+    one, dim = inputs.new_ones(()), x.shape[-1]
+    *planes, here, there = scratch.planes(len(x))
+    over = scratch.over
+    slopes: list[Tensor] = []  # of each SiLU: gate + h (1 - gate)
+    for row, plane in zip(rows.hidden, planes, strict=True):
+        a = torch.matmul(h, row.mT, out=here)
+        gate = torch.sigmoid(a, out=plane)
+        h = torch.mul(a, gate, out=over(a))
+        slopes.append(torch.lerp(h, one, gate, out=over(gate)))
+        here, there = there, here
+
+    back = torch.matmul(h, rows.square, out=here if rows.hidden else None)
+    for row, slope in zip(rows.hidden[::-1], slopes[::-1], strict=True):
+        first = row is rows.hidden[0]
+        back = torch.mul(back, slope, out=over(back))
+        back = torch.matmul(back, row[..., :dim] if first else row, out=None if first else there)
+        here, there = there, here
+    return (2 * level.strength * back[..., :dim] - inputs[..., :dim]) * level.scale
+
+
+def _inputs(x: Tensor, level: Level) -> Tensor:
+    """The inputs of F, x* first, with shape (n, inputs), or (networks, n, inputs) at several networks' level."""
+    x_star = x * level.scale
+    return torch.cat([x_star, level.rest.expand(*x_star.shape[:-1], -1)], -1)

@@ -26,6 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from toyguide.scratch import room
+
 __all__ = ["Quadratics"]
 
 # Largest |x|^2 / variance: float64's rounding of a log-weight is then about 1e-7, of float32's own size at 1.
@@ -117,11 +119,10 @@ class Quadratics:
         size = max(1, (_BLOCK if x.is_cpu else _GPU_BLOCK) // count)
         if selective:
             size = max(_BOX // 16, min(_BOX, 16 * size))
-        buffers = x.new_empty(min(size, len(x)) * count, dtype=torch.float64), x.new_empty(min(size, len(x)) * count)
         if not selective:
             for start in range(0, len(x), size):
                 block = x[start : start + size].double()
-                weighed = self._weigh(self._monomials(block), self._logits, buffers)
+                weighed = self._weigh(self._monomials(block), self._logits)
                 yield block, weighed, slice(start, start + size), None
             return
         order = _along_a_curve(x)
@@ -131,24 +132,21 @@ class Quadratics:
             parts = (t.split(size) for t in (points, self._monomials(points), part))
             for block, monomials, rows, mask in zip(*parts, self._kept(points, size), strict=True):
                 kept = mask.nonzero()[:, 0]
-                yield block, self._weigh(monomials, self._logits[:, kept], buffers), rows, kept
+                yield block, self._weigh(monomials, self._logits[:, kept]), rows, kept
 
     def _monomials(self, x: Tensor) -> Tensor:
         """With shape (n, F): the products of two coordinates, the coordinates, 1."""
         return torch.cat([x[:, self._rows] * x[:, self._columns], x, torch.ones_like(x[:, :1])], 1)
 
-    def _weigh(
-        self, monomials: Tensor, logits: Tensor, buffers: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _weigh(self, monomials: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The log-density (n,), float64; the components' weights beside the largest (n, K), float32; their sum (n, 1).
 
         Args:
             monomials: Of the points, with shape ``(n, F)``, float64.
             logits: Coefficients of the K components looked at, with shape ``(F, K)``.
-            buffers: Room for n K float64 and float32 numbers.
         """
         n, count = len(monomials), logits.shape[1]
-        wide, shares = (b[: n * count].view(n, count) for b in buffers)
+        wide, shares = (room(n * count, monomials, dtype).view(n, count) for dtype in (torch.float64, torch.float32))
         torch.mm(monomials, logits, out=wide)
         highest = wide.amax(1, keepdim=True)
         shares.copy_(wide.sub_(highest))

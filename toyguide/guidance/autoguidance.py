@@ -26,5 +26,5 @@ class Autoguidance(Rule):
     w = param.Number(3.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
-        main = at.denoised("main")
-        return Guided(main + (self.w - 1) * (main - at.denoised("weak")))
+        main, weak = at.together("main", "weak")
+        return Guided(main + (self.w - 1) * (main - weak))

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from toyguide.errors import InputError, unknown
 from toyguide.fields import Field, eps_from_denoised, score_from_denoised, velocity_from_denoised
+from toyguide.stacks import denoise_together
 
 __all__ = ["ROLES", "Evaluation", "Guided", "Rule", "Transition", "expectation"]
 
@@ -63,6 +64,14 @@ class Evaluation:
         if role not in self._denoised:
             self._denoised[role] = self.elsewhere(self.x, self.sigma, role)
         return self._denoised[role]
+
+    def together(self, *roles: str) -> list[Tensor]:
+        """The denoised points of several fields that a rule wants all of: those that can be evaluated at once, are."""
+        missing = [role for role in dict.fromkeys(roles) if role not in self._denoised]
+        self.nfe += len(missing)
+        found = denoise_together([self.field(role) for role in missing], self.x, self.sigma)
+        self._denoised |= zip(missing, found, strict=True)
+        return [self._denoised[role] for role in roles]
 
     def score(self, role: str = "main") -> Tensor:
         return score_from_denoised(self.denoised(role), self.x, self.sigma)

@@ -29,5 +29,5 @@ class ClassifierFreeGuidance(Rule):
     w = param.Number(4.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
-        main = at.denoised("main")
-        return Guided(main + (self.w - 1) * (main - at.denoised("uncond")))
+        main, uncond = at.together("main", "uncond")
+        return Guided(main + (self.w - 1) * (main - uncond))

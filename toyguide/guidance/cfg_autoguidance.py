@@ -30,6 +30,6 @@ class CfgAutoguidance(Rule):
     mix = param.Number(0.5, bounds=(0.0, 1.0), step=0.05, doc="0 is CFG, 1 is autoguidance.")
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
-        main = at.denoised("main")
-        gap_uncond, gap_weak = main - at.denoised("uncond"), main - at.denoised("weak")
+        main, uncond, weak = at.together("main", "uncond", "weak")
+        gap_uncond, gap_weak = main - uncond, main - weak
         return Guided(main + (self.w - 1) * ((1 - self.mix) * gap_uncond + self.mix * gap_weak))
