@@ -270,11 +270,10 @@ def test_the_slope_is_the_power_of_the_upper_half():
 def test_costs_are_of_an_undisturbed_call():
     clock = Clock()
     assert growth._cost(clock.taking(60.0), clock) == 60.0
-    assert len(clock.calls) == 1
+    assert len(clock.calls) == 1, "a long call is not repeated"
 
     clock = Clock()
-    disturbed = clock.taking(lambda now: 2.0 if now < 3 else 0.5)
-    assert growth._cost(disturbed, clock) == 0.5
+    assert growth._cost(clock.taking(lambda now: 2.0 if now < 3 else 0.5), clock) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -401,17 +400,35 @@ def test_the_machine_is_described_without_its_name():
     assert platform.node() not in json.dumps(told)
 
 
-def test_the_explorers_figures_are_named_by_their_path():
-    found = run.explorer_figures({"one": {"p50": 80, "p95": None}, "errors": 0})
-    assert [(f.name, f.value.median) for f in found] == [("explorer: one: p50", 80), ("explorer: errors", 0)]
+EXPLORER = {
+    "sessions": 7,
+    "changes": 20,
+    "one": {"p50": 80.0, "p95": 90.0, "max": 100.0},
+    "many": {"p50": 800.0, "p95": 1600.0, "max": 2000.0},
+    "errors": 1,
+    "stale": 0,
+    "first_picture_s": 4.5,
+    "browser": {"p50": 110.0, "p95": 240.0, "max": 300.0},
+    "browser_first_picture_s": 5.5,
+}
+
+
+def test_the_explorers_figures_stand_beside_their_aims():
+    found = {f.name: (f.value.median, f.unit, f.met) for f in run.explorer_figures(EXPLORER)}
+    assert found["explorer in Chromium, key press to drawn picture: median"] == (110.0, "ms", False)
+    assert found["explorer in Chromium, key press to drawn picture: 95th percentile"] == (240.0, "ms", True)
+    assert found["explorer without a browser, change to picture received: longest"] == (100.0, "ms", None)
+    assert found["explorer, 7 visitors who drag at once: 95th percentile"] == (1600.0, "ms", False)
+    assert found["explorer: errors"] == (1, "", False)
+    assert found["explorer: stale pictures"] == (0, "", True)
+    assert found["explorer: start of the server to the first picture received"] == (4.5, "s", True)
+    assert found["explorer: the same in Chromium"] == (5.5, "s", False)
+
+    without = run.explorer_figures({**EXPLORER, "browser": None, "browser_first_picture_s": None})
+    assert [f.name for f in without] == [name for name in found if "Chromium" not in name]
 
 
 # The command
-
-
-@dataclasses.dataclass(frozen=True)
-class ExplorerFigures:
-    errors: int = 3
 
 
 @pytest.fixture
@@ -428,7 +445,8 @@ def quick(monkeypatch):
     monkeypatch.setattr(run, "measure", measure)
     stand_in = types.ModuleType("toyguide_apps.bench")
     stand_in.__spec__ = ModuleSpec("toyguide_apps.bench", None)
-    stand_in.measure_explorer = ExplorerFigures
+    figures = dataclasses.make_dataclass("ExplorerFigures", EXPLORER)
+    stand_in.measure_explorer = lambda: figures(**EXPLORER)
     monkeypatch.setitem(sys.modules, "toyguide_apps.bench", stand_in)
     return jobs
 
@@ -438,15 +456,15 @@ def test_the_command_prints_and_writes(quick, capsys, tmp_path):
     assert main(["bench", "--device", "cpu", "--json"]) == 0
     out, err = capsys.readouterr()
     found, expected = json.loads(out), json.loads(json.dumps(measured()))
-    assert found["figures"].pop()["value"]["median"] == 3
-    assert found == {**expected, "remarks": []}
+    added = json.loads(json.dumps([asdict(f) for f in run.explorer_figures(EXPLORER)]))
+    assert found == {**expected, "figures": expected["figures"] + added, "remarks": []}
     assert quick == ["first", "second"]
     assert "second" in err
 
     assert main(["bench", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(report.as_text({**measured(), "figures": [], "growth": [], "remarks": []})[:400])
-    assert re.search("explorer: errors +3", out)
+    assert re.search("explorer: errors +1 +≤ 0 +not met", out)
     assert list(tmp_path.iterdir()) == []
 
     assert main(["bench", "--device", "cpu", "-o", str(tmp_path)]) == 0
@@ -463,6 +481,17 @@ def test_without_panel_the_explorer_is_left_out_with_a_remark(quick, capsys, mon
     out = capsys.readouterr().out
     assert "explorer: errors" not in out
     assert out.endswith("The explorer was not measured: it needs pip install 'toyguide[app]'.\n")
+
+
+def test_an_explorer_that_fails_costs_no_other_figure(quick, capsys, monkeypatch):
+    def fail():
+        raise RuntimeError("the server\ndid not start")
+
+    monkeypatch.setattr(sys.modules["toyguide_apps.bench"], "measure_explorer", fail)
+    assert main(["bench", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "100× (90.9 … 100)" in out
+    assert out.endswith("The explorer was not measured: the server did not start\n")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ __all__ = ["growth_figure"]
 
 # Told apart by marker and line too, not by colour alone.
 _STYLES = (("samples", "o", "-"), ("class", "s", "--"))
-_PANEL, _HEIGHT, _TEXT = 2.55, 2.75, 8.5  # inches, inches, points
+_PANEL, _HEIGHT, _TEXT = 2.75, 3.0, 8.5  # inches, inches, points
 
 
 def growth_figure(series: Sequence[Mapping[str, Any]], title: str) -> Figure:
@@ -48,8 +48,7 @@ def growth_figure(series: Sequence[Mapping[str, Any]], title: str) -> Figure:
 
 
 def _dress(axes: Axes, by: str, line: Mapping[str, Any]) -> None:
-    axes.set_title(line["held"], fontsize=_TEXT, color=PALETTE["quiet"])
-    axes.set_xlabel(by, fontsize=_TEXT, color=PALETTE["ink"])
+    axes.set_xlabel(f"{by}\n({line['held']})", fontsize=_TEXT, color=PALETTE["ink"])
     few = max(line["sizes"]) <= 1000
     axes.set_xticks(line["sizes"] if few else [s for s in line["sizes"] if str(s).strip("0") == "1"])
     if few:
@@ -61,5 +60,12 @@ def _dress(axes: Axes, by: str, line: Mapping[str, Any]) -> None:
     axes.grid(linewidth=0.4, alpha=0.5, color=PALETTE["others"])
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(y=0.06)
-    axes.legend(fontsize=_TEXT - 1.5, loc="lower right", frameon=False, handlelength=2.4, labelcolor=PALETTE["ink"])
+    axes.legend(  # above, where no line can be
+        fontsize=_TEXT - 0.5,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        frameon=False,
+        handlelength=2.8,
+        borderaxespad=0.2,
+        labelcolor=PALETTE["ink"],
+    )

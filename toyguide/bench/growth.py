@@ -24,8 +24,8 @@ from toyguide.mixtures import GaussianMixture
 
 __all__ = ["GROWTH", "Series", "slope"]
 
-_LONG = 3.0  # seconds: a call that takes longer is not repeated
-_REPEATS = 5
+_MOST = 6  # turns, the first of which warms up
+_ENOUGH = 6.0  # seconds after which there is no other turn
 _LEVEL = 0.1  # the noise level that all points share
 
 
@@ -112,11 +112,12 @@ def _both(
 
 
 def _cost(function: Callable[[], Any], clock: Clock = time.perf_counter) -> float:
-    """Seconds of a call: of the first one where that is long, else in the quickest, least disturbed, of some turns."""
+    """Seconds per call in the quickest of some turns, which is the one that the machine's other work disturbs least."""
     began = clock()
-    function()
-    first = clock() - began
-    return first if first > _LONG else min(seconds_per_call(function, clock) for _ in range(_REPEATS))
+    turns: list[float] = []
+    while not turns or (len(turns) < _MOST and clock() - began < _ENOUGH):
+        turns.append(seconds_per_call(function, clock))
+    return min(turns)
 
 
 def _random_mixture(components: int, dim: int) -> GaussianMixture:

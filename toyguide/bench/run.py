@@ -97,8 +97,8 @@ def measure(
     """
     jobs: list[Job] = [(_named(make), partial(_row, make, aim, device)) for make, aim in CASES[device.type]]
     jobs += [("import", _import_time), ("memory", partial(_memory, device))]
-    jobs += [] if explorer is None else [("explorer", explorer)]
     jobs += [(_named(grow), partial(grow, device, partial(_completed, device))) for grow in GROWTH]
+    jobs += [] if explorer is None else [("explorer", explorer)]  # last: it brings a whole server's modules with it
     found = [result for _, job in watch(jobs) for result in job()]
     return {"machine": describe(device)} | {
         name: [asdict(result) for result in found if isinstance(result, kind)]
@@ -143,13 +143,26 @@ def _memory(device: torch.device) -> list[Figure]:
     return [Figure.of(name, Spread.of([mebibytes]), "MiB", Aim(at_most=1024.0))]
 
 
-def explorer_figures(measured: Mapping[str, Any], prefix: str = "explorer") -> list[Figure]:
-    """What ``toyguide_apps.bench`` measured, each number by the path of its names; what is None was not measured."""
+def explorer_figures(measured: Mapping[str, Any]) -> list[Figure]:
+    """What ``toyguide_apps.bench.ExplorerFigures`` holds, as a dictionary; what is None was not measured."""
+    several = f"explorer, {measured['sessions']} visitors who drag at once"
+    times = (
+        ("browser", "explorer in Chromium, key press to drawn picture", 100.0, 250.0),
+        ("one", "explorer without a browser, change to picture received", None, None),
+        ("many", several, None, 1500.0),
+    )
     found = []
-    for name, value in measured.items():
-        path = f"{prefix}: {name.replace('_', ' ')}"
-        if isinstance(value, Mapping):
-            found += explorer_figures(value, path)
-        elif value is not None:
-            found.append(Figure.of(path, Spread.of([value]), ""))
+    for name, title, median, high in times:
+        for key, words, most in (("p50", "median", median), ("p95", "95th percentile", high), ("max", "longest", None)):
+            if measured[name] is not None:
+                aim = None if most is None else Aim(at_most=most)
+                found.append(Figure.of(f"{title}: {words}", Spread.of([measured[name][key]]), "ms", aim))
+    for name, title, unit, most in (
+        ("errors", "explorer: errors", "", 0.0),
+        ("stale", "explorer: stale pictures", "", 0.0),
+        ("first_picture_s", "explorer: start of the server to the first picture received", "s", 5.0),
+        ("browser_first_picture_s", "explorer: the same in Chromium", "s", 5.0),
+    ):
+        if measured[name] is not None:
+            found.append(Figure.of(title, Spread.of([measured[name]]), unit, Aim(at_most=most)))
     return found

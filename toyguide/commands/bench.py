@@ -44,11 +44,24 @@ def run(args: argparse.Namespace) -> None:
                 bar.set_description(name)
                 yield name, job
 
+    remarks: list[str] = []
+
+    def explorer() -> list[Any]:
+        """The explorer's figures. The library knows no interface, so it is handed them from here."""
+        from toyguide.bench.run import explorer_figures
+        from toyguide_apps.bench import measure_explorer
+
+        try:
+            return explorer_figures(dataclasses.asdict(measure_explorer()))
+        except RuntimeError as problem:
+            remarks.append(f"The explorer was not measured: {' '.join(str(problem).split())}")
+            return []
+
     wanted = device.type == "cpu"  # where the explorer computes
     missing = any(importlib.util.find_spec(name) is None for name in ("panel", "toyguide_apps.bench"))
-    explorer = _explorer if wanted and not missing else None
-    remarks = ["The explorer was not measured: it needs pip install 'toyguide[app]'."] if wanted and missing else []
-    measured = {**measure(device, explorer, watch), "remarks": remarks}
+    if wanted and missing:
+        remarks.append("The explorer was not measured: it needs pip install 'toyguide[app]'.")
+    measured = {**measure(device, explorer if wanted and not missing else None, watch), "remarks": remarks}
     if args.output is not None:
         write(measured, folder)
     print(json.dumps(measured) if args.json else as_text(measured))
@@ -62,11 +75,3 @@ def _checked(output: str) -> Path:
     if not os.access(folder, os.W_OK):
         raise InputError(f"output {output!r}: the folder is not writable")
     return folder
-
-
-def _explorer() -> list[Any]:
-    """The explorer's figures. The library knows no interface, so it is handed them from here."""
-    from toyguide.bench.run import explorer_figures
-    from toyguide_apps.bench import measure_explorer
-
-    return explorer_figures(dataclasses.asdict(measure_explorer()))
