@@ -23,7 +23,7 @@ from toyguide_apps.layers import Arrows, Curves, Spot
 from toyguide_apps.paths import CancelledError, Paths, run_paths, truth
 from toyguide_apps.state import ExplorerState, Request
 
-__all__ = ["FIRST", "CancelledError", "Picture", "at_hand", "compute", "picture", "warm"]
+__all__ = ["FIRST", "CancelledError", "Job", "Picture", "at_hand", "compute", "picture", "warm"]
 
 FIRST = 128
 """Trajectories of a coarse picture: half the time of 512, and enough to see where they go."""
@@ -73,6 +73,21 @@ class Picture:
         return self.left.coarse or self.right.coarse
 
 
+@dataclass(frozen=True)
+class Job:
+    """What the worker thread is to do.
+
+    Attributes:
+        request: What to draw.
+        first: Run only so many trajectories of what has not been run already; None for all.
+        cancelled: Asked between solver steps and between layers: is the picture no longer wanted?
+    """
+
+    request: Request
+    first: int | None = None
+    cancelled: Callable[[], bool] = lambda: False
+
+
 # Whole pictures, newest first to stay; they hold no more than the runs and layers that are kept as well.
 _pictures: LRUCache[Request, Picture] = LRUCache(32)
 _pictures_lock = Lock()
@@ -84,21 +99,26 @@ def at_hand(request: Request) -> Picture | None:
         return _pictures.get(request)
 
 
-async def compute(request: Request, cancelled: Callable[[], bool], first: int | None = None) -> Picture:
-    """``picture`` on the worker thread, unless it is at hand.
+async def compute(ask: Callable[[], Job]) -> Picture:
+    """A picture from the worker thread, or the one that is at hand.
+
+    Args:
+        ask: What to compute, asked again when the thread has time for it: a visitor who waits behind others keeps his
+            turn, and gets in it what he wants by then.
 
     Raises:
-        CancelledError: Once ``cancelled()`` is true.
+        CancelledError: Once the job is cancelled.
         InputError: If the request's fields do not fit.
     """
-    return at_hand(request) or await asyncio.wrap_future(_WORKER.submit(_keep, request, cancelled, first))
+    return at_hand(ask().request) or await asyncio.wrap_future(_WORKER.submit(_do, ask))
 
 
-def _keep(request: Request, cancelled: Callable[[], bool] = lambda: False, first: int | None = None) -> Picture:
-    made = picture(request, cancelled, first)
+def _do(ask: Callable[[], Job]) -> Picture:
+    job = ask()
+    made = picture(job.request, job.cancelled, job.first)
     if not made.coarse:
         with _pictures_lock:
-            _pictures[request] = made
+            _pictures[job.request] = made
     return made
 
 
@@ -172,7 +192,7 @@ def picture(request: Request, cancelled: Callable[[], bool] = lambda: False, fir
 
 def warm() -> None:
     """Begin to compute what a visitor sees first, before the first one comes."""
-    _WORKER.submit(_keep, ExplorerState().request())
+    _WORKER.submit(_do, lambda: Job(ExplorerState().request()))
 
 
 def _guidance(spot: Spot, paths: Paths, step: int) -> Arrows:

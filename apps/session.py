@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +12,7 @@ import panel_material_ui as pmui
 import param
 
 from toyguide.errors import InputError
-from toyguide_apps.compute import FIRST, CancelledError, Picture, at_hand, compute
+from toyguide_apps.compute import FIRST, CancelledError, Job, Picture, at_hand, compute
 from toyguide_apps.controls import LayerBar, RuleCard, SceneCard, interval_controls, preset_menu
 from toyguide_apps.notices import complain, told
 from toyguide_apps.permalink import read, write
@@ -38,11 +37,13 @@ class Explorer(pn.viewable.Viewer):
         self.state = ExplorerState()
         self.picture: Picture | None = None
         self._wanted: Request | None = self._described()
+        self._asked: Job
         self._news = asyncio.Event()
         self._preset: Request | None = None
         self.menu = preset_menu()
         self.menu.param.watch(self._choose, "value")
         self._running = False
+        self._given_up = False
         self._gone = False
         self._plots = PlotPair(self.state)
         self._table = MetricsTable()
@@ -67,6 +68,7 @@ class Explorer(pn.viewable.Viewer):
         for problem in problems:
             complain(problem)
         self._running = False
+        _send_at_once()
         pn.state.execute(self.refresh, schedule=True)
 
     def close(self) -> None:
@@ -110,34 +112,32 @@ class Explorer(pn.viewable.Viewer):
     async def refresh(self) -> None:
         """Compute and show what the settings describe, until they stand still; the newest change always wins.
 
-        A whole picture is given up at the first change. A coarse one, of few samples, is not: it comes first while a
-        slider is held and after a picture was given up, so that something new is shown however fast the changes come.
+        A whole picture is given up at the first change. A coarse one, of few samples, comes first while a slider is
+        held and after a picture was given up, and is given up only when the slider is let go of: so something new is
+        shown however fast the changes come.
         """
         if self._running or self._gone:
             return
         self._running = True
         self._news = asyncio.Event()
         late = asyncio.get_running_loop().call_later(_LATE, self._busy, True)
-        given_up = False
         try:
             while not self._gone and (request := self._next()) is not None:
-                begun = self.picture is not None and self.picture.request == request
-                if begun and self.state.held and await self._moved_on():
+                if self._begun(request) and self.state.held and await self._moved_on():
                     continue
-                coarse = not begun and (self.state.held or given_up)
                 try:
-                    picture = await compute(request, self._watch(request, coarse), FIRST if coarse else None)
+                    picture = await compute(self._job)
                 except CancelledError:
-                    given_up = True
+                    self._given_up = self._given_up or self._asked.first is None
                     continue
                 except Exception as problem:
                     self._failed(problem)
-                    if request is self._wanted:
+                    if self._asked.request is self._wanted:
                         break
                     continue  # what was changed meanwhile may well be computed
                 if self._gone:
                     return
-                given_up = given_up and picture.coarse
+                self._given_up = self._given_up and picture.coarse
                 late.cancel()
                 self._show(picture)
                 late = asyncio.get_running_loop().call_later(_LATE, self._busy, True)
@@ -197,11 +197,24 @@ class Explorer(pn.viewable.Viewer):
         if not (news.is_set() or self._running or self._gone):
             write(self.state)
 
-    def _watch(self, request: Request, coarse: bool) -> Callable[[], bool]:
-        """A question for the worker thread: is the picture that is begun now no longer wanted?"""
-        if coarse:
-            return lambda: self._gone
-        return lambda: self._gone or self._wanted is not request
+    def _begun(self, request: Request) -> bool:
+        """Whether some picture of a request is shown, a coarse one perhaps."""
+        return self.picture is not None and self.picture.request == request
+
+    def _job(self) -> Job:
+        """What to compute now; asked by the worker thread when it has time.
+
+        Raises:
+            CancelledError: If nothing is wanted.
+        """
+        request = self._wanted
+        if request is None or self._gone:
+            raise CancelledError
+        if (self.state.held or self._given_up) and not self._begun(request):
+            self._asked = Job(request, FIRST, lambda: self._gone or not (self.state.held or self._given_up))
+        else:
+            self._asked = Job(request, None, lambda: self._gone or self._wanted is not request)
+        return self._asked
 
     def _changed(self, *_events: Any) -> None:
         wanted = self._described()
@@ -242,6 +255,14 @@ class Explorer(pn.viewable.Viewer):
             sizing_mode="stretch_width",
             margin=0,
         )
+
+
+def _send_at_once() -> None:
+    """Have the websocket not wait for acknowledgements between a message's parts: 40 ms, or nothing."""
+    context = pn.state.curdoc and pn.state.curdoc.session_context
+    session = context and context.session
+    for connection in session._subscribed_connections if session else ():
+        connection._socket.set_nodelay(True)
 
 
 def _heading(text: str) -> pn.viewable.Viewable:

@@ -158,10 +158,10 @@ def test_a_change_that_comes_while_another_fails_is_not_lost(explorer, monkeypat
     async def change_and_fail():
         calls = []
 
-        async def compute(request, cancelled, first):
-            calls.append(request)
+        async def compute(ask):
+            calls.append(ask().request)
             if len(calls) > 1:
-                return real(request)
+                return real(calls[-1])
             explorer.state.param.update(seed=43)
             raise ZeroDivisionError
 
