@@ -273,7 +273,7 @@ def test_costs_are_of_an_undisturbed_call():
     assert len(clock.calls) == 1, "a long call is not repeated"
 
     clock = Clock()
-    assert growth._cost(clock.taking(lambda now: 2.0 if now < 3 else 0.5), clock) == 0.5
+    assert growth._cost(clock.taking(lambda now: 2.0 if now < 1 else 0.5), clock) == 0.5
 
 
 @pytest.mark.parametrize(

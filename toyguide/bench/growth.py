@@ -25,7 +25,7 @@ from toyguide.mixtures import GaussianMixture
 __all__ = ["GROWTH", "Series", "slope"]
 
 _MOST = 6  # turns, the first of which warms up
-_ENOUGH = 6.0  # seconds after which there is no other turn
+_ENOUGH = 3.0  # seconds after which there is no other turn
 _LEVEL = 0.1  # the noise level that all points share
 
 
