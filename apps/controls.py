@@ -33,6 +33,7 @@ class _Live(param.Parameterized):
 
     _debounce = 5
     _rename: ClassVar[dict[str, str | None]] = {"held": None}  # not known in the browser
+    _busy__ignore: ClassVar[list[str]] = ["value", "value_throttled"]  # Panel's busy flag is heard by every page
 
     def _process_property_change(self, msg: dict[str, Any]) -> dict[str, Any]:
         """What the browser says: of a slider that is let go of, also the throttled value."""
