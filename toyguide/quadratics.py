@@ -106,7 +106,8 @@ class Quadratics:
 
     def _blockwise(self, function: Callable[..., Tensor], x: Tensor, shape: tuple[int, ...]) -> Tensor:
         out = x.new_empty((len(x), *shape), dtype=torch.float64)
-        for block, weighed, rows, kept in self._blocks(x, self._selective and len(x) >= _FEWEST):
+        # A GPU is quicker with all components than with many small boxes.
+        for block, weighed, rows, kept in self._blocks(x, self._selective and len(x) >= _FEWEST and x.is_cpu):
             out[rows] = function(block, weighed, kept)
         return out
 
