@@ -32,13 +32,13 @@ from toyguide.errors import InputError, unknown
 from toyguide.fields import Field, Sigma, as_sigma
 from toyguide.scratch import Scratch, differentiated
 
-__all__ = ["BLOCK", "EnergyMLP", "Kept", "Level", "Rows", "gradient"]
+__all__ = ["BLOCK", "EnergyMLP", "Kept", "Level", "Rows", "gradient", "jacobian"]
 
 _SILU_GAIN = 0.596  # the RMS of silu(z) for z ~ N(0, 1)
 
 # A processor works through points in blocks with about this many features in a layer, so that a block's intermediate
 # results stay in its cache.
-BLOCK = 1 << 16
+BLOCK = 1 << 17
 _LEVELS = 512  # more than a schedule has, for a few labels
 
 
@@ -153,13 +153,17 @@ class EnergyMLP(nn.Module, Field):
             sigma: Noise levels, positive; a scalar or broadcasting to ``x.shape[:-1]``.
             code: Label inputs for each point, with shape ``(..., label inputs)``; by default those of ``label``.
         """
-        watched = [x, self.gain, *(t for t in (sigma, code) if isinstance(t, Tensor))]
-        scratch = Scratch(self.layers + 2, self.width, x, not any(map(differentiated, watched)))
-        return self._blockwise(functools.partial(gradient, scratch), x, sigma, code, (self.dim,))
+        return self._blockwise(functools.partial(gradient, self._scratch(x, sigma, code)), x, sigma, code, (self.dim,))
 
     def hessian(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The Jacobian of the score, with shape ``(..., d, d)``."""
-        return self._blockwise(self._jacobian, x, sigma, None, (self.dim, self.dim))
+        function = functools.partial(jacobian, self._scratch(x, sigma, stacked=1 + self.dim))
+        return self._blockwise(function, x, sigma, None, (self.dim, self.dim))
+
+    def _scratch(self, *inputs: Sigma | None, stacked: int | None = None) -> Scratch:
+        """Room for a block, where nobody differentiates through what is done with the inputs, points first."""
+        watched = [self.gain, *(t for t in inputs if isinstance(t, Tensor))]
+        return Scratch(self.layers + 2, self.width, watched[1], not any(map(differentiated, watched)), stacked)
 
     def _blockwise(
         self, function: Callable[..., Tensor], x: Tensor, sigma: Sigma, code: Tensor | None, shape: tuple[int, ...]
@@ -173,7 +177,7 @@ class EnergyMLP(nn.Module, Field):
         batch = x.shape[:-1]
         points = x.reshape(-1, self.dim)
         in_training = torch.is_grad_enabled() and self.gain.requires_grad  # autograd keeps everything anyway
-        planes = self.dim if len(shape) == 2 else 1
+        planes = 1 + self.dim if len(shape) == 2 else 1
         size = max(1, len(points) if in_training or not x.is_cpu else BLOCK // (self.width * planes))
         starts = range(0, max(1, len(points)), size)
 
@@ -230,29 +234,6 @@ class EnergyMLP(nn.Module, Field):
             h = functional.silu(h @ row.T)
         return level.strength[:, 0] * (h @ rows.square * h).sum(-1) - 0.5 * x_star.square().sum(-1)
 
-    def _jacobian(self, rows: Rows, x: Tensor, level: Level) -> Tensor:
-        """G's Hessian, with shape (n, d, d): as ``_gradient``, with derivatives ``d_`` along each axis."""
-        h, scale = _inputs(x, level), level.scale
-        d_h = functional.pad(torch.diag_embed(scale), (0, h.shape[1] - self.dim))  # (n or 1, d, inputs)
-        slopes: list[Tensor] = []  # (n, width)
-        d_slopes: list[Tensor] = []  # (n, d, width)
-        for row in rows.hidden:
-            a, d_a = h @ row.T, d_h @ row.T
-            gate = a.sigmoid()
-            h = a * gate
-            slope = gate + h * (1 - gate)
-            d_h = slope[:, None] * d_a
-            slopes.append(slope)
-            d_slopes.append((gate * (1 - gate) * (2 + a * (1 - 2 * gate)))[:, None] * d_a)
-
-        strength = 2 * level.strength
-        back, d_back = strength * (h @ rows.square), strength[:, None] * (d_h @ rows.square)
-        for row, slope, d_slope in zip(rows.hidden[::-1], slopes[::-1], d_slopes[::-1], strict=True):
-            d_back = (d_back * slope[:, None] + back[:, None] * d_slope) @ row
-            back = (back * slope) @ row
-        jacobian = d_back[..., : self.dim] * scale[:, None] - torch.diag_embed(scale.square())
-        return 0.5 * (jacobian + jacobian.mT)
-
 
 def gradient(scratch: Scratch, rows: Rows, x: Tensor, level: Level) -> Tensor:
     """The gradient of G at points of shape (n, d), with the same shape: through the layers and back.
@@ -278,6 +259,54 @@ def gradient(scratch: Scratch, rows: Rows, x: Tensor, level: Level) -> Tensor:
         back = torch.matmul(back, row[..., :dim] if first else row, out=None if first else there)
         here, there = there, here
     return (2 * level.strength * back[..., :dim] - inputs[..., :dim]) * level.scale
+
+
+def jacobian(scratch: Scratch, rows: Rows, x: Tensor, level: Level) -> Tensor:
+    """The Hessian of G at points of shape (n, d), with shape (n, d, d): as ``gradient``, and beside each value, on a
+    first axis of 1 + d, its derivative along each axis."""
+    dim, scale = x.shape[-1], level.scale
+    inputs = _inputs(x, level)
+    along = functional.pad(torch.diag_embed(scale), (0, inputs.shape[1] - dim))  # (n or 1, d, inputs)
+    both = torch.cat([inputs[None], along.movedim(1, 0).expand(-1, len(x), -1)])  # (1 + d, n, inputs)
+    *planes, here, there = scratch.planes(len(x))
+    over = scratch.over
+    slopes: list[Tensor] = []
+    for row, plane in zip(rows.hidden, planes, strict=True):
+        both = _times(both, row.mT, here)
+        a, d_a = both[0], both[1:]
+        gate = a.sigmoid()
+        h = a * gate
+        slope = gate + h * (1 - gate)
+        bend = gate * (1 - gate) * (2 + a * (1 - 2 * gate))
+        slopes.append(_beside(slope, torch.mul(bend, d_a, out=None if plane is None else plane[1:]), plane))
+        both = _beside(h, torch.mul(slope, d_a, out=over(d_a)), over(both))
+        here, there = there, here
+
+    both = _times(both, rows.square, here if rows.hidden else None)
+    both = torch.mul(both, 2 * level.strength, out=over(both))
+    for row, slope in zip(rows.hidden[::-1], slopes[::-1], strict=True):
+        first = row is rows.hidden[0]
+        turned = torch.mul(both[1:], slope[0], out=over(both[1:]))
+        turned = torch.addcmul(turned, both[0], slope[1:], out=over(turned))
+        both = _beside(both[0] * slope[0], turned, over(both))
+        both = _times(both, row[:, :dim] if first else row, None if first else there)
+        here, there = there, here
+    found = both[1:, :, :dim].movedim(0, 1) * scale[:, None] - torch.diag_embed(scale.square())
+    return 0.5 * (found + found.mT)
+
+
+def _times(both: Tensor, matrix: Tensor, into: Tensor | None) -> Tensor:
+    """Every row of (1 + d, n, inputs) times a matrix, as one product."""
+    out = None if into is None else into.flatten(0, 1)
+    return torch.mm(both.flatten(0, 1), matrix, out=out).unflatten(0, both.shape[:2])
+
+
+def _beside(value: Tensor, derivatives: Tensor, into: Tensor | None) -> Tensor:
+    """Both on one axis, with shape (1 + d, n, width); the derivatives stand there already if there is a place."""
+    if into is None:
+        return torch.cat([value[None], derivatives])
+    into[0].copy_(value)
+    return into
 
 
 def _inputs(x: Tensor, level: Level) -> Tensor:
