@@ -303,6 +303,7 @@ def _in_chromium(changes: int) -> tuple[Spread, float] | None:
             with serving() as (address, _said):
                 page.goto(f"{address}?{query}", timeout=patience)
                 page.wait_for_function(_HAS_PICTURE, timeout=patience)
+                page.locator(".bk-Canvas").last.wait_for(timeout=patience)
                 first_picture = time.perf_counter() - began
                 page.wait_for_timeout(1e3)
                 page.evaluate(_WATCH)

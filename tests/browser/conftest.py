@@ -80,6 +80,9 @@ class Explorer:
     def open(self, address, query=""):
         self.page.goto(f"{address}{query}", timeout=PATIENCE)
         self.wait("() => Bokeh.documents.length && Bokeh.documents[0].get_model_by_name('right-frames').data.x.length")
+        # A picture that is at hand comes with the page, before anything of it can be seen or touched.
+        self.page.locator(".bk-Canvas").last.wait_for(timeout=PATIENCE)
+        self.page.locator("input[type=range]").last.wait_for(timeout=PATIENCE)
         return self
 
     def wait(self, script, arg=None):

@@ -42,6 +42,36 @@ def test_each_slider_changes_the_right_picture_and_its_metrics_alone(explorer, a
         assert explorer.column("left-frames") == left
 
 
+def test_dragging_draws_few_samples_and_letting_go_all_of_them(explorer, address):
+    explorer.open(address, "?n=512&steps=12&rule=cfg&bands=none").idle()
+    slider = explorer.page.locator("input[type=range]").first
+    thumb = slider.locator("xpath=..").bounding_box()
+    x, y = thumb["x"] + thumb["width"] / 2, thumb["y"] + thumb["height"] / 2
+    table, left = explorer.table(), explorer.column("left-frames")
+    explorer.page.evaluate(
+        """() => {
+            const title = Bokeh.documents[0].get_model_by_name('right-figure').title
+            window.seen = []
+            title.properties.text.change.connect(() => window.seen.push(title.text))
+        }"""
+    )
+    explorer.page.mouse.move(x, y)
+    explorer.page.mouse.down()
+    for i in range(1, 13):
+        explorer.page.mouse.move(x + 4 * i, y)
+        explorer.page.wait_for_timeout(40)
+    explorer.wait("() => window.seen.some((t) => t.includes('first 128 of 512'))")
+    explorer.page.mouse.up()
+    explorer.wait("() => Bokeh.documents[0].get_model_by_name('right-points').data.x.length == 512")
+    explorer.idle()
+    assert "first" not in explorer.title("right")
+    assert explorer.table() != table
+    assert explorer.column("left-frames") == left
+    weights = [float(re.search(r"w = ([\d.]+)", t)[1]) for t in explorer.page.evaluate("() => window.seen")]
+    assert weights == sorted(weights)
+    assert explorer.size("right-frames") == 13 * 512
+
+
 def test_the_scrubber_moves_the_points_along_their_stored_trajectories(explorer, address):
     explorer.open(address, f"?{QUICK}&bands=none&layers=samples,paths").idle()
     frames = explorer.column("right-frames")
