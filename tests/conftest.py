@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 
-from toyguide import load_dataset
+from toyguide import load_dataset, native
 from toyguide.mixtures import GaussianMixture
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every process that they start too; those
@@ -19,6 +19,16 @@ def torch_device(request):
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     return torch.device(request.param)
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def way(request, monkeypatch):
+    """With the compiled loops, where the machine has a compiler, and without them."""
+    if request.param == "torch":
+        monkeypatch.setattr(native, "library", lambda: None)
+    elif native.library() is None:
+        pytest.skip("no C compiler")
+    return request.param
 
 
 @pytest.fixture(scope="session")

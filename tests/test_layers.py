@@ -14,10 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # Left to right. A name stands for a module or a package; inside a package imports are free.
 LAYERS = [
     {"errors"},
-    {"devices", "files", "graphs", "scratch", "tables"},
+    {"devices", "files", "graphs", "native", "scratch", "tables"},
     {"fields", "noise", "quadratics"},
     {"mixtures", "networks"},
-    {"stacks"},
+    {"together"},
     {"families"},
     {"datasets"},
     {"checkpoints"},

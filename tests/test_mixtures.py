@@ -168,6 +168,7 @@ class TestShapes:
             fractal.field("A").score(torch.zeros(4, 3), 1.0)
 
 
+@pytest.mark.usefixtures("way")
 class TestFarAway:
     @pytest.mark.parametrize(
         ("dtype", "reach"),
@@ -260,7 +261,7 @@ def exact_nearest(mixture, x, sigma):
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.002, 0.03, 0.5, 5.0, 80.0])
-def test_float32_is_close_to_float64(fractal, sigma):
+def test_float32_is_close_to_float64(fractal, sigma, way):
     """Rounding x by 6e-8 |x| shifts the score by as much times the Hessian, at most 1/std^2: that is the bound."""
     mixture = fractal.field("A")
     x = mixture.sample(2000, sigma, torch.Generator().manual_seed(0)).float()

@@ -83,7 +83,7 @@ def test_the_gradient_for_training_is_that_of_the_formula():
 
 
 def test_many_points_give_what_each_gives_alone(monkeypatch):
-    monkeypatch.setattr(networks, "BLOCK", 7 * 24)  # blocks of 7 points
+    monkeypatch.setattr(networks, "_BLOCK", 7 * 24)  # blocks of 7 points
     network = make(("a", "b"))
     x, sigma, code = points(network, 4, 5)
     with torch.no_grad():

@@ -3,9 +3,17 @@
 import pytest
 import torch
 
+from toyguide import native
 from toyguide.datasets import load_dataset
 from toyguide.mixtures import GaussianMixture
 from toyguide.quadratics import Quadratics, _along_a_curve
+
+
+@pytest.fixture(autouse=True)
+def without_compiled_loops(monkeypatch):
+    """Which would answer first."""
+    monkeypatch.setattr(native, "library", lambda: None)
+
 
 CASES = [("fractal", None), ("fractal", "A"), ("two-gaussians", None), ("simplex16", None)]
 

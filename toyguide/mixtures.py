@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from toyguide import native
 from toyguide.errors import InputError
 from toyguide.fields import Field, Sigma
 from toyguide.quadratics import Quadratics
@@ -37,6 +38,12 @@ __all__ = ["LARGEST", "GaussianMixture"]
 # results into the same planes again and again: those stay in the processor's cache, no block waits for new pages of
 # memory, and memory stays bounded however many points are asked for.
 _BLOCK, _GPU_BLOCK = 1 << 18, 1 << 24
+
+# The compiled loop takes what float32 can hold without care: points and noise below this, and components whose weights
+# over the roots of their determinants are, in logarithms, no further apart.
+_FAR, _APART = 1e9, 30.0
+_WORTH = 1 << 16  # pairs that are worth a thread
+
 _LEVELS = 128  # noise levels whose coefficients are kept: more than a schedule has steps
 
 # Means and standard deviations stay where their squares and inverse squares are plain numbers in float32 too.
@@ -101,6 +108,7 @@ class GaussianMixture(Field):
             axes = torch.eye(self.dim, dtype=torch.float64).expand_as(covariances)
         # The eigendecomposition that all is computed from: log weights, means, eigenvectors as columns, eigenvalues.
         self._parts = (self.weights.log(), means, axes, variances)
+        self._planes = self._packed()
         self._places: dict[torch.device, tuple[Tensor, ...]] = {}
         self._cache: dict[tuple[torch.dtype, torch.device], _Constants] = {}
         self._levels: dict[tuple[float, torch.device], Quadratics] = {}
@@ -121,6 +129,9 @@ class GaussianMixture(Field):
 
     def log_density(self, x: Tensor, sigma: Sigma) -> Tensor:
         """``log p(x; sigma)``, with shape ``(...)``."""
+        found = self._compiled(x, sigma, ())
+        if found is not None:
+            return found
         q = self._quadratics(x, sigma)
         if q is not None:
             return self._rowwise(q.log_density, x, ())
@@ -144,6 +155,9 @@ class GaussianMixture(Field):
 
     def score(self, x: Tensor, sigma: Sigma) -> Tensor:
         """``grad log p(x; sigma)``, with shape ``(..., d)``."""
+        found = self._compiled(x, sigma, (self.dim,))
+        if found is not None:
+            return found
         q = self._quadratics(x, sigma)
         if q is not None:
             return self._rowwise(q.score, x, (self.dim,))
@@ -222,6 +236,35 @@ class GaussianMixture(Field):
                 shape_of,
             )
         return self._cache[key]
+
+    def _compiled(self, x: Tensor, sigma: Sigma, shape: tuple[int, ...]) -> Tensor | None:
+        """The log-density, of shape (), or the score, of shape (d,), at each point by the compiled loop, or None."""
+        if self._planes is None or x.shape[-1] != self.dim or not native.available(x):
+            return None
+        noise = torch.as_tensor(sigma, dtype=x.dtype).square()
+        if differentiated(x) or differentiated(noise) or not x.numel():
+            return None
+        points = x.detach().reshape(-1, self.dim).contiguous()
+        if not (bool((points.abs() < _FAR).all()) and bool((noise < _FAR).all())):  # false for NaN too
+            return None
+        each = noise.detach().expand(x.shape[:-1]).reshape(-1).contiguous()
+        out = points.new_empty(len(points), *shape)
+        wanted = (None, out) if shape else (out, None)
+        work = native.mixture(self._planes, points, each, *wanted)
+        native.share_out(work, len(points), max(1, _WORTH // len(self)))
+        return out.reshape((*x.shape[:-1], *shape))
+
+    def _packed(self) -> Tensor | None:
+        """The components' numbers as the compiled loop takes them, if it is right for this mixture."""
+        log_weights, means, axes, variances = self._parts
+        apart = log_weights.max() - log_weights.min() + 0.5 * (variances.amax(0) / variances.amin(0)).log().sum()
+        if self.dim != 2 or apart > _APART:
+            return None
+        rounded = means.float()
+        rest = (means - rounded.double()).float()
+        turned = axes.permute(2, 1, 0).reshape(4, -1)
+        parts = (log_weights.exp()[None], rounded.T, rest.T, turned, variances.T)
+        return torch.cat([part.float() for part in parts]).contiguous()
 
     def _quadratics(self, x: Tensor, sigma: Sigma) -> Quadratics | None:
         """The fast way to the answer, where all points share sigma and it is exact enough."""

@@ -23,27 +23,29 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from toyguide import native
 from toyguide.errors import InputError, unknown
 from toyguide.fields import Field, Sigma, as_sigma
 from toyguide.scratch import Scratch, differentiated
 
-__all__ = ["BLOCK", "EnergyMLP", "Kept", "Level", "Rows", "gradient", "jacobian"]
+__all__ = ["EnergyMLP"]
 
 _SILU_GAIN = 0.596  # the RMS of silu(z) for z ~ N(0, 1)
 
 # A processor works through points in blocks with about this many features in a layer, so that a block's intermediate
 # results stay in its cache.
-BLOCK = 1 << 17
+_BLOCK = 1 << 17
 _LEVELS = 512  # more than a schedule has, for a few labels
 
 
 @dataclass(frozen=True)
-class Rows:
+class _Rows:
     """The layers' weights as they are multiplied with; those behind a SiLU undo its gain too, which costs nothing."""
 
     hidden: list[Tensor]  # (width, inputs) each, before the SiLUs
@@ -51,7 +53,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Level:
+class _Level:
     """What noise level and label make of F's inputs: n rows, or one where all points share both."""
 
     scale: Tensor  # (n or 1, d), of each axis
@@ -60,12 +62,25 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Kept:
+class _Kept:
     """What needs computing only once for the same weights."""
 
     state: tuple[object, ...]
-    rows: Rows
-    levels: dict[tuple[float, str | None], Level]
+    rows: _Rows
+    levels: dict[tuple[float, str | None], _Level]
+
+    @cached_property
+    def packed(self) -> tuple[Tensor, int]:
+        """The rows one behind the other as the compiled loop goes through them, and the width they are filled up to."""
+        filled = -(-len(self.rows.square) // 16) * 16
+
+        def grown(matrix: Tensor, down: int) -> Tensor:
+            return functional.pad(matrix, (0, filled - matrix.shape[1], 0, down - matrix.shape[0])).flatten()
+
+        first, *hidden = self.rows.hidden
+        parts = [grown(first.T, first.shape[1])]
+        parts += [grown(m, filled) for row in hidden for m in (row.T, row)]
+        return torch.cat([*parts, grown(self.rows.square, filled)]), filled
 
 
 class EnergyMLP(nn.Module, Field):
@@ -103,7 +118,7 @@ class EnergyMLP(nn.Module, Field):
         self._parameters_in_order = tuple(self.parameters())  # the lists of nn.Module are slow to walk through
         self.register_buffer("sigma_data", torch.as_tensor(sigma_data, dtype=torch.float32).clone())
         self.register_buffer("label_code", torch.zeros(label_inputs), persistent=False)
-        self._kept: Kept | None = None
+        self._kept: _Kept | None = None
         self.label: str | None = None
         self.metadata: dict[str, object] = {}
         self.normalize()
@@ -153,11 +168,42 @@ class EnergyMLP(nn.Module, Field):
             sigma: Noise levels, positive; a scalar or broadcasting to ``x.shape[:-1]``.
             code: Label inputs for each point, with shape ``(..., label inputs)``; by default those of ``label``.
         """
-        return self._blockwise(functools.partial(gradient, self._scratch(x, sigma, code)), x, sigma, code, (self.dim,))
+        prepared = self.prepare(x, sigma) if code is None else None
+        if prepared is not None:
+            work, out = prepared
+            native.share_out(work, len(out), self.worth)
+            return out.reshape(x.shape)
+        function = functools.partial(_gradient, self._scratch(x, sigma, code))
+        return self._blockwise(function, x, sigma, code, (self.dim,))
+
+    @property
+    def worth(self) -> int:
+        """How many points are worth a thread."""
+        return max(24, (1 << 19) // self.width**2)
+
+    def prepare(self, x: Tensor, sigma: Sigma) -> tuple[native.Work, Tensor] | None:
+        """The compiled work that computes the score at points of shape ``(..., d)``, and the ``(n, d)`` that it is
+        written to; None where torch has to do it."""
+        watched = [x, self.gain, *([sigma] if isinstance(sigma, Tensor) else [])]
+        if not native.available(x) or self.layers == 0 or x.shape[-1] != self.dim or any(map(differentiated, watched)):
+            return None
+        points = x.detach().reshape(-1, self.dim).contiguous()
+        if not points.isfinite().all():
+            return None
+        if isinstance(sigma, float):
+            level = self._shared_level(sigma, x)
+        else:
+            s = as_sigma(sigma, x).expand(*x.shape[:-1], 1).reshape(-1, 1).detach()
+            with torch.no_grad():
+                level = self._level(s, self.label_code.to(x).expand(len(points), -1))
+        weights, width = self._keep(x).packed
+        parts = (level.scale.contiguous(), level.rest.contiguous(), level.strength.contiguous())
+        out = torch.empty_like(points)
+        return native.energy_gradient(weights, width, self.layers, points, parts, out), out
 
     def hessian(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The Jacobian of the score, with shape ``(..., d, d)``."""
-        function = functools.partial(jacobian, self._scratch(x, sigma, stacked=1 + self.dim))
+        function = functools.partial(_jacobian, self._scratch(x, sigma, stacked=1 + self.dim))
         return self._blockwise(function, x, sigma, None, (self.dim, self.dim))
 
     def _scratch(self, *inputs: Sigma | None, stacked: int | None = None) -> Scratch:
@@ -178,12 +224,12 @@ class EnergyMLP(nn.Module, Field):
         points = x.reshape(-1, self.dim)
         in_training = torch.is_grad_enabled() and self.gain.requires_grad  # autograd keeps everything anyway
         planes = 1 + self.dim if len(shape) == 2 else 1
-        size = max(1, len(points) if in_training or not x.is_cpu else BLOCK // (self.width * planes))
+        size = max(1, len(points) if in_training or not x.is_cpu else _BLOCK // (self.width * planes))
         starts = range(0, max(1, len(points)), size)
 
-        rows = self._unit_rows(x.dtype) if in_training else self.keep(x).rows
+        rows = self._unit_rows(x.dtype) if in_training else self._keep(x).rows
         if isinstance(sigma, float) and code is None and not in_training:
-            level = self.kept_level(sigma, x)
+            level = self._shared_level(sigma, x)
             parts = [function(rows, points[i : i + size], level) for i in starts]
         else:
             s = as_sigma(sigma, x).expand(*batch, 1).reshape(len(points), 1)
@@ -194,39 +240,39 @@ class EnergyMLP(nn.Module, Field):
         joined = torch.cat(parts) if len(parts) > 1 else parts[0]
         return joined.reshape((*batch, *shape))
 
-    def _unit_rows(self, dtype: torch.dtype) -> Rows:
+    def _unit_rows(self, dtype: torch.dtype) -> _Rows:
         gains = [1.0] + [_SILU_GAIN] * self.layers
         *hidden, last = (
             (w / (g * w.norm(dim=1, keepdim=True))).to(dtype) for w, g in zip(self.weights, gains, strict=True)
         )
-        return Rows(hidden, last.T @ last)
+        return _Rows(hidden, last.T @ last)
 
     @torch.no_grad()
-    def keep(self, x: Tensor) -> Kept:
+    def _keep(self, x: Tensor) -> _Kept:
         """The rows in the dtype of ``x``; made again only after the weights have changed or moved."""
         numbers = (*self._parameters_in_order, self.sigma_data)
         state = (x.dtype, self.gain.device, *(p._version for p in numbers), *(p.data_ptr() for p in numbers))
         if self._kept is None or self._kept.state != state:
-            self._kept = Kept(state, self._unit_rows(x.dtype), {})
+            self._kept = _Kept(state, self._unit_rows(x.dtype), {})
         return self._kept
 
     @torch.no_grad()
-    def kept_level(self, sigma: float, x: Tensor) -> Level:
+    def _shared_level(self, sigma: float, x: Tensor) -> _Level:
         """What is common to all points at a noise level, in the dtype of ``x``."""
-        levels, key = self.keep(x).levels, (sigma, self.label)
+        levels, key = self._keep(x).levels, (sigma, self.label)
         if key not in levels:
             levels[key] = self._level(as_sigma(sigma, x)[None], self.label_code.to(x)[None])
             if len(levels) > _LEVELS:
                 levels.pop(next(iter(levels)))
         return levels[key]
 
-    def _level(self, s: Tensor, code: Tensor) -> Level:
+    def _level(self, s: Tensor, code: Tensor) -> _Level:
         """s has shape (n, 1), code shape (n, label inputs)."""
         scale = (s.square() + self.sigma_data.to(s).square()).rsqrt()
         rest = torch.cat([s.log() / 4, torch.ones_like(s), code], -1)
-        return Level(scale, rest, self.gain.to(s.dtype) / (s * self.width))
+        return _Level(scale, rest, self.gain.to(s.dtype) / (s * self.width))
 
-    def _energy(self, rows: Rows, x: Tensor, level: Level) -> Tensor:
+    def _energy(self, rows: _Rows, x: Tensor, level: _Level) -> Tensor:
         """G, with shape (n,)."""
         h = _inputs(x, level)
         x_star = h[:, : self.dim]
@@ -235,34 +281,31 @@ class EnergyMLP(nn.Module, Field):
         return level.strength[:, 0] * (h @ rows.square * h).sum(-1) - 0.5 * x_star.square().sum(-1)
 
 
-def gradient(scratch: Scratch, rows: Rows, x: Tensor, level: Level) -> Tensor:
-    """The gradient of G at points of shape (n, d), with the same shape: through the layers and back.
-
-    Rows and level may have an axis before theirs, of several networks; the result has it too then.
-    """
+def _gradient(scratch: Scratch, rows: _Rows, x: Tensor, level: _Level) -> Tensor:
+    """The gradient of G at points of shape (n, d), with the same shape: through the layers and back."""
     h = inputs = _inputs(x, level)
     one, dim = inputs.new_ones(()), x.shape[-1]
     *planes, here, there = scratch.planes(len(x))
     over = scratch.over
     slopes: list[Tensor] = []  # of each SiLU: gate + h (1 - gate)
     for row, plane in zip(rows.hidden, planes, strict=True):
-        a = torch.matmul(h, row.mT, out=here)
+        a = torch.mm(h, row.T, out=here)
         gate = torch.sigmoid(a, out=plane)
         h = torch.mul(a, gate, out=over(a))
         slopes.append(torch.lerp(h, one, gate, out=over(gate)))
         here, there = there, here
 
-    back = torch.matmul(h, rows.square, out=here if rows.hidden else None)
+    back = torch.mm(h, rows.square, out=here if rows.hidden else None)
     for row, slope in zip(rows.hidden[::-1], slopes[::-1], strict=True):
         first = row is rows.hidden[0]
         back = torch.mul(back, slope, out=over(back))
-        back = torch.matmul(back, row[..., :dim] if first else row, out=None if first else there)
+        back = torch.mm(back, row[:, :dim] if first else row, out=None if first else there)
         here, there = there, here
-    return (2 * level.strength * back[..., :dim] - inputs[..., :dim]) * level.scale
+    return (2 * level.strength * back[:, :dim] - inputs[:, :dim]) * level.scale
 
 
-def jacobian(scratch: Scratch, rows: Rows, x: Tensor, level: Level) -> Tensor:
-    """The Hessian of G at points of shape (n, d), with shape (n, d, d): as ``gradient``, and beside each value, on a
+def _jacobian(scratch: Scratch, rows: _Rows, x: Tensor, level: _Level) -> Tensor:
+    """The Hessian of G at points of shape (n, d), with shape (n, d, d): as ``_gradient``, and beside each value, on a
     first axis of 1 + d, its derivative along each axis."""
     dim, scale = x.shape[-1], level.scale
     inputs = _inputs(x, level)
@@ -309,7 +352,6 @@ def _beside(value: Tensor, derivatives: Tensor, into: Tensor | None) -> Tensor:
     return into
 
 
-def _inputs(x: Tensor, level: Level) -> Tensor:
-    """The inputs of F, x* first, with shape (n, inputs), or (networks, n, inputs) at several networks' level."""
-    x_star = x * level.scale
-    return torch.cat([x_star, level.rest.expand(*x_star.shape[:-1], -1)], -1)
+def _inputs(x: Tensor, level: _Level) -> Tensor:
+    """The inputs of F, x* first, with shape (n, inputs)."""
+    return torch.cat([x * level.scale, level.rest.expand(len(x), -1)], -1)

@@ -1,0 +1,40 @@
+"""Several fields at the same points: networks that have compiled loops share the threads between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from toyguide import native
+from toyguide.fields import Field, denoised_from_score
+from toyguide.networks import EnergyMLP
+
+__all__ = ["denoise_together"]
+
+
+def denoise_together(fields: Sequence[Field], x: Tensor, sigma: float) -> list[Tensor]:
+    """What ``denoise`` of each field gives.
+
+    Args:
+        fields: The fields.
+        x: Points, with shape ``(n, d)``.
+        sigma: Their noise level, positive.
+    """
+    networks = [f for f in fields if isinstance(f, EnergyMLP)]
+    prepared = [network.prepare(x, sigma) for network in networks]
+    ready = [p for p in prepared if p is not None]
+    if len(fields) < 2 or len(ready) < len(fields):
+        return [f.denoise(x, sigma) for f in fields]
+
+    n = len(x)
+
+    def work(begin: int, end: int) -> None:
+        """The points of all networks are counted on, one network's behind the other's."""
+        for i, (own, _) in enumerate(ready):
+            low, high = max(begin - i * n, 0), min(end - i * n, n)
+            if low < high:
+                own(low, high)
+
+    native.share_out(work, n * len(ready), min(network.worth for network in networks))
+    return [denoised_from_score(score, x, sigma) for _, score in ready]
