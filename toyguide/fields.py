@@ -51,24 +51,29 @@ def as_sigma(sigma: Sigma, x: Tensor) -> Tensor:
     return torch.as_tensor(sigma, dtype=x.dtype, device=x.device)[..., None]
 
 
+def _factor(sigma: Sigma, x: Tensor) -> Sigma:
+    """``as_sigma``, but a number stays one: a tensor made of it would cost more than what is done with it."""
+    return sigma if isinstance(sigma, float) else as_sigma(sigma, x)
+
+
 def denoised_from_score(score: Tensor, x: Tensor, sigma: Sigma) -> Tensor:
     """``D = x + sigma^2 s``."""
-    return x + as_sigma(sigma, x).square() * score
+    return x + _factor(sigma, x) ** 2 * score
 
 
 def score_from_denoised(denoised: Tensor, x: Tensor, sigma: Sigma) -> Tensor:
     """``s = (D - x) / sigma^2``; sigma must be positive."""
-    return (denoised - x) / as_sigma(sigma, x).square()
+    return (denoised - x) / _factor(sigma, x) ** 2
 
 
 def eps_from_denoised(denoised: Tensor, x: Tensor, sigma: Sigma) -> Tensor:
     """``e = (x - D) / sigma``; sigma must be positive."""
-    return (x - denoised) / as_sigma(sigma, x)
+    return (x - denoised) / _factor(sigma, x)
 
 
 def denoised_from_eps(eps: Tensor, x: Tensor, sigma: Sigma) -> Tensor:
     """``D = x - sigma e``."""
-    return x - as_sigma(sigma, x) * eps
+    return x - _factor(sigma, x) * eps
 
 
 def velocity_from_denoised(denoised: Tensor, x: Tensor, sigma: Sigma) -> Tensor:
@@ -78,7 +83,7 @@ def velocity_from_denoised(denoised: Tensor, x: Tensor, sigma: Sigma) -> Tensor:
 
 def denoised_from_velocity(velocity: Tensor, x: Tensor, sigma: Sigma) -> Tensor:
     """``D = (x - sigma v) / (1 + sigma)``."""
-    s = as_sigma(sigma, x)
+    s = _factor(sigma, x)
     return (x - s * velocity) / (1 + s)
 
 

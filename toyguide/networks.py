@@ -188,15 +188,16 @@ class EnergyMLP(nn.Module, Field):
         if not native.available(x) or self.layers == 0 or x.shape[-1] != self.dim or any(map(differentiated, watched)):
             return None
         points = x.detach().reshape(-1, self.dim).contiguous()
-        if not points.isfinite().all():
+        if not math.isfinite(points.sum()):  # a sum is not finite if one of them is not
             return None
+        kept = self._keep(x)
         if isinstance(sigma, float):
-            level = self._shared_level(sigma, x)
+            level = self._shared_level(kept, sigma, x)
         else:
             s = as_sigma(sigma, x).expand(*x.shape[:-1], 1).reshape(-1, 1).detach()
             with torch.no_grad():
                 level = self._level(s, self.label_code.to(x).expand(len(points), -1))
-        weights, width = self._keep(x).packed
+        weights, width = kept.packed
         parts = (level.scale.contiguous(), level.rest.contiguous(), level.strength.contiguous())
         out = torch.empty_like(points)
         return native.energy_gradient(weights, width, self.layers, points, parts, out), out
@@ -229,7 +230,7 @@ class EnergyMLP(nn.Module, Field):
 
         rows = self._unit_rows(x.dtype) if in_training else self._keep(x).rows
         if isinstance(sigma, float) and code is None and not in_training:
-            level = self._shared_level(sigma, x)
+            level = self._shared_level(self._keep(x), sigma, x)
             parts = [function(rows, points[i : i + size], level) for i in starts]
         else:
             s = as_sigma(sigma, x).expand(*batch, 1).reshape(len(points), 1)
@@ -257,9 +258,9 @@ class EnergyMLP(nn.Module, Field):
         return self._kept
 
     @torch.no_grad()
-    def _shared_level(self, sigma: float, x: Tensor) -> _Level:
+    def _shared_level(self, kept: _Kept, sigma: float, x: Tensor) -> _Level:
         """What is common to all points at a noise level, in the dtype of ``x``."""
-        levels, key = self._keep(x).levels, (sigma, self.label)
+        levels, key = kept.levels, (sigma, self.label)
         if key not in levels:
             levels[key] = self._level(as_sigma(sigma, x)[None], self.label_code.to(x)[None])
             if len(levels) > _LEVELS:

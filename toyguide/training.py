@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from toyguide import native
 from toyguide.datasets import Dataset, load_dataset
 from toyguide.devices import resolve_device
 from toyguide.errors import InputError, unknown
@@ -200,7 +201,9 @@ def train(settings: TrainSettings, device: str = "auto") -> Iterator[TrainStep]:
     optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=_BETAS, fused=True, capturable=recorded)
 
     def step() -> Tensor:
-        loss = batch_loss(network, draw_batch(settings, network, generator))
+        with native.single():
+            batch = draw_batch(settings, network, generator)
+        loss = batch_loss(network, batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -16,15 +16,17 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-__all__ = ["Work", "available", "energy_gradient", "library", "mixture", "share_out"]
+__all__ = ["Work", "available", "energy_gradient", "library", "mixture", "share_out", "single"]
 
 Work = Callable[[int, int], None]
 """Does what is to be done for the points from one to before another."""
@@ -49,7 +51,7 @@ def library() -> ctypes.CDLL | None:
         path = _folder() / f"kernels-{_fingerprint(compiler)}.so"
         if not path.is_file():
             _compile(compiler, path)
-        return ctypes.CDLL(str(path))
+        return _declared(ctypes.CDLL(str(path)))
     except (OSError, subprocess.SubprocessError):
         return None  # torch's way gives the same results
 
@@ -75,7 +77,7 @@ def mixture(planes: Tensor, x: Tensor, noise: Tensor, log_density: Tensor | None
     def work(begin: int, end: int) -> None:
         room = torch.empty(4 * count)
         n, results = end - begin, (_at(log_density, begin), _at(score, 2 * begin))
-        found.mixture(_long(n), _long(count), _at(x, 2 * begin), _at(noise, begin), _at(planes), _at(room), *results)
+        found.mixture(n, count, _at(x, 2 * begin), _at(noise, begin), _at(planes), _at(room), *results)
 
     return work
 
@@ -101,7 +103,7 @@ def energy_gradient(
     def work(begin: int, end: int) -> None:
         own = [_at(part, 0 if shared else begin * part.shape[1]) for part in level]
         arguments = (*sizes, _at(x, begin * dim), *own, _at(weights), _at(out, begin * dim))
-        if found.gradient(_long(end - begin), *arguments):
+        if found.gradient(end - begin, *arguments):
             raise MemoryError
 
     return work
@@ -115,7 +117,7 @@ def share_out(work: Work, n: int, least: int) -> None:
         n: How much there is to do.
         least: How much is worth a thread.
     """
-    parts = max(1, min(_THREADS, n // least))
+    parts = 1 if getattr(_local, "single", False) else max(1, min(_THREADS, n // least))
     ends = [n * i // parts for i in range(parts + 1)]
     others = [_pool().submit(work, *ends[i : i + 2]) for i in range(1, parts)]
     work(0, ends[1])
@@ -123,12 +125,32 @@ def share_out(work: Work, n: int, least: int) -> None:
         other.result()
 
 
-_long = ctypes.c_long
+@contextmanager
+def single() -> Iterator[None]:
+    """Do it all on the calling thread: right between operations on tensors so large that torch shares them out itself,
+    since its threads go on spinning for a while."""
+    before = getattr(_local, "single", False)
+    _local.single = True
+    try:
+        yield
+    finally:
+        _local.single = before
 
 
-def _at(x: Tensor | None, offset: int = 0) -> ctypes.c_void_p:
+_local = threading.local()
+
+
+def _at(x: Tensor | None, offset: int = 0) -> int | None:
     """Where a tensor's numbers begin, ``offset`` of them on; null for None."""
-    return ctypes.c_void_p(None if x is None else x.data_ptr() + 4 * offset)
+    return None if x is None else x.data_ptr() + 4 * offset
+
+
+def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
+    """The functions with their arguments' types."""
+    size, number, at = ctypes.c_long, ctypes.c_int, ctypes.c_void_p
+    found.mixture.argtypes = [size, size, *[at] * 6]
+    found.gradient.argtypes = [size, *[number] * 5, *[at] * 6]
+    return found
 
 
 @lru_cache(maxsize=1)
