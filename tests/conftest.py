@@ -1,6 +1,7 @@
 """What several test files share: devices, the fractal, random mixtures and an independent formulation of them."""
 
 import signal
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -22,13 +23,12 @@ def torch_device(request):
 
 
 @pytest.fixture(params=["compiled", "torch"])
-def way(request, monkeypatch):
+def way(request):
     """With the compiled loops, where the machine has a compiler, and without them."""
-    if request.param == "torch":
-        monkeypatch.setattr(native, "library", lambda: None)
-    elif native.library() is None:
+    if request.param == "compiled" and native.library() is None:
         pytest.skip("no C compiler")
-    return request.param
+    with native.without() if request.param == "torch" else nullcontext():
+        yield request.param
 
 
 @pytest.fixture(scope="session")

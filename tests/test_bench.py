@@ -178,6 +178,7 @@ def test_textbook_training():
     "make",
     [
         partial(cases.exact_score, n=64),
+        partial(cases.exact_score_without_compiler, n=64),
         partial(cases.log_density, sigma=0.1, side=24, part=1),
         partial(cases.log_density, sigma=0.002, side=24, part=1),
         partial(cases.guided, n=32, steps=4),

@@ -2,11 +2,12 @@
 
 import copy
 import threading
+from contextlib import nullcontext
 
 import pytest
 import torch
 
-from toyguide import load_model
+from toyguide import load_model, native
 from toyguide.networks import EnergyMLP
 from toyguide.together import denoise_together
 
@@ -69,7 +70,8 @@ def test_threads_do_not_write_into_each_others_rooms(way):
     wrong = []
 
     def work(k):
-        wrong.extend(k for _ in range(20) if not torch.equal(network.score(x[k], 0.3), expected[k]))
+        with native.without() if way == "torch" else nullcontext():
+            wrong.extend(k for _ in range(20) if not torch.equal(network.score(x[k], 0.3), expected[k]))
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
     for thread in threads:

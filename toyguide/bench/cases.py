@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from toyguide import native
 from toyguide.bench import textbook
 from toyguide.checkpoints import load_model
 from toyguide.datasets import Dataset, load_dataset
@@ -69,6 +70,11 @@ def exact_score(device: torch.device, n: int = _BATCH) -> Case:
         partial(field.score, x, sigma),
         partial(reference.score, x, sigma),
     )
+
+
+def exact_score_without_compiler(device: torch.device, n: int = _BATCH) -> Case:
+    case = exact_score(device, n)
+    return Case(f"{case.name}, no compiler", native.without()(case.toyguide), case.textbook)
 
 
 def log_density(device: torch.device, sigma: float, side: int = 400, part: int = 40) -> Case:
@@ -155,6 +161,7 @@ def metrics(device: torch.device) -> Case:
 CASES: dict[str, list[tuple[Callable[[torch.device], Case], Aim | None]]] = {
     "cpu": [
         (exact_score, Aim(ratio=70)),
+        (exact_score_without_compiler, Aim(ratio=10)),
         *((partial(log_density, sigma=sigma), Aim(ratio=150)) for sigma in (5.0, 0.1, 0.002)),
         (training_step, Aim(ratio=30)),
         (partial(guided, n=4096), Aim(ratio=946 / 300)),

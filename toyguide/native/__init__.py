@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["Work", "available", "energy_gradient", "library", "mixture", "share_out", "single"]
+__all__ = ["Work", "available", "energy_gradient", "library", "mixture", "share_out", "single", "without"]
 
 Work = Callable[[int, int], None]
 """Does what is to be done for the points from one to before another."""
@@ -58,7 +58,7 @@ def library() -> ctypes.CDLL | None:
 
 def available(x: Tensor) -> bool:
     """Whether there are compiled loops for points like these."""
-    return x.is_cpu and x.dtype == torch.float32 and library() is not None
+    return x.is_cpu and x.dtype == torch.float32 and not _local.without and library() is not None
 
 
 def mixture(planes: Tensor, x: Tensor, noise: Tensor, log_density: Tensor | None, score: Tensor | None) -> Work:
@@ -117,7 +117,7 @@ def share_out(work: Work, n: int, least: int) -> None:
         n: How much there is to do.
         least: How much is worth a thread.
     """
-    parts = 1 if getattr(_local, "single", False) else max(1, min(_THREADS, n // least))
+    parts = 1 if _local.single else max(1, min(_THREADS, n // least))
     ends = [n * i // parts for i in range(parts + 1)]
     others = [_pool().submit(work, *ends[i : i + 2]) for i in range(1, parts)]
     work(0, ends[1])
@@ -129,15 +129,28 @@ def share_out(work: Work, n: int, least: int) -> None:
 def single() -> Iterator[None]:
     """Do it all on the calling thread: right between operations on tensors so large that torch shares them out itself,
     since its threads go on spinning for a while."""
-    before = getattr(_local, "single", False)
-    _local.single = True
+    before, _local.single = _local.single, True
     try:
         yield
     finally:
         _local.single = before
 
 
-_local = threading.local()
+@contextmanager
+def without() -> Iterator[None]:
+    """Do as if there were no compiler, on the calling thread."""
+    before, _local.without = _local.without, True
+    try:
+        yield
+    finally:
+        _local.without = before
+
+
+class _Local(threading.local):
+    single = without = False
+
+
+_local = _Local()
 
 
 def _at(x: Tensor | None, offset: int = 0) -> int | None:
