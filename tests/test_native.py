@@ -146,16 +146,6 @@ def test_shares_make_up_the_whole(threads, monkeypatch):
     native._pool.cache_clear()
 
 
-def test_on_one_thread_where_that_is_better(monkeypatch):
-    monkeypatch.setattr(native, "_THREADS", 4)
-    shares = []
-    with native.single():
-        native.share_out(lambda begin, end: shares.append((begin, end)), 100, 3)
-    assert shares == [(0, 100)]
-    native.share_out(lambda begin, end: shares.append((begin, end)), 100, 3)
-    assert len(shares) == 5
-
-
 def test_what_fails_in_a_thread_is_told(monkeypatch):
     monkeypatch.setattr(native, "_THREADS", 2)
 

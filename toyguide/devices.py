@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from toyguide.errors import InputError, unknown
 
-__all__ = ["DEVICES", "resolve_device"]
+__all__ = ["DEVICES", "one_torch_thread", "resolve_device"]
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -23,3 +26,18 @@ def resolve_device(device: str) -> torch.device:
     if device == "cuda" and not available:
         raise InputError("device 'cuda': no CUDA device is available here; expected auto or cpu")
     return torch.device("cuda" if device != "cpu" and available else "cpu")
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Operations on the CPU are not shared out by torch, but by whoever calls them.
+
+    Torch's threads meet after every operation, and spin until the last one comes; threads of one's own that each do all
+    operations for some of the points meet once.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -28,15 +28,18 @@ import copy
 import math
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from itertools import starmap
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from toyguide import native
 from toyguide.datasets import Dataset, load_dataset
-from toyguide.devices import resolve_device
+from toyguide.devices import one_torch_thread, resolve_device
 from toyguide.errors import InputError, unknown
 from toyguide.graphs import Replayed
 from toyguide.networks import EnergyMLP
@@ -45,6 +48,7 @@ __all__ = ["LOSSES", "PowerFunctionEMA", "TrainSettings", "TrainStep", "ema_expo
 
 LOSSES = ("exact", "denoising")
 _BETAS = (0.9, 0.99)
+_PARTS = 2  # of a batch, which go through the network beside one another on a CPU
 _LONGEST_EMA = 12**-0.5  # sigma_rel of the plain average over all of training, gamma = 0
 
 
@@ -201,31 +205,32 @@ def train(settings: TrainSettings, device: str = "auto") -> Iterator[TrainStep]:
     optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=_BETAS, fused=True, capturable=recorded)
 
     def step() -> Tensor:
-        with native.single():
-            batch = draw_batch(settings, network, generator)
-        loss = batch_loss(network, batch)
-        optimizer.zero_grad()
-        loss.backward()
+        loss = descend(draw_batch(settings, network, generator))
         optimizer.step()
         network.normalize()
         for sigma_rel, average in averages.items():
             average.update(network, weights[sigma_rel])
-        return loss.detach()
+        return loss
 
-    take = Replayed(step, generator) if recorded else step
-    began = time.perf_counter()
-    for iteration in range(1, settings.iterations + 1):
-        rate.fill_(settings.learning_rate_at(iteration))
-        for sigma_rel, average in averages.items():
-            weights[sigma_rel].fill_(average.weight(iteration))
-        yield TrainStep(
-            iteration,
-            take(),
-            settings.learning_rate_at(iteration),
-            time.perf_counter() - began,
-            network,
-            {sigma_rel: average.network for sigma_rel, average in averages.items()},
-        )
+    with ExitStack() as stack:
+        if where.type == "cpu":
+            pool = stack.enter_context(ThreadPoolExecutor(_PARTS, "toyguide-train", torch.set_num_threads, (1,)))
+            descend, take = partial(_descend_in_parts, network, pool), one_torch_thread()(step)
+        else:
+            descend, take = partial(_descend, network), Replayed(step, generator) if recorded else step
+        began = time.perf_counter()
+        for iteration in range(1, settings.iterations + 1):
+            rate.fill_(settings.learning_rate_at(iteration))
+            for sigma_rel, average in averages.items():
+                weights[sigma_rel].fill_(average.weight(iteration))
+            yield TrainStep(
+                iteration,
+                take(),
+                settings.learning_rate_at(iteration),
+                time.perf_counter() - began,
+                network,
+                {sigma_rel: average.network for sigma_rel, average in averages.items()},
+            )
 
 
 @dataclass(frozen=True)
@@ -269,6 +274,33 @@ def batch_loss(network: EnergyMLP, batch: Batch) -> Tensor:
     """The mean of ``sigma^2 |s_theta - target|^2``, a scalar."""
     error = network.score(batch.x, batch.sigma, batch.code) - batch.target
     return (batch.sigma.square() * error.square().sum(-1)).mean()
+
+
+def _descend(network: EnergyMLP, batch: Batch) -> Tensor:
+    """The loss; its gradient is left in the parameters."""
+    loss = batch_loss(network, batch)
+    network.zero_grad()
+    loss.backward()
+    return loss.detach()
+
+
+def _descend_in_parts(network: EnergyMLP, pool: ThreadPoolExecutor, batch: Batch) -> Tensor:
+    """The same, the parts of the batch beside one another, and added up in their order: the number of processors
+    changes nothing."""
+    parameters = list(network.parameters())
+    n = len(batch.x)
+
+    def part(piece: Batch) -> tuple[Tensor, ...]:
+        loss = batch_loss(network, piece) * (len(piece.x) / n)
+        return loss.detach(), *torch.autograd.grad(loss, parameters)
+
+    pieces = zip(*(t.chunk(_PARTS) for t in (batch.x, batch.sigma, batch.code, batch.target)), strict=True)
+    loss, *gradients = (
+        sum(values[1:], values[0]) for values in zip(*pool.map(part, starmap(Batch, pieces)), strict=True)
+    )
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    return loss
 
 
 def _new_network(settings: TrainSettings, generator: torch.Generator) -> EnergyMLP:

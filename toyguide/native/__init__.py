@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["Work", "available", "energy_gradient", "library", "mixture", "share_out", "single", "without"]
+__all__ = ["Work", "available", "energy_gradient", "library", "mixture", "share_out", "without"]
 
 Work = Callable[[int, int], None]
 """Does what is to be done for the points from one to before another."""
@@ -52,8 +52,8 @@ def library() -> ctypes.CDLL | None:
         if not path.is_file():
             _compile(compiler, path)
         return _declared(ctypes.CDLL(str(path)))
-    except (OSError, subprocess.SubprocessError):
-        return None  # torch's way gives the same results
+    except (OSError, AttributeError, RuntimeError, subprocess.SubprocessError):
+        return None  # torch's way gives the same results, wherever this one is not to be had
 
 
 def available(x: Tensor) -> bool:
@@ -117,23 +117,12 @@ def share_out(work: Work, n: int, least: int) -> None:
         n: How much there is to do.
         least: How much is worth a thread.
     """
-    parts = 1 if _local.single else max(1, min(_THREADS, n // least))
+    parts = max(1, min(_THREADS, n // least))
     ends = [n * i // parts for i in range(parts + 1)]
     others = [_pool().submit(work, *ends[i : i + 2]) for i in range(1, parts)]
     work(0, ends[1])
     for other in others:
         other.result()
-
-
-@contextmanager
-def single() -> Iterator[None]:
-    """Do it all on the calling thread: right between operations on tensors so large that torch shares them out itself,
-    since its threads go on spinning for a while."""
-    before, _local.single = _local.single, True
-    try:
-        yield
-    finally:
-        _local.single = before
 
 
 @contextmanager
@@ -147,7 +136,7 @@ def without() -> Iterator[None]:
 
 
 class _Local(threading.local):
-    single = without = False
+    without = False
 
 
 _local = _Local()
