@@ -19,7 +19,7 @@ _STYLE = """
     /* While only the first samples are drawn, the numbers are still the last picture's. */
     :host { opacity: calc(1 - 0.6 * var(--toyguide-coarse, 0)); }
     table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-    th, td { padding: 3px 9px; text-align: right; white-space: nowrap; border-bottom: 1px solid rgba(128,128,128,.25); }
+    th, td { padding: 3px 6px; text-align: right; white-space: nowrap; border-bottom: 1px solid rgba(128,128,128,.25); }
     th:first-child, td:first-child { text-align: left; font-weight: 600; max-width: 230px; overflow: hidden;
                                      text-overflow: ellipsis; }
     thead th { font-weight: 600; opacity: .8; cursor: help; }
@@ -83,11 +83,11 @@ def _cell(name: str, metrics: dict[str, Any]) -> str:
     value = metrics.get(name)
     if value is None:
         return "<td>–</td>"
-    text = format(value, METRICS[name].format)
+    text = _number(name, value)
     interval = (metrics.get("intervals") or {}).get(name)
     if interval is None:
         return f"<td>{text}</td>"
-    low, high = (format(v, METRICS[name].format) for v in interval)
+    low, high = (_number(name, v) for v in interval)
     return f'<td title="95 % interval, bootstrap">{text}<span class="interval">{low} … {high}</span></td>'
 
 
@@ -101,7 +101,12 @@ def _difference(name: str, left: dict[str, Any], right: dict[str, Any], truth: d
         "truth": abs(a - (truth.get(name) or 0.0)) - abs(b - (truth.get(name) or 0.0)),
     }[METRICS[name].better]
     kind = "good" if gain > 1e-9 else "bad" if gain < -1e-9 else ""
-    return f'<td class="{kind}">{format(b - a, "+" + METRICS[name].format)}</td>'
+    return f'<td class="{kind}">{_number(name, b - a, "+")}</td>'
+
+
+def _number(name: str, value: float, sign: str = "") -> str:
+    """As the metric is written; without decimals where it is large, so that the columns keep their places."""
+    return format(value, sign + (METRICS[name].format if abs(value) < 100 else ".0f"))
 
 
 def _lost(paths: Any) -> str:
