@@ -63,6 +63,16 @@ def test_mixture_with_a_level_for_each_point_and_from_far_away(monkeypatch):
     torch.testing.assert_close(found[1].double(), exact[1], rtol=1e-5, atol=1e-4)
 
 
+def test_means_keep_the_digits_that_float32_has_no_room_for(random_mixture):
+    """A thousand standard deviations from the origin a rounded mean would be off by 1e-4 of one."""
+    near = random_mixture(2)
+    field = GaussianMixture(near.weights, near.means + 1000 / 3, near.covariances)
+    x = field.sample(500, 0.0, torch.Generator().manual_seed(0)).float()
+    exact = field.score(x.double(), 0.0)
+    width = float(torch.linalg.eigvalsh(field.covariances).min().sqrt())
+    assert scaled_error(field.score(x, 0.0), exact, width) < 3e-6
+
+
 def test_mixtures_that_float32_cannot_hold_are_left_to_torch():
     eye = torch.eye(2, dtype=torch.float64)
     means = torch.tensor([[0.0, 0.0], [3.0, 0.0]])
