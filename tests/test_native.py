@@ -64,7 +64,7 @@ def test_mixture_with_a_level_for_each_point_and_from_far_away(monkeypatch):
 
 
 def test_means_keep_the_digits_that_float32_has_no_room_for(random_mixture):
-    """A thousand standard deviations from the origin a rounded mean would be off by 1e-4 of one."""
+    """This far from the origin a rounded mean would be off by some 3e-5 standard deviations."""
     near = random_mixture(2)
     field = GaussianMixture(near.weights, near.means + 1000 / 3, near.covariances)
     x = field.sample(500, 0.0, torch.Generator().manual_seed(0)).float()
