@@ -87,8 +87,9 @@ def run_paths(experiment: Experiment, device: str, cancelled: Callable[[], bool]
             return _runs[experiment, count]
 
     steps = []
+    fields = fields_of(experiment, device)
     began = time.perf_counter()
-    for step in experiment.walk(device, fields_of(experiment, device), n):
+    for step in experiment.walk(device, fields, n):
         if cancelled():
             raise CancelledError
         steps.append(step)
