@@ -25,7 +25,7 @@ def torch_device(request):
 @pytest.fixture(params=["compiled", "torch"])
 def way(request):
     """With the compiled loops, where the machine has a compiler, and without them."""
-    if request.param == "compiled" and native.library() is None:
+    if request.param == "compiled" and native.loops() is None:
         pytest.skip("no C compiler")
     with native.without() if request.param == "torch" else nullcontext():
         yield request.param

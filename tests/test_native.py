@@ -13,7 +13,7 @@ from toyguide import load_dataset, load_model, native
 from toyguide.mixtures import GaussianMixture
 from toyguide.networks import EnergyMLP
 
-pytestmark = pytest.mark.skipif(native.library() is None, reason="no C compiler")
+pytestmark = pytest.mark.skipif(native.loops() is None, reason="no C compiler")
 
 
 def exploded(*_args):
@@ -187,7 +187,7 @@ print(child.exitcode)
 
 def library_of(**environment):
     """Whether a new process has the compiled loops."""
-    code = "from toyguide import native; print(native.library() is not None)"
+    code = "from toyguide import native; print(native.loops() is not None)"
     env = {k: v for k, v in os.environ.items() if k != "TOYGUIDE_NATIVE"} | environment
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
     assert not done.stderr

@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["Work", "available", "energy_gradient", "library", "mixture", "share_out", "without"]
+__all__ = ["Work", "available", "energy_gradient", "loops", "mixture", "share_out", "without"]
 
 Work = Callable[[int, int], None]
 """Does what is to be done for the points from one to before another."""
@@ -40,7 +40,7 @@ _THREADS = torch.get_num_threads()
 
 
 @lru_cache(maxsize=1)
-def library() -> ctypes.CDLL | None:
+def loops() -> ctypes.CDLL | None:
     """The compiled functions, or None where they cannot be had."""
     if os.environ.get("TOYGUIDE_NATIVE", "1") == "0":
         return None
@@ -58,7 +58,7 @@ def library() -> ctypes.CDLL | None:
 
 def available(x: Tensor) -> bool:
     """Whether there are compiled loops for points like these."""
-    return x.is_cpu and x.dtype == torch.float32 and not _local.without and library() is not None
+    return x.is_cpu and x.dtype == torch.float32 and not _local.without and loops() is not None
 
 
 def mixture(planes: Tensor, x: Tensor, noise: Tensor, log_density: Tensor | None, score: Tensor | None) -> Work:
@@ -71,7 +71,7 @@ def mixture(planes: Tensor, x: Tensor, noise: Tensor, log_density: Tensor | None
         log_density: Is written, with shape ``(n,)``, or None.
         score: Is written, with shape ``(n, 2)``, or None.
     """
-    found, count = library(), planes.shape[1]
+    found, count = loops(), planes.shape[1]
     assert found is not None
 
     def work(begin: int, end: int) -> None:
@@ -95,7 +95,7 @@ def energy_gradient(
         level: Each axis's scale (n or 1, d), the inputs beside x* (n or 1, k) and the strength (n or 1, 1).
         out: Is written, with shape ``(n, d)``.
     """
-    found, dim = library(), x.shape[1]
+    found, dim = loops(), x.shape[1]
     assert found is not None
     shared = len(level[0]) == 1
     sizes = (dim, dim + level[1].shape[1], width, layers, int(shared))
