@@ -98,10 +98,9 @@ class Quadratics:
         The responsibilities, at points of shape ``(n, d)``, are right to float32's rounding of 1.
         """
         out = x.new_empty(len(x), 1 + self._logits.shape[1])
-        for block, (log_density, shares, total), rows, _ in self._blocks(x, selective=False):
+        for _, (log_density, shares, total), rows, _ in self._blocks(x, selective=False):
             out[rows, 0] = log_density.float()
             torch.div(shares, total, out=out[rows, 1:])
-            del block
         return out
 
     def _blockwise(self, function: Callable[..., Tensor], x: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -134,21 +134,11 @@ def sweep(device: torch.device, weights: int = 64, n: int = 16_384) -> Case:
 
 
 def network_score(device: torch.device) -> Case:
-    network, (x, sigma) = _network(device), next(_batches(device))
-    return Case(
-        f"score of the main network, {len(x)} points",
-        torch.no_grad()(partial(network.score, x, sigma)),
-        partial(textbook.Network(network).score, x, sigma),
-    )
+    return _of_network(device, "score", "score")
 
 
 def network_hessian(device: torch.device) -> Case:
-    network, (x, sigma) = _network(device), next(_batches(device))
-    return Case(
-        f"Hessian of the main network, {len(x)} points",
-        torch.no_grad()(partial(network.hessian, x, sigma)),
-        partial(textbook.Network(network).hessian, x, sigma),
-    )
+    return _of_network(device, "Hessian", "hessian")
 
 
 def metrics(device: torch.device) -> Case:
@@ -190,8 +180,13 @@ def _data() -> Dataset:
     return load_dataset("fractal")
 
 
-def _network(device: torch.device) -> EnergyMLP:
-    return load_model("fractal/main").to(device)
+def _of_network(device: torch.device, name: str, method: str) -> Case:
+    network, (x, sigma) = load_model("fractal/main").to(device), next(_batches(device))
+    return Case(
+        f"{name} of the main network, {len(x)} points",
+        torch.no_grad()(partial(getattr(network, method), x, sigma)),
+        partial(getattr(textbook.Network(network), method), x, sigma),
+    )
 
 
 def _batches(device: torch.device, n: int = _BATCH) -> Iterator[tuple[Tensor, Tensor]]:
