@@ -1,0 +1,149 @@
+"""``toyguide study``: put a paper's claim to the test, with a verdict by a rule written down before."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from toyguide.devices import DEVICES, resolve_device
+from toyguide.errors import InputError, unknown
+
+NAME = "study"
+HELP = "put a claim of a paper to the test"
+
+_ALL = "all"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", nargs="?", metavar="NAME", help=f"a study of --list, or {_ALL}")
+    parser.add_argument("--list", action="store_true", help="list the studies and their claims")
+    parser.add_argument("--quick", action="store_true", help="fewer seeds and samples, shorter trainings")
+    parser.add_argument("--seeds", type=int, metavar="K", help="of training and sampling (default: 5, quick: 3)")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="out/studies",
+        metavar="DIR",
+        help="the folder of all studies; what is finished there is not run again (default: out/studies)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON, or the list")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carry it out.
+
+    Raises:
+        InputError: If a flag is wrong; before anything is written.
+    """
+    from toyguide.studies import Plan, studies, study
+    from toyguide.studies.report import describe
+    from toyguide.studies.run import check_plan
+
+    if args.list:
+        described = [describe(s) for s in studies().values()]
+        print(json.dumps(described, indent=1, ensure_ascii=False) if args.json else _listing(described))
+        return
+    if args.study is None:
+        raise InputError(f"study: expected a name, or {_ALL}: one of {', '.join(studies())}")
+    if args.study not in (*studies(), _ALL):
+        raise unknown("study", args.study, [*studies(), _ALL])
+    seeds = check_plan(args.seeds if args.seeds is not None else 3 if args.quick else 5)
+    resolve_device(args.device)
+    plan = Plan(args.quick, seeds, args.device)
+    output = _checked(args.output)
+    import toyguide.plots  # noqa: F401, which says at once when matplotlib is missing
+
+    chosen = list(studies()) if args.study == _ALL else [args.study]
+    summaries = [_run(study(name), plan, output) for name in chosen]
+    if args.json:
+        print(json.dumps(summaries if args.study == _ALL else summaries[0], indent=1, ensure_ascii=False))
+    else:
+        print("\n\n".join(map(_as_text, summaries)))
+
+
+def _run(study: Any, plan: Any, output: Path) -> dict[str, Any]:
+    from toyguide.plots import draw_sheet, save
+    from toyguide.studies import run_study, studies
+    from toyguide.studies.report import IMAGE_FORMATS, write, write_results
+    from toyguide.studies.run import folder_of
+
+    folder = folder_of(study, plan, output)
+    with _Bar(study.name, folder) as bar:
+        outcome = run_study(study, plan, output, bar.tell)
+    for sheet in outcome.sheets:
+        figure = draw_sheet(sheet)
+        for suffix in IMAGE_FORMATS:
+            save(figure, folder / f"{sheet.name}{suffix}")
+    summary = write(outcome, folder)
+    if not plan.quick:
+        write_results(output, list(studies()))
+    return summary
+
+
+class _Bar:
+    """A progress bar on the terminal, and its figures in ``progress.json`` for whoever else watches."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        from tqdm import tqdm
+
+        self._file = folder / "progress.json"
+        self._written = 0.0
+        self._bar: Any = tqdm(
+            desc=name,
+            total=1.0,
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} and {remaining} left{postfix}",
+        )
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        self._file.unlink(missing_ok=True)
+
+    def tell(self, progress: Any) -> None:
+        self._bar.total = max(progress.total, 1e-9)
+        self._bar.set_postfix_str(progress.text, refresh=False)
+        self._bar.update(progress.done - self._bar.n)
+        shown = self._bar.format_dict
+        if shown["elapsed"] - self._written > 0.3:
+            self._written = shown["elapsed"]
+            rate = progress.done / shown["elapsed"] if shown["elapsed"] else 0.0
+            left = (progress.total - progress.done) / rate if rate else None
+            self._write({"share": progress.done / self._bar.total, "left": left, "text": progress.text})
+
+    def _write(self, values: dict[str, Any]) -> None:
+        temporary = self._file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(values), encoding="utf-8")
+        os.replace(temporary, self._file)
+
+
+def _checked(output: str) -> Path:
+    """The folder of all studies, once it is known that it is there or can be made."""
+    folder = Path(output)
+    nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not nearest.is_dir():
+        raise InputError(f"output {output!r}: {str(nearest)!r} is a file, expected a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"output {output!r}: the folder {str(nearest)!r} is not writable")
+    return folder
+
+
+def _listing(described: list[dict[str, Any]]) -> str:
+    return "\n\n".join(f"{d['name']}: {d['title']}\n  {d['statement']}\n  {d['source']}" for d in described)
+
+
+def _as_text(s: dict[str, Any]) -> str:
+    from toyguide.studies.report import show
+
+    lines = [f"{s['name']}: {s['verdict']}", f"  {s['statement']}"]
+    for c in s["criteria"]:
+        found = f"{show(c['value'])} ({show(c['low'])} … {show(c['high'])}), {c['threshold']}"
+        lines.append(f"  {c['name']}: {found}: {c['verdict']}")
+    return "\n".join(lines)
