@@ -10,6 +10,7 @@ import torch
 from toyguide import load_dataset
 from toyguide.datasets import dataset_names, dataset_root
 from toyguide.errors import InputError
+from toyguide.references import natural_reference
 
 
 class TestFractal:
@@ -128,7 +129,21 @@ class TestTwoGaussians:
         torch.testing.assert_close(data.posterior(x, sigma)[:, 1], expected, rtol=1e-9, atol=1e-300)
 
 
-@pytest.mark.parametrize("name", ["fractal", "simplex16", "two-gaussians"])
+class TestTwoVariances:
+    def test_each_class_is_one_centred_round_gaussian(self):
+        data = load_dataset("two-variances")
+        x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        for label, variance in (("narrow", 1.0), ("wide", 2.0)):
+            torch.testing.assert_close(data.field(label).score(x, 0.5), -x / (variance + 0.25), rtol=1e-12, atol=0)
+        assert data.view.label == "narrow"
+
+    def test_it_has_no_networks_and_its_main_field_is_exact(self):
+        data = load_dataset("two-variances")
+        assert data.models == {}
+        assert [natural_reference("main", None, data, label) for label in ("narrow", None)] == ["exact", "exact"]
+
+
+@pytest.mark.parametrize("name", ["fractal", "simplex16", "two-gaussians", "two-variances"])
 @pytest.mark.parametrize("sigma", [0.0, 0.05, 1.0])
 def test_bayes_identities(name, sigma):
     """sum p(c|x) = 1; sum p(c|x) g_c = 0; sum p(c|x) (J g_c + g_c g_c') = 0, with g_c = s_c - s and J g_c = H_c - H.
@@ -405,7 +420,7 @@ class TestFamilies:
 
 class TestNames:
     def test_bundled(self):
-        assert dataset_names() == ["fractal", "simplex16", "two-gaussians"]
+        assert dataset_names() == ["fractal", "simplex16", "two-gaussians", "two-variances"]
 
     @pytest.mark.parametrize(
         ("name", "expected"),

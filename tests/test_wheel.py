@@ -70,7 +70,7 @@ print(json.dumps([tg.__file__, str(dataset_root()), str(EXPLORER), dataset_names
     assert Path(package) == installed / "toyguide" / "__init__.py"
     assert Path(datasets) == installed / "toyguide_datasets"
     assert Path(explorer) == installed / "toyguide_apps" / "explorer.py"
-    assert names == ["fractal", "simplex16", "two-gaussians"]
+    assert names == ["fractal", "simplex16", "two-gaussians", "two-variances"]
     committed = sorted(f"{p.parent.name}/{p.stem}" for p in source(installed.parent).glob("datasets/*/*.safetensors"))
     assert models == committed
 

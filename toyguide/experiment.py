@@ -155,7 +155,7 @@ class Experiment:
             fields: The fields by role, if they were made already.
             first: Only so many of the trajectories, the first ones. They start where those of the whole run start, and
                 follow them where a rule moves each point by itself, with random numbers drawn in the points' order (up
-                to rounding, which depends on how many points are computed together).
+                to rounding, which depends on how many points are computed together). A sampler's noise is the same.
         """
         generator = torch.Generator().manual_seed(self.seed)
         generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # not the starting points' stream
@@ -167,6 +167,7 @@ class Experiment:
             self.start()[:first].to(where),
             self.levels(),
             generator,
+            self.n,
         )
 
     def run(self, device: str = "auto", watch: Callable[[Iterator[Step]], Iterable[Step]] = iter) -> Result:

@@ -1,16 +1,19 @@
 """Samplers: how a step goes from one noise level to the next, and the one loop that takes the steps.
 
-The probability-flow ODE is ``dx = -sigma s dsigma``: its slope is ``(x - D)/sigma``. A sampler states its order of
-convergence; a test measures it.
+The probability-flow ODE is ``dx = -sigma s dsigma``: its slope is ``(x - D)/sigma``. The reverse SDE goes twice as far
+along the score and draws noise: ``dx = -2 sigma s dsigma + sqrt(2 sigma) dW``. Unguided both have the same distribution
+at every level; guided they have not. A sampler states its order of convergence; a test measures it.
 
 References:
     Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv 2206.00364,
     Algorithm 1 (Heun).
+    Ho et al., Denoising Diffusion Probabilistic Models, 2020, arXiv 2006.11239, Eq. 6 and 7 (Ancestral).
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,10 +25,13 @@ from toyguide.errors import unknown
 from toyguide.fields import Field
 from toyguide.guidance import Evaluation, Rule, Transition
 
-__all__ = ["SAMPLERS", "Euler", "Heun", "Sampler", "Step", "sampler", "trajectory"]
+__all__ = ["SAMPLERS", "Ancestral", "Euler", "Heun", "Sampler", "Step", "sampler", "trajectory"]
 
 Slope = Callable[[Tensor, float], Tensor]
 """``(x, sigma) -> dx/dsigma`` at another point of the step; evaluates the rule."""
+
+Noise = Callable[[], Tensor]
+"""Fresh standard normal numbers, with shape ``(n, d)``."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +57,32 @@ class Step:
 
 
 class Sampler:
-    """A deterministic step. Subclasses state a name, a title and an order."""
+    """A step. Subclasses state a name, a title and an order of convergence.
+
+    The order is that of the points for a step without noise, and that of expectations over the noise (the weak order)
+    for one that draws some.
+    """
 
     key: ClassVar[str]
     title: ClassVar[str]
     order: ClassVar[int]
+    stochastic: ClassVar[bool] = False
+    """Whether it draws noise."""
 
-    def step(self, x: Tensor, sigma: float, sigma_next: float, first: Tensor, slope: Slope) -> Tensor:
+    def aim(self, sigma: float, sigma_next: float) -> float:
+        """The level that ``first`` leads to; below ``sigma_next`` where noise is drawn to come back up."""
+        return sigma_next
+
+    def step(self, x: Tensor, sigma: float, sigma_next: float, first: Tensor, slope: Slope, noise: Noise) -> Tensor:
         """The points at ``sigma_next``.
 
         Args:
             x: The points, with shape ``(n, d)``.
             sigma: Their noise level, positive.
             sigma_next: The next level; 0 at the last step.
-            first: The slope at ``x``, already evaluated.
+            first: The slope at ``x`` towards the level ``aim(sigma, sigma_next)``, already evaluated.
             slope: The slope at other points of this step.
+            noise: Draws noise.
         """
         raise TypeError(f"{type(self).__name__} does not say how it steps")
 
@@ -75,7 +92,7 @@ class Euler(Sampler):
 
     key, title, order = "euler", "Euler", 1
 
-    def step(self, x: Tensor, sigma: float, sigma_next: float, first: Tensor, slope: Slope) -> Tensor:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, first: Tensor, slope: Slope, noise: Noise) -> Tensor:
         return x + (sigma_next - sigma) * first
 
 
@@ -84,14 +101,34 @@ class Heun(Sampler):
 
     key, title, order = "heun", "Heun (EDM)", 2
 
-    def step(self, x: Tensor, sigma: float, sigma_next: float, first: Tensor, slope: Slope) -> Tensor:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, first: Tensor, slope: Slope, noise: Noise) -> Tensor:
         ahead = x + (sigma_next - sigma) * first
         if sigma_next == 0:
             return ahead
         return x + (sigma_next - sigma) * 0.5 * (first + slope(ahead, sigma_next))
 
 
-SAMPLERS: dict[str, type[Sampler]] = {cls.key: cls for cls in (Heun, Euler)}
+class Ancestral(Sampler):
+    """DDPM's step: a draw from ``p(x' | x, x0 = D)``; one evaluation per step, and the reverse SDE in the limit.
+
+    An Euler step down to ``sigma'^2/sigma``, and noise to come back up:
+
+        x' = D + (sigma'/sigma)^2 (x - D) + sigma_up z,   sigma_up^2 = sigma'^2 (sigma^2 - sigma'^2)/sigma^2
+
+    With a renoiser R, ``x - R`` stands for ``x - D``.
+    """
+
+    key, title, order, stochastic = "ancestral", "Ancestral (SDE)", 1, True
+
+    def aim(self, sigma: float, sigma_next: float) -> float:
+        return sigma_next**2 / sigma
+
+    def step(self, x: Tensor, sigma: float, sigma_next: float, first: Tensor, slope: Slope, noise: Noise) -> Tensor:
+        down = x + (self.aim(sigma, sigma_next) - sigma) * first
+        return down + (sigma_next / sigma) * math.sqrt(sigma**2 - sigma_next**2) * noise()
+
+
+SAMPLERS: dict[str, type[Sampler]] = {cls.key: cls for cls in (Heun, Euler, Ancestral)}
 
 
 def sampler(key: str) -> Sampler:
@@ -113,6 +150,7 @@ def trajectory(
     x: Tensor,
     levels: Tensor,
     generator: torch.Generator,
+    count: int | None = None,
 ) -> Iterator[Step]:
     """Walk points down the noise levels under a rule: the one sampling loop of the app, the CLI and the tests.
 
@@ -122,18 +160,21 @@ def trajectory(
         sampler: How to step.
         x: The starting points at ``levels[0]``, with shape ``(n, d)``.
         levels: Falling noise levels, the last one 0, with shape ``(steps + 1,)``.
-        generator: Random numbers for rules that need them, on the CPU.
+        generator: Random numbers for rules and samplers that need them, on the CPU.
+        count: How many points the run has of which ``x`` are the first; None for those of ``x``. A sampler's noise is
+            drawn for all of them, so that the first ones get the same however many there are.
 
     Yields:
         The start, and the state after each step.
     """
     sigmas = [float(s) for s in levels]
+    noise = _noise(x, generator, len(x) if count is None else count)
     memory: Any = rule.begin(x, sigmas[0], generator)
     nfe = 0
     yield Step(0, sigmas[0], x, nfe, None, {})
 
     for index, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas), 1):
-        x, memory, count, push, trace = _step(rule, fields, sampler, x, sigma, sigma_next, memory, generator)
+        x, memory, count, push, trace = _step(rule, fields, sampler, x, sigma, sigma_next, memory, generator, noise)
         nfe += count
         yield Step(index, sigma_next, x, nfe, push, trace)
 
@@ -147,6 +188,7 @@ def _step(
     sigma_next: float,
     memory: Any,
     generator: torch.Generator,
+    noise: Noise,
 ) -> tuple[Tensor, Any, int, Tensor, Mapping[str, Tensor]]:
     """One solver step under a rule: the points after it, the memory, the evaluations made, the push and the trace."""
     evaluations: list[Evaluation] = []
@@ -165,9 +207,22 @@ def _step(
         return rule.guide(evaluate(x, sigma_here), guided.memory).slope(x, sigma_here, sigma_next)
 
     def draw() -> Tensor:
-        return sampler.step(start, sigma, sigma_next, guided.slope(start, sigma, sigma_next), slope)
+        first = guided.slope(start, sigma, sampler.aim(sigma, sigma_next))
+        return sampler.step(start, sigma, sigma_next, first, slope, noise)
 
     transition = Transition(start, sigma, draw(), sigma_next, guided, draw)
     x_next, memory = rule.after_step(transition, guided.memory, generator)
     nfe = sum(e.nfe for e in evaluations)
     return x_next, memory, nfe, guided.denoised - at.denoised("main"), guided.trace
+
+
+def _noise(x: Tensor, generator: torch.Generator, count: int) -> Noise:
+    """The sampler's noise, from a stream of its own: what a rule draws, for however many points, does not shift it."""
+    stream = generator.clone_state()
+    stream.manual_seed(int(torch.randint(2**62, (), generator=stream)))
+
+    def draw() -> Tensor:
+        z = torch.randn(count, x.shape[-1], generator=stream, dtype=torch.float64)
+        return z[: len(x)].to(x)
+
+    return draw
