@@ -146,6 +146,6 @@ class AutoguidanceFigure1(Study):
                 "weights",
                 charts,
                 "Outliers, coverage and dropped mass against the weight; means and 95 % intervals over the seeds of "
-                "training and sampling. The paper's picture is at w = 4 (CFG), w = 3 (autoguidance) and k = 1.4 (score scaling).",
+                "training and sampling. Dotted: the paper's picture, w = 4 (CFG), w = 3 (autoguidance), k = 1.4 (scaling).",
             ),
         ]

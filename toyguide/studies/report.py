@@ -18,7 +18,6 @@ from toyguide.studies.run import Outcome
 __all__ = [
     "IMAGE_FORMATS",
     "SUMMARY",
-    "command",
     "describe",
     "read_summaries",
     "read_summary",

@@ -1,0 +1,354 @@
+"""Studies: intervals and verdicts by their rule, runs that survive an interruption, files that say what was found."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from toyguide import studies as registry
+from toyguide.checkpoints import load_model
+from toyguide.cli import main
+from toyguide.errors import InputError
+from toyguide.experiment import Experiment
+from toyguide.studies import Plan, run_study, studies
+from toyguide.studies.base import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Cell, Criterion, Study, verdict_of
+from toyguide.studies.journal import Journal
+from toyguide.studies.report import read_summary, write, write_results
+from toyguide.studies.rows import Rows, interval
+from toyguide.studies.run import Progress
+from toyguide.studies.workshop import Workshop
+from toyguide.training import TrainSettings, train
+
+TINY = TrainSettings("two-gaussians", None, width=8, layers=1, iterations=3, batch=16)
+
+
+class Growth(Study):
+    """A study that takes no time: the number grows with the setting, and a little with the seed."""
+
+    # No name: the registry does not list it.
+    title = "Growth"
+    statement = "Twice the setting gives twice the number."
+    source = "nowhere"
+    setting = "By hand."
+    criteria = (
+        Criterion(
+            "ratio",
+            "The number doubles",
+            lambda rows: [b / a for a, b in zip(rows.per_seed("y", x=1), rows.per_seed("y", x=2), strict=True)],
+            at_least=1.5,
+        ),
+    )
+
+    def __init__(self):
+        self.ran = []
+
+    def cells(self, plan):
+        def cell(x, seed):
+            def work(shop):
+                self.ran.append((x, seed))
+                return {"y": x * (1 + 0.1 * seed), "offset": 0.1 * seed}
+
+            return Cell({"x": x, "seed": seed}, work, cost=1.0)
+
+        return [cell(x, seed) for seed in range(plan.seeds) for x in (1, 2)]
+
+    def numbers(self, rows):
+        return {"y_at_2": rows.over_seeds("y", x=2)}
+
+
+Growth.name = ""
+
+
+@pytest.fixture
+def growth(monkeypatch):
+    found = Growth()
+    monkeypatch.setattr(Growth, "name", "growth")
+    return found
+
+
+# --- intervals and verdicts ---------------------------------------------------------------------------------------
+
+
+def test_the_interval_is_students():
+    values = [0.3, 0.5, 0.1, 0.9, 0.4]
+    found = interval(values)
+    expected = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
+    assert found.mean == pytest.approx(np.mean(values))
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(2.0, 3.0, (2000, 4))
+    hits = sum(i.low <= 2.0 <= i.high for i in map(interval, draws))
+    assert abs(hits / 2000 - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 2000)  # four standard errors
+
+
+def test_one_value_has_no_width_and_none_is_nan():
+    assert (interval([1.5]).low, interval([1.5]).high) == (1.5, 1.5)
+    assert math.isnan(interval([]).mean)
+    assert math.isnan(interval([1.0, math.nan]).low)
+
+
+def judged(values, **threshold):
+    rows = Rows({"seed": i, "y": v} for i, v in enumerate(values))
+    return Criterion("y", "y", lambda r: r.per_seed("y"), **threshold).judge(rows).verdict
+
+
+def test_a_criterion_is_judged_by_where_its_whole_interval_lies():
+    near_one = [0.99, 1.0, 1.01]  # 0.975 … 1.025
+    assert judged(near_one, at_least=0.9) == SUPPORTED
+    assert judged(near_one, at_least=1.1) == NOT_SUPPORTED
+    assert judged(near_one, at_least=1.0) == INCONCLUSIVE
+    assert judged(near_one, at_most=1.1) == SUPPORTED
+    assert judged(near_one, at_most=0.9) == NOT_SUPPORTED
+    assert judged(near_one, at_most=1.0) == INCONCLUSIVE
+    assert judged([0.0, 1.0, 5.0], at_least=0.5) == INCONCLUSIVE  # the mean alone would do
+
+
+def test_a_value_that_is_not_a_number_decides_nothing():
+    assert judged([1.0, math.nan], at_least=0.0) == INCONCLUSIVE
+    assert judged([1.0, math.nan], at_most=0.0) == INCONCLUSIVE
+
+
+def test_the_worst_criterion_is_the_verdict():
+    def study_of(*values):
+        rows = Rows({"seed": i, "y": v} for i, v in enumerate([1.0, 1.0]))
+        return verdict_of(
+            Criterion("y", "y", lambda r, v=v: [v + d for d in r.per_seed("y")], at_least=0.0).judge(rows)
+            for v in values
+        )
+
+    undecided = Criterion("y", "y", lambda r: [-1.0, 1.0], at_least=0.0).judge(Rows([{"seed": 0}]))
+    assert undecided.verdict == INCONCLUSIVE
+    assert study_of(1.0, 1.0) == SUPPORTED
+    assert study_of(1.0, -9.0) == NOT_SUPPORTED
+    assert verdict_of([undecided]) == INCONCLUSIVE
+
+
+def test_rows_are_found_by_value_and_paired_by_seed():
+    rows = Rows(
+        {"rule": r, "w": w, "seed": s, "y": y} for r, w, s, y in [("a", 1, 1, 5), ("a", 1.0, 0, 3), ("b", 2, 0, 1)]
+    )
+    assert rows.per_seed("y", rule="a", w=1.0) == [3, 5]  # in the seeds' order
+    assert rows.per_seed(lambda row: row["y"] ** 2, rule="a") == [9, 25]
+    assert rows.difference("y", {"rule": "a", "seed": 0}, {"rule": "b"}) == [2]
+    assert rows.values("rule") == ["a", "b"]
+    with pytest.raises(LookupError, match="no row"):
+        rows.where(rule="c")
+
+
+# --- running ------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_runs_its_cells_and_judges_them(growth, tmp_path):
+    told: list[Progress] = []
+    outcome = run_study(growth, Plan(seeds=3), tmp_path, told.append)
+    assert outcome.verdict == SUPPORTED
+    assert outcome.judged[0].found.mean == pytest.approx(2.0)
+    assert outcome.numbers["y_at_2"].mean == pytest.approx(2.2)
+    assert [p.done for p in told] == sorted(p.done for p in told)
+    assert told[-1].done == told[-1].total == 6.0
+
+
+def test_what_is_finished_is_not_run_again_and_changes_nothing(growth, tmp_path):
+    class StopError(Exception):
+        pass
+
+    def stop_at_four(progress):
+        if progress.done >= 3:
+            raise StopError
+
+    with pytest.raises(StopError):
+        run_study(growth, Plan(seeds=3), tmp_path, stop_at_four)
+    assert len(growth.ran) == 3
+    resumed = run_study(growth, Plan(seeds=3), tmp_path)
+    assert len(growth.ran) == len(set(growth.ran)) == 6
+    whole = run_study(growth, Plan(seeds=3), tmp_path / "elsewhere")
+    assert list(resumed.rows) == list(whole.rows)
+    # More seeds run only those that are new, and fewer take those that were asked for.
+    growth.ran.clear()
+    assert len(run_study(growth, Plan(seeds=4), tmp_path).rows) == 8
+    assert {seed for _, seed in growth.ran} == {3}
+    assert len(run_study(growth, Plan(seeds=2), tmp_path).rows) == 4
+
+
+def test_a_quick_look_never_replaces_a_full_run(growth, tmp_path):
+    run_study(growth, Plan(seeds=2), tmp_path)
+    growth.ran.clear()
+    run_study(growth, Plan(quick=True, seeds=2), tmp_path)
+    assert len(growth.ran) == 4
+    assert {p.name for p in tmp_path.iterdir()} == {"growth", "growth-quick"}
+
+
+def test_a_torn_line_counts_as_not_run(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    journal.add({"x": 1}, {"y": 0.1 + 0.2})
+    journal.add({"x": 2}, {"y": math.inf})
+    path.write_text(path.read_text()[:-5])
+    again = Journal(path)
+    assert again.row({"x": 1}) == {"x": 1, "y": 0.1 + 0.2}
+    assert {"x": 2} not in again
+    again.add({"x": 2}, {"y": 3.0})
+    path.write_text(path.read_text() + '[1]\n{"key": 3}\nnonsense\n')
+    assert Journal(path).row({"x": 2}) == {"x": 2, "y": 3.0}
+
+
+def test_networks_are_trained_once_and_are_what_training_gives(tmp_path):
+    seen = []
+
+    def watch(steps):
+        for step in steps:
+            seen.append(step.iteration)
+            yield step
+
+    shop = Workshop(Plan(device="cpu"), tmp_path / "networks", watch)
+    with pytest.raises(InputError, match="is not trained"):
+        shop.reference(TINY)
+    shop.train(TINY)
+    shop.train(TINY)
+    assert seen == [1, 2, 3]
+    *_, last = train(TINY, "cpu")
+    for name, tensor in load_model(shop.reference(TINY)).state_dict().items():
+        assert tensor.equal(last.averages[0.010].state_dict()[name])
+    found = shop.measure(Experiment("two-gaussians", main=shop.reference(TINY), n=64, steps=4), "outliers")
+    assert set(found) == {"outliers"}
+
+
+def test_networks_of_other_settings_are_other_files(tmp_path):
+    from dataclasses import replace
+
+    shop = Workshop(Plan(device="cpu"), tmp_path)
+    shop.train(replace(TINY, ema=(0.010, 0.2)))
+    assert shop.has(TINY)  # the same first average, whatever else is averaged
+    assert not shop.has(replace(TINY, seed=1))
+    assert shop.reference(TINY) != shop.reference(replace(TINY, ema=(0.2,)))
+
+
+# --- what is left behind ------------------------------------------------------------------------------------------
+
+
+def test_the_files_say_what_was_found(growth, tmp_path):
+    outcome = run_study(growth, Plan(seeds=3), tmp_path)
+    summary = write(outcome, tmp_path / "growth")
+    assert read_summary(tmp_path / "growth" / "summary.json") == summary
+    assert summary["verdict"] == SUPPORTED
+    assert summary["figures"] == {"ratio": pytest.approx(2.0), "y_at_2": pytest.approx(2.2)}
+    low, high = summary["intervals"]["y_at_2"]
+    expected = stats.ttest_1samp([2.0, 2.2, 2.4], 0.0).confidence_interval(0.95)
+    assert (low, high) == pytest.approx((expected.low, expected.high), rel=1e-5)  # six digits are written
+    with (tmp_path / "growth" / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(r["y"]) for r in rows] == [r["y"] for r in outcome.rows]
+    report = (tmp_path / "growth" / "report.md").read_text()
+    assert "**Supported.**" in report
+    assert "toyguide study growth --seeds 3" in report
+
+    write_results(tmp_path, ["growth", "unknown"])
+    results = (tmp_path / "RESULTS.md").read_text()
+    assert "Twice the setting" in results
+    assert "**supported**" in results
+
+
+def test_a_number_that_is_not_finite_is_null_in_json(growth, tmp_path, monkeypatch):
+    monkeypatch.setattr(growth, "numbers", lambda rows: {"y": interval([math.nan])})
+    write(run_study(growth, Plan(seeds=2), tmp_path), tmp_path / "growth")
+    text = (tmp_path / "growth" / "summary.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["figures"]["y"] is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "growth"}', "{" * 10_000])
+def test_what_is_not_a_summary_is_refused(tmp_path, text):
+    path = tmp_path / "summary.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"summary\.json"):
+        read_summary(path)
+
+
+# --- all studies --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(studies()))
+def test_every_study_says_all_before_it_runs(name):
+    study = studies()[name]
+    assert study.title
+    assert study.statement.endswith(".")
+    assert study.setting.endswith(".")
+    assert "arXiv" in study.source
+    assert study.criteria
+    names = [c.name for c in study.criteria]
+    assert len(set(names)) == len(names)
+    for criterion in study.criteria:
+        assert (criterion.at_least is None) != (criterion.at_most is None), criterion.name
+    for plan in (Plan(seeds=2), Plan(quick=True, seeds=2)):
+        cells = study.cells(plan)
+        keys = [json.dumps(dict(c.key), sort_keys=True) for c in cells]
+        assert len(set(keys)) == len(keys)
+        assert {c.key["seed"] for c in cells} == {0, 1}
+        # The runs of a seed are the same however many seeds there are: so a longer run continues a shorter one.
+        more = {json.dumps(dict(c.key), sort_keys=True) for c in study.cells(Plan(plan.quick, 3))}
+        assert set(keys) <= more
+
+
+def test_every_study_has_its_own_place_in_the_list():
+    assert len({s.order for s in studies().values()}) == len(studies())
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listed(growth, monkeypatch):
+    everything = {"growth": growth, **studies()}
+    monkeypatch.setattr(registry, "studies", lambda: everything)
+    return growth
+
+
+def test_the_command_runs_and_prints_the_summary(listed, tmp_path, capsys):
+    assert main(["study", "growth", "--quick", "--seeds", "2", "--json", "-o", str(tmp_path / "new")]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["name"], summary["verdict"], summary["figures"]["ratio"]) == ("growth", SUPPORTED, 2.0)
+    assert not (tmp_path / "new" / "growth-quick" / "progress.json").exists()
+    assert not (tmp_path / "new" / "RESULTS.md").exists()  # which holds full runs
+
+
+def test_the_list_is_what_can_be_run(capsys):
+    assert main(["study", "--list", "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert [d["name"] for d in described] == list(studies())
+    assert all(d["statement"] and d["source"] for d in described)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["autoguidance-figure-2"], "did you mean 'autoguidance-figure-1'"),
+        ([], "expected a name"),
+        (["growth", "--seeds", "0"], "seeds 0: expected a whole number from 1"),
+        (["growth", "--seeds", "x"], "expected a whole number"),
+        (["growth", "--seeds", "-3"], "seeds -3"),
+        (["growth", "--device", "tpu"], "--device"),
+        (["growth", "-o", "file/inside"], "is a file, expected a folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(listed, tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert main(["study", *arguments]) == 2
+    complaint = capsys.readouterr().err
+    assert said in complaint
+    assert complaint.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert not listed.ran
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_runs(listed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert main(["study", "growth", "-o", str(tmp_path / "new")]) == 2
+    assert "is not writable" in capsys.readouterr().err
+    assert not listed.ran
