@@ -145,6 +145,11 @@ class Experiment:
         generator = torch.Generator().manual_seed(self.seed)
         return self.data.field(self.label).sample(self.n, float(self.levels()[0]), generator).float()
 
+    def generator(self) -> torch.Generator:
+        """The random numbers of the rule and the sampler, on the CPU; not the stream of the starting points."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+
     def walk(
         self, device: str = "cpu", fields: dict[str, Field] | None = None, first: int | None = None
     ) -> Iterator[Step]:
@@ -157,8 +162,6 @@ class Experiment:
                 follow them where a rule moves each point by itself, with random numbers drawn in the points' order (up
                 to rounding, which depends on how many points are computed together). A sampler's noise is the same.
         """
-        generator = torch.Generator().manual_seed(self.seed)
-        generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # not the starting points' stream
         where = resolve_device(device)
         yield from trajectory(
             self.build_rule(),
@@ -166,7 +169,7 @@ class Experiment:
             sampler(self.sampler),
             self.start()[:first].to(where),
             self.levels(),
-            generator,
+            self.generator(),
             self.n,
         )
 

@@ -25,7 +25,7 @@ from toyguide.errors import unknown
 from toyguide.fields import Field
 from toyguide.guidance import Evaluation, Rule, Transition
 
-__all__ = ["SAMPLERS", "Ancestral", "Euler", "Heun", "Sampler", "Step", "sampler", "trajectory"]
+__all__ = ["SAMPLERS", "Ancestral", "Euler", "Heun", "Sampler", "Step", "noise_of", "sampler", "trajectory"]
 
 Slope = Callable[[Tensor, float], Tensor]
 """``(x, sigma) -> dx/dsigma`` at another point of the step; evaluates the rule."""
@@ -168,7 +168,7 @@ def trajectory(
         The start, and the state after each step.
     """
     sigmas = [float(s) for s in levels]
-    noise = _noise(x, generator, len(x) if count is None else count)
+    noise = noise_of(x, generator, len(x) if count is None else count)
     memory: Any = rule.begin(x, sigmas[0], generator)
     nfe = 0
     yield Step(0, sigmas[0], x, nfe, None, {})
@@ -216,7 +216,7 @@ def _step(
     return x_next, memory, nfe, guided.denoised - at.denoised("main"), guided.trace
 
 
-def _noise(x: Tensor, generator: torch.Generator, count: int) -> Noise:
+def noise_of(x: Tensor, generator: torch.Generator, count: int) -> Noise:
     """The sampler's noise, from a stream of its own: what a rule draws, for however many points, does not shift it."""
     stream = generator.clone_state()
     stream.manual_seed(int(torch.randint(2**62, (), generator=stream)))

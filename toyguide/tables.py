@@ -89,6 +89,19 @@ class Table:
             raise self.error(key, f"{_short(value)}: expected a table")
         return Table(value, f"{self._path}{key}.")
 
+    def sections(self, key: str) -> list[Table]:
+        """The tables of an array, or the only one where it is no array."""
+        value = self._get(key, None)
+        if isinstance(value, dict):
+            return [self.section(key)]
+        if not isinstance(value, list) or not value or not all(isinstance(v, dict) for v in value):
+            raise self.error(key, f"{_short(value)}: expected a table, or several")
+        return [Table(v, f"{self._path}{key}[{i}].") for i, v in enumerate(value)]
+
+    def value(self, key: str) -> Any:
+        """A value of any type, for one that is checked elsewhere."""
+        return self._get(key, None)
+
     def keys(self) -> list[str]:
         """All keys, for tables whose keys are the user's own names."""
         return list(self._values)

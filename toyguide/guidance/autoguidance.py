@@ -22,6 +22,7 @@ class Autoguidance(Rule):
     )
     needs = ("main", "weak")
     unguided = {"w": 1.0}
+    per_point = ("w",)
 
     w = param.Number(3.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")
 

@@ -162,6 +162,9 @@ class Rule(param.Parameterized):
     """Parameter values at which it must equal the main field exactly."""
     first_order: ClassVar[bool] = False
     """Whether it steps in a way of its own that only a first-order sampler can follow (a renoiser of its own)."""
+    per_point: ClassVar[tuple[str, ...] | None] = None
+    """Parameters whose place in every formula a column with a number for each point can take, with shape ``(n, 1)``;
+    then no point may see another, and random numbers are drawn in ``begin`` alone. None where runs cannot be joined."""
 
     def __init__(self, /, **params: Any) -> None:
         super().__init__()

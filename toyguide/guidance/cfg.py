@@ -25,6 +25,7 @@ class ClassifierFreeGuidance(Rule):
     )
     needs = ("main", "uncond")
     unguided = {"w": 1.0}
+    per_point = ("w",)
 
     w = param.Number(4.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")
 

@@ -25,6 +25,7 @@ class CfgAutoguidance(Rule):
     summary = "Shares one weight between CFG (mix 0) and autoguidance (mix 1)."
     needs = ("main", "uncond", "weak")
     unguided = {"w": 1.0}
+    per_point = ("w", "mix")
 
     w = param.Number(3.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")
     mix = param.Number(0.5, bounds=(0.0, 1.0), step=0.05, doc="0 is CFG, 1 is autoguidance.")

@@ -15,6 +15,7 @@ class Unguided(Rule):
     formula = r"D = D_\mathrm{main}"
     source = "Karras et al., EDM, 2022, arXiv 2206.00364, Eq. 3"
     summary = "Follows the main field as it is. The reference that every rule is compared with."
+    per_point = ()
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
         return Guided(at.denoised("main"))

@@ -24,6 +24,7 @@ class ScoreScaling(Rule):
         "Lengthens every score by k. Concentrates the samples alike in all directions and empties the outer branches."
     )
     unguided = {"k": 1.0}
+    per_point = ("k",)
 
     k = param.Number(1.4, bounds=(0.0, 5.0), softbounds=(0.5, 3.0), step=0.05, doc="Score factor; 1 is unguided.")
 

@@ -1,0 +1,93 @@
+"""``toyguide sweep``: run a grid of experiments and write one table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from concurrent.futures import BrokenExecutor, Executor
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from tqdm import tqdm
+
+from toyguide.devices import DEVICES, resolve_device
+from toyguide.errors import InputError
+
+NAME = "sweep"
+HELP = "run a grid of experiments and write one table"
+
+_EXECUTORS = ("serial", "processes")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("spec", metavar="SPEC.toml", help="the settings and their lists, see docs/sweep.toml")
+    parser.add_argument(
+        "-o", "--output", metavar="TABLE", help="a .csv or .parquet (default: the spec's name with .csv, here)"
+    )
+    parser.add_argument(
+        "--executor", choices=_EXECUTORS, metavar=f"{{{','.join(_EXECUTORS)}}}", help="(default: serial)"
+    )
+    parser.add_argument("--workers", type=int, metavar="K", help="processes (default: one for each processor)")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="run on the Dask cluster of this scheduler, tcp://HOST:PORT"
+    )
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="of each worker (default: auto)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carry it out.
+
+    Raises:
+        InputError: If a flag or the spec is wrong; before anything is run or written.
+        SystemExit: With code 130 when interrupted, with code 1 when workers died.
+    """
+    from toyguide.sweeps import Ledger, read_sweep, sweep
+
+    executor = _executor(args)
+    if args.scheduler is None:
+        resolve_device(args.device)
+    experiments = read_sweep(args.spec)
+    ledger = Ledger(args.output or Path(args.spec).with_suffix(".csv").name, experiments)
+    report = {"file": str(ledger.path), "rows": len(experiments), "new": 0, "seconds": 0.0}
+    if not ledger.finished:
+        began, before = time.perf_counter(), len(ledger.rows)
+        bar = tqdm(total=len(experiments), initial=before, unit="row", disable=None, leave=False)
+        try:
+            with executor as workers, ledger, bar:
+                for rows in sweep(experiments, workers, args.device, ledger.rows):
+                    bar.update(ledger.add(rows))
+        except (KeyboardInterrupt, BrokenExecutor) as problem:
+            stopped = isinstance(problem, KeyboardInterrupt)
+            what = "interrupted" if stopped else f"the workers are lost ({' '.join(str(problem).split())})"
+            kept = f"{len(ledger.rows)} of {len(experiments)} rows are kept; run the same again to continue"
+            print(f"toyguide: {what}; {kept}", file=sys.stderr)
+            raise SystemExit(130 if stopped else 1) from problem
+        report |= {"new": len(ledger.rows) - before, "seconds": time.perf_counter() - began}
+    if args.json:
+        print(json.dumps(report))
+    elif ledger.finished:
+        print(f"{report['file']}: finished before, {report['rows']} rows; nothing to do")
+    else:
+        print(f"{report['file']}: {report['rows']} rows, {report['new']} of them new, {report['seconds']:.1f} s")
+
+
+def _executor(args: argparse.Namespace) -> AbstractContextManager[Executor | None]:
+    """What the flags ask for, to be entered."""
+    from toyguide.sweeps import executors
+
+    if args.scheduler is not None:
+        if args.executor is not None or args.workers is not None:
+            raise InputError("--scheduler: its cluster has workers of its own, expected no --executor and no --workers")
+        return executors.dask(args.scheduler)
+    if args.workers is not None and args.executor != "processes":
+        raise InputError("--workers: only processes can be several, expected --executor processes with it")
+    if args.executor != "processes":
+        return nullcontext()
+    workers = (os.cpu_count() or 1) if args.workers is None else args.workers
+    if not 1 <= workers <= 1024:
+        raise InputError(f"--workers {workers}: expected a whole number from 1 to 1024")
+    return executors.processes(workers)

@@ -1,0 +1,182 @@
+"""Experiments that differ only in numbers of their rule or in their seed, run as one: one tensor call for all."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, as_completed
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toyguide.devices import resolve_device
+from toyguide.experiment import Experiment, Result
+from toyguide.fields import Field
+from toyguide.guidance import Interval, rule, rules
+from toyguide.guidance.spread import Spread
+from toyguide.samplers import Noise, Sampler, Slope, Step, noise_of, sampler, trajectory
+
+__all__ = ["batches", "identity", "run_batch", "sweep", "walk_batch"]
+
+# What is computed at once: on the CPU as much as its caches hold, on a GPU as much as fills it.
+_POINTS = {"cpu": 1 << 13, "cuda": 1 << 20}
+
+
+def sweep(
+    experiments: Sequence[Experiment],
+    executor: Executor | None = None,
+    device: str = "auto",
+    done: Collection[str] = (),
+) -> Iterator[list[dict[str, Any]]]:
+    """Run experiments, batch by batch.
+
+    What an executor is sent is JSON text, what comes back plain values. How the experiments are batched depends on
+    them and the device alone, so an interrupted sweep that is continued gives what it would have given.
+
+    Args:
+        experiments: What to run; equal ones once.
+        executor: Any of ``concurrent.futures``, processes started with ``spawn``; None for this process. Workers
+            elsewhere read datasets and networks from their own disk, by the same names.
+        device: ``auto``, ``cpu`` or ``cuda``, on each worker.
+        done: Identities of experiments whose rows are there; a batch that they make up is left out.
+
+    Yields:
+        The rows of a batch, as batches are completed; see :func:`run_batch`.
+
+    Raises:
+        InputError: If a field or the device does not exist where an experiment is run.
+        BrokenExecutor: If a worker died, and the executor does not start another one.
+    """
+    wanted = [[e.to_json() for e in batch] for batch in batches(experiments, device) if _is_missing(batch, done)]
+    if executor is None:
+        for texts in wanted:
+            yield run_batch(texts, device)
+        return
+    futures = [executor.submit(run_batch, texts, device) for texts in wanted]
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def run_batch(texts: Sequence[str], device: str) -> list[dict[str, Any]]:
+    """Run a batch of experiments and measure each: a worker's whole task.
+
+    Args:
+        texts: Experiments as JSON, as :func:`batches` puts them together.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Returns:
+        A row for each: its identity, its settings as they were used (``params.w``, ``interval.low`` …), and its
+        metrics. Its ``seconds`` are the batch's, divided by how many experiments the batch has.
+    """
+    experiments = [Experiment.from_json(text) for text in texts]
+    fields = experiments[0].fields(device)
+    began = time.perf_counter()
+    (last,) = deque(walk_batch(experiments, device, fields), maxlen=1)
+    ends = last.x.cpu().chunk(len(experiments))
+    seconds = (time.perf_counter() - began) / len(experiments)
+    return [
+        {
+            "id": identity(e),
+            **_settings(e),
+            **Result.of(e, [dataclasses.replace(last, x=end, trace={})], seconds).metrics(resamples=0),
+        }
+        for e, end in zip(experiments, ends, strict=True)
+    ]
+
+
+def walk_batch(
+    experiments: Sequence[Experiment], device: str = "cpu", fields: Mapping[str, Field] | None = None
+) -> Iterator[Step]:
+    """The runs of a batch, side by side, step by step: ``x`` of a step has shape ``(experiments * n, d)``.
+
+    Args:
+        experiments: As :func:`batches` puts them together. One alone is run as ``Experiment.run`` runs it.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        fields: The fields by role, if they were made already.
+    """
+    first = experiments[0]
+    if len(experiments) == 1:
+        yield from first.walk(device, None if fields is None else dict(fields))
+        return
+    starts = {e.seed: e for e in experiments}
+    drawn = {seed: e.start() for seed, e in starts.items()}
+    x = torch.cat([drawn[e.seed] for e in experiments]).to(resolve_device(device))
+
+    spread = Spread([rule(e.rule, **e.params) for e in experiments], [e.generator() for e in experiments], x)
+    guided = spread if first.interval is None else Interval(spread, *first.interval)
+    stepping = sampler(first.sampler)
+    if stepping.stochastic:
+        part = x[: first.n]
+        noises = {seed: noise_of(part, e.generator(), first.n) for seed, e in starts.items()}
+        stepping = _OwnNoise(stepping, [noises[e.seed] for e in experiments])
+    yield from trajectory(guided, fields or first.fields(device), stepping, x, first.levels(), torch.Generator())
+
+
+class _OwnNoise(Sampler):
+    """A sampler that gives each run the noise that it would have alone; runs of one seed have the same."""
+
+    def __init__(self, inner: Sampler, noises: Sequence[Noise]) -> None:
+        self.inner, self.noises = inner, noises
+
+    def aim(self, sigma: float, sigma_next: float) -> float:
+        return self.inner.aim(sigma, sigma_next)
+
+    def step(self, x: Tensor, sigma: float, sigma_next: float, first: Tensor, slope: Slope, noise: Noise) -> Tensor:
+        return self.inner.step(x, sigma, sigma_next, first, slope, self.draw)
+
+    def draw(self) -> Tensor:
+        fresh = {id(noise): noise() for noise in dict.fromkeys(self.noises)}
+        return torch.cat([fresh[id(noise)] for noise in self.noises])
+
+
+def batches(experiments: Sequence[Experiment], device: str = "cpu") -> list[list[Experiment]]:
+    """Experiments that can be run as one, together, in batches of bounded size; in the order in which they begin."""
+    groups: dict[str, list[Experiment]] = {}
+    for e in dict.fromkeys(experiments):
+        groups.setdefault(_kind(e), []).append(e)
+    points = _POINTS["cpu" if device == "cpu" else resolve_device(device).type]
+    found = []
+    for group in groups.values():
+        size = max(1, points // group[0].n)
+        found += [group[i : i + size] for i in range(0, len(group), size)]
+    return found
+
+
+def identity(experiment: Experiment) -> str:
+    """What an experiment's row is known by: 16 hexadecimal digits of its settings' digest."""
+    return hashlib.sha256(experiment.to_json().encode()).hexdigest()[:16]
+
+
+def _kind(e: Experiment) -> str:
+    """What all experiments of a batch agree on."""
+    per_point = rules()[e.rule].per_point
+    if per_point is None:
+        return e.to_json()
+    fixed = {k: v for k, v in e.params.items() if k not in per_point}
+    return json.dumps({**dataclasses.asdict(e), "seed": None, "params": fixed})
+
+
+def _is_missing(batch: Sequence[Experiment], done: Collection[str]) -> bool:
+    return any(identity(e) not in done for e in batch)
+
+
+def _settings(e: Experiment) -> dict[str, Any]:
+    """Its settings in one flat table, the fields by what they are."""
+    found: dict[str, Any] = {}
+    for key, value in {**dataclasses.asdict(e), **e.references()}.items():
+        if key == "params":
+            found |= {f"params.{name}": number for name, number in value.items()}
+        elif key == "interval":
+            found |= {"interval.low": value and value[0], "interval.high": value and value[1]}
+        else:
+            found[key] = value
+    return found

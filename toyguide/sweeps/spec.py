@@ -1,0 +1,122 @@
+"""What a sweep is written down as: a TOML file of settings, and of lists of settings whose every combination is run.
+
+    [experiment]              # what all experiments agree on, by the settings' names
+    dataset = "fractal"
+    label = "A"
+
+    [grid]                    # every combination; or several [[grid]], one after the other
+    rule = ["cfg", "autoguidance"]
+    params.w = [1.0, 2.0, 4.0]
+    interval = [[0.1, 1.0], [0.3, 1.6]]
+    seeds = 5                 # the seeds 0 to 4; or a list of seeds
+
+The setting written first varies slowest. A single value is a list of one. The label ``union`` is that of no class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from toyguide.checkpoints import UNION
+from toyguide.errors import InputError
+from toyguide.experiment import Experiment
+from toyguide.tables import Table, read_table
+
+__all__ = ["read_sweep"]
+
+_MOST = 1_000_000
+_SETTINGS = [f.name for f in dataclasses.fields(Experiment)]
+_SWEPT = [name for name in _SETTINGS if name not in ("seed", "params")]
+
+
+def read_sweep(path: str | Path) -> list[Experiment]:
+    """The experiments of a sweep's file, in the grid's order, equal ones once; each is checked, its fields too.
+
+    Raises:
+        InputError: If anything in the file is wrong; names the file and the key.
+    """
+    table = read_table(Path(path))
+    common = table.section("experiment", optional=True)
+    base = {name: _value(common, name) for name in _SETTINGS if name != "params" and name in common}
+    params = common.section("params", optional=True)
+    base["params"] = {name: params.value(name) for name in params.keys()}  # noqa: SIM118, a table is not a dictionary
+    common.finish()
+    _made(common, base)
+
+    grids = [(grid, _axes(grid)) for grid in table.sections("grid")]
+    table.finish()
+    count = sum(math.prod(len(values) for _, values in axes) for _, axes in grids)
+    if count > _MOST:
+        raise table.error("grid", f"makes {count:,} experiments: expected at most {_MOST:,}")
+    experiments = list(dict.fromkeys(e for grid, axes in grids for e in _product(grid, base, axes)))
+    _check_fields(table, experiments)
+    return experiments
+
+
+def _axes(grid: Table) -> list[tuple[str, list[Any]]]:
+    """The settings that a grid varies, by name, each with its values; a rule's parameters as ``params.w``."""
+    axes: list[tuple[str, list[Any]]] = []
+    for name in grid.keys():  # noqa: SIM118
+        if name == "params":
+            params = grid.section("params")
+            axes += [(f"params.{p}", _several(params, p)) for p in params.keys()]  # noqa: SIM118
+        elif name == "seeds":
+            axes.append(("seed", _seeds(grid)))
+        elif name in _SWEPT:
+            axes.append((name, _several(grid, name)))
+    for name in (*_SWEPT, "params", "seeds"):
+        _ = name in grid  # what may be there
+    grid.finish()
+    return axes
+
+
+def _product(grid: Table, base: dict[str, Any], axes: list[tuple[str, list[Any]]]) -> Iterator[Experiment]:
+    """Every combination, the last setting varying fastest."""
+    for combination in itertools.product(*(values for _, values in axes)):
+        settings = dict(zip((name for name, _ in axes), combination, strict=True))
+        own = {k.removeprefix("params."): settings.pop(k) for k in list(settings) if k.startswith("params.")}
+        kept = base["params"] if settings.get("rule", base.get("rule")) == base.get("rule") else {}
+        yield _made(grid, {**base, **settings, "params": {**kept, **own}})
+
+
+def _made(table: Table, settings: dict[str, Any]) -> Experiment:
+    try:
+        return Experiment(**settings)
+    except InputError as problem:
+        raise table.error("", str(problem)) from problem
+
+
+def _value(table: Table, name: str) -> Any:
+    value = table.value(name)
+    return None if name == "label" and value == UNION else value
+
+
+def _several(table: Table, name: str) -> list[Any]:
+    """The values of a setting, of which one need not be in a list. An interval is a list itself."""
+    found = _value(table, name)
+    if not isinstance(found, list) or (name == "interval" and found and not isinstance(found[0], list)):
+        return [found]
+    if not found:
+        raise table.error(name, "[]: expected at least one value")
+    return [None if name == "label" and value == UNION else value for value in found]
+
+
+def _seeds(grid: Table) -> list[int]:
+    if isinstance(grid.value("seeds"), list):
+        return _several(grid, "seeds")
+    return list(range(grid.integer("seeds", 1, _MOST)))
+
+
+def _check_fields(table: Table, experiments: list[Experiment]) -> None:
+    """That the fields are there, before anything is run."""
+    kinds = {(e.dataset, e.label, e.main, e.uncond, e.weak, e.rule): e for e in experiments}
+    for e in kinds.values():
+        try:
+            e.fields()
+        except InputError as problem:
+            raise table.error("", str(problem)) from problem
