@@ -8,7 +8,15 @@ import torch
 from toyguide import load_dataset
 from toyguide.errors import InputError
 from toyguide.geometry.contours import in_chunks, log_density_levels, region_levels
-from toyguide.geometry.curvature import align, align_path, divergence, top_eigenpair
+from toyguide.geometry.curvature import (
+    align,
+    align_grid,
+    align_path,
+    curl,
+    divergence,
+    eigenpairs,
+    top_eigenpair,
+)
 from toyguide.geometry.planes import Plane, Window, plane_of, window_of
 from toyguide.metrics import hdr_threshold
 from toyguide.mixtures import GaussianMixture
@@ -207,6 +215,19 @@ def test_the_top_eigenpair_is_that_of_eigh(kind, dim):
     assert (tilt <= 10 * (1e-14 * dim * scale / gap).square() + 1e-14).all()
 
 
+@pytest.mark.parametrize("dim", [1, 2, 3, 16])
+@pytest.mark.parametrize("kind", ["random", "nearly degenerate", "diagonal"])
+def test_the_eigenpairs_fall_and_put_the_matrix_together_again(kind, dim):
+    h = symmetric(kind, dim)
+    values, vectors = eigenpairs(h)
+    assert (values.diff() <= 0).all()
+    scale = 1e-14 * dim * float(h.abs().max())  # rounding of eigh and of the product
+    torch.testing.assert_close(values, torch.linalg.eigvalsh(h).flip(-1), rtol=0, atol=scale)
+    torch.testing.assert_close(vectors.mT @ (values[..., None] * vectors), h, rtol=0, atol=scale)
+    identity = torch.eye(dim, dtype=F64).expand_as(h)
+    torch.testing.assert_close(vectors @ vectors.mT, identity, rtol=0, atol=1e-14 * dim)
+
+
 def test_a_multiple_of_the_identity_has_a_unit_eigenvector():
     value, vector = top_eigenpair(torch.stack([torch.zeros(2, 2), 5 * torch.eye(2), -1e30 * torch.eye(2)]))
     assert value.tolist() == [0, 5, pytest.approx(-1e30)]
@@ -263,6 +284,47 @@ def test_an_aligned_path_turns_smoothly_whatever_signs_it_came_with():
     torch.testing.assert_close(align_path(path * signs), path * signs[:1])
     assert torch.equal(align_path(path[:1]), path[:1])
     assert align_path(path[:0]).shape == (0, 3, 2)
+
+
+def test_an_aligned_grid_is_one_smooth_field_whatever_signs_it_came_with():
+    """Also across a gap, where signs go around it."""
+    u = torch.linspace(-1, 1, 21, dtype=F64)
+    angle = 3 * u[:, None] + 2 * u**2  # turns by less than 90 degrees from cell to cell, by several turns in all
+    field = torch.stack([angle.cos(), angle.sin()], -1)
+    signs = torch.randint(2, (21, 21, 1), generator=generator(19)).double() * 2 - 1
+    torch.testing.assert_close(align_grid(field * signs), field * signs[0, 0], rtol=0, atol=0)
+    field[5, :15] = math.nan
+    torch.testing.assert_close(align_grid(field * signs), field * signs[0, 0], rtol=0, atol=0, equal_nan=True)
+    assert align_grid(field[:1, :1]).shape == (1, 1, 2)
+    assert align_grid(field[:0]).shape == (0, 21, 2)
+
+
+def test_around_half_a_turn_there_is_one_seam():
+    """The top eigenvector of [[x, y], [y, -x]] is at half the angle of (x, y): around 0 it comes back turned. Every
+    loop around 0 has an odd number of neighbours that disagree, every other loop an even one."""
+    u = torch.arange(-5, 6, dtype=F64) + 0.5
+    y, x = torch.meshgrid(u, u, indexing="ij")
+    aligned = align_grid(top_eigenpair(torch.stack([x, y, y, -x], -1).reshape(11, 11, 2, 2))[1])
+    down, right = ((a * b).sum(-1) < 0 for a, b in ((aligned[1:], aligned[:-1]), (aligned[:, 1:], aligned[:, :-1])))
+    around = down[:, 1:] ^ down[:, :-1] ^ right[1:] ^ right[:-1]  # of each cell between four neighbours
+    expected = torch.zeros(10, 10, dtype=torch.bool)
+    expected[4, 4] = True  # between -0.5 and 0.5
+    assert torch.equal(around, expected)
+
+
+def test_the_curl_is_that_of_a_rotation_and_none_for_a_score():
+    """f = (-w y, w x) has curl 2w, in any frame; in 3D the antisymmetric part's norm is w sqrt 2."""
+    m, w = randn(2, 2, seed=20), 1.7
+    symmetric_part, spin = m + m.T, torch.tensor([[0.0, -w], [w, 0.0]], dtype=F64)
+    assert float(curl(symmetric_part + spin)) == pytest.approx(2 * w)
+    axes = torch.linalg.qr(randn(3, 3, seed=21))[0]
+    solid = torch.zeros(3, 3, dtype=F64)
+    solid[:2, :2] = spin
+    assert float(curl(axes @ (solid + torch.eye(3, dtype=F64)) @ axes.T)) == pytest.approx(w * math.sqrt(2))
+    field, x, e = load_dataset("fractal").field("A"), randn(20, 2, seed=22), 1e-5
+    steps = e * torch.eye(2, dtype=F64)
+    jacobian = torch.stack([(field.score(x + s, 0.3) - field.score(x - s, 0.3)) / (2 * e) for s in steps], -1)
+    assert curl(jacobian).abs().max() < 1e-6  # rounding: 1e-15 of a score of order 10, over e
 
 
 def test_the_divergence_of_a_score_is_that_of_its_differences():

@@ -1,11 +1,12 @@
-"""Curvature of a log-density: the top eigenpair of its Hessian, and the divergence of its score.
+"""Curvature of a log-density: the eigenpairs of its Hessian, and the divergence and the curl of a vector field.
 
 A positive top eigenvalue means that the log-density curves upward along its eigenvector: a saddle between modes. For
 a symmetric ``[[a, b], [b, c]]`` with the half difference ``e = (a - c) / 2``,
 
-    lambda = (a + c) / 2 + sqrt(e^2 + b^2),    v = (cos t, sin t),    t = atan2(b, e) / 2
+    lambda = (a + c) / 2 ± sqrt(e^2 + b^2),    v = (cos t, sin t) and (-sin t, cos t),    t = atan2(b, e) / 2
 
-which needs no case for nearly equal eigenvalues. An eigenvector has no sign of its own; :func:`align` gives one.
+which needs no case for nearly equal eigenvalues. An eigenvector has no sign of its own; :func:`align` gives one,
+:func:`align_path` and :func:`align_grid` give neighbours the same.
 """
 
 from __future__ import annotations
@@ -13,31 +14,42 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["align", "align_path", "divergence", "top_eigenpair"]
+__all__ = ["align", "align_grid", "align_path", "curl", "divergence", "eigenpairs", "top_eigenpair"]
 
 
-def top_eigenpair(hessian: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest eigenvalue of symmetric matrices, and its unit eigenvector up to sign.
+def eigenpairs(hessian: Tensor) -> tuple[Tensor, Tensor]:
+    """The eigenvalues of symmetric matrices, and their unit eigenvectors up to sign.
 
     Args:
         hessian: Symmetric matrices, with shape ``(..., d, d)``.
 
     Returns:
-        The eigenvalues, with shape ``(...)``, and the eigenvectors, with shape ``(..., d)``; NaN for each matrix with
-        an entry that is not finite.
+        The eigenvalues, falling, with shape ``(..., d)``, and the eigenvectors in that order, one a row, with shape
+        ``(..., d, d)``; NaN for each matrix with an entry that is not finite.
     """
     finite = hessian.isfinite().all(-1).all(-1)
     safe = hessian.where(finite[..., None, None], 0.0)
     if hessian.shape[-1] == 2:
         a, b, c = safe[..., 0, 0], (safe[..., 0, 1] + safe[..., 1, 0]) / 2, safe[..., 1, 1]
         half = (a - c) / 2
-        value = (a + c) / 2 + torch.hypot(half, b)
+        middle, spread = (a + c) / 2, torch.hypot(half, b)
         angle = torch.atan2(b, half) / 2
-        vector = torch.stack([angle.cos(), angle.sin()], -1)
+        cos, sin = angle.cos(), angle.sin()
+        values = torch.stack([middle + spread, middle - spread], -1)
+        vectors = torch.stack([cos, sin, -sin, cos], -1).unflatten(-1, (2, 2))
     else:
-        values, vectors = torch.linalg.eigh(safe)
-        value, vector = values[..., -1], vectors[..., -1]
-    return value.where(finite, torch.nan), vector.where(finite[..., None], torch.nan)
+        rising, columns = torch.linalg.eigh(safe)
+        values, vectors = rising.flip(-1), columns.mT.flip(-2)
+    return values.where(finite[..., None], torch.nan), vectors.where(finite[..., None, None], torch.nan)
+
+
+def top_eigenpair(hessian: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest eigenvalue of symmetric matrices, with shape ``(...)``, and its eigenvector, with shape ``(..., d)``.
+
+    The first of the :func:`eigenpairs`, and as they are.
+    """
+    values, vectors = eigenpairs(hessian)
+    return values[..., 0], vectors[..., 0, :]
 
 
 def align(vectors: Tensor, reference: Tensor) -> Tensor:
@@ -61,6 +73,56 @@ def align_path(vectors: Tensor) -> Tensor:
     return vectors.where(~odd, -vectors)
 
 
+def align_grid(vectors: Tensor) -> Tensor:
+    """Vectors on a grid, each turned to a neighbour's side; the first stays.
+
+    Signs spread from neighbour to neighbour along the maximum spanning tree of the grid whose links weigh
+    ``|cos|``: between vectors that are most nearly parallel first. Where neighbours all around any loop can agree,
+    they do. Around a point where two eigenvalues meet, an eigenvector makes half a turn, and no choice of signs is
+    free of a seam, which ends there.
+
+    Args:
+        vectors: With shape ``(rows, columns, d)``; a vector that is not finite keeps its sign.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+
+    flat = vectors.reshape(-1, vectors.shape[-1])
+    index = torch.arange(len(flat), device=vectors.device).reshape(vectors.shape[:2])
+    a = torch.cat([index[1:].flatten(), index[:, 1:].flatten()])
+    b = torch.cat([index[:-1].flatten(), index[:, :-1].flatten()])
+    if not len(a):
+        return vectors
+    cosine = torch.nan_to_num(torch.nn.functional.cosine_similarity(flat[a], flat[b], dim=-1), nan=0.0)
+    weight = (2 - cosine.abs()).double().cpu()  # a link of weight 0 would be none
+    graph = coo_array((weight.numpy(), (a.cpu().numpy(), b.cpu().numpy())), shape=(len(flat), len(flat)))
+    _, parent = breadth_first_order(minimum_spanning_tree(graph), 0, directed=False)
+
+    up = torch.as_tensor(parent, dtype=torch.long, device=vectors.device)
+    up[0] = 0
+    turned = (flat * flat[up]).sum(-1) < 0
+    for _ in range(len(flat).bit_length()):  # each time the paths to the first vector are half as long
+        turned, up = turned ^ turned[up], up[up]
+    return torch.where(turned[:, None], -flat, flat).reshape(vectors.shape)
+
+
 def divergence(jacobian: Tensor) -> Tensor:
     """The trace of a vector field's Jacobian, with shape ``(...)``; of a score, the Laplacian of the log-density."""
     return jacobian.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+
+def curl(jacobian: Tensor) -> Tensor:
+    """How far a vector field is from being a gradient, from its Jacobian ``J_ij = df_i / dx_j``.
+
+    In two dimensions the signed curl ``df_2/dx_1 - df_1/dx_2``. In others the Frobenius norm of the antisymmetric part
+    ``(J - J') / 2``, which in two would be ``|curl| / sqrt(2)``.
+
+    Args:
+        jacobian: With shape ``(..., d, d)``.
+
+    Returns:
+        With shape ``(...)``; zero everywhere for a score.
+    """
+    if jacobian.shape[-1] == 2:
+        return jacobian[..., 1, 0] - jacobian[..., 0, 1]
+    return torch.linalg.matrix_norm((jacobian - jacobian.mT) / 2)

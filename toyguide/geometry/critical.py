@@ -1,0 +1,218 @@
+"""Critical points of a log-density, where its score is zero: modes, saddles and minima, and how they merge.
+
+At a critical point the Hessian's positive eigenvalues count the directions in which the log-density curves upward:
+none at a mode, all at a minimum, some at a saddle. In two dimensions, where the log-density falls in all directions far
+away, modes - saddles + minima = 1 (the Euler characteristic of the plane): a check that none was missed.
+
+Points are found from many starts. From each, eigenvector following walks uphill along all eigenvectors but the top k
+and downhill along these, for modes (k = 0), the lowest passes between them (k = 1), and so on: all starts at once, with
+steps ``|J|^-1 s`` of bounded length. Where that ends, and from each start itself, SciPy's ``root`` (MINPACK's hybrid
+method by Powell) solves ``s(x) = 0`` in float64 with the Hessian as its Jacobian. All lengths are in units of sigma, so
+no number here depends on the data's scale.
+
+References:
+    Cerjan and Miller, On finding transition states, J. Chem. Phys. 75, 1981 (eigenvector following).
+    Powell, A hybrid method for nonlinear equations, 1970.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toyguide.datasets import Dataset
+from toyguide.errors import InputError
+from toyguide.fields import Field
+from toyguide.geometry.curvature import eigenpairs
+
+__all__ = ["CriticalPoints", "critical_points", "follow", "merging_sigma", "starting_points"]
+
+_CONVERGED = 1e-8  # of |sigma s|: far above float64's rounding on any dataset, far below any slope between the points
+_CLOSE, _SETTLED = 0.1, 1e-3  # of |sigma s|: where it is worth to solve from, and where eigenvector following stops
+_STEPS, _LONGEST = 30, 1.0  # of eigenvector following, and the longest in units of sigma
+_SAME = 1e-3  # units of sigma: two points nearer than that are one
+
+
+@dataclass(frozen=True, eq=False)
+class CriticalPoints:
+    """Critical points, those of low index first, and of one index the densest first; all float64 on the CPU.
+
+    Attributes:
+        x: The points, with shape ``(m, d)``.
+        index: The number of directions in which the log-density curves upward, 0 at a mode and d at a minimum, with
+            shape ``(m,)``, integers.
+        log_density: With shape ``(m,)``; a learned field's is unnormalised.
+        eigenvalues: Of the Hessian, falling, with shape ``(m, d)``.
+        eigenvectors: One a row, in the order of the eigenvalues, with shape ``(m, d, d)``.
+    """
+
+    x: Tensor
+    index: Tensor
+    log_density: Tensor
+    eigenvalues: Tensor
+    eigenvectors: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def count(self, index: int) -> int:
+        """How many points have an index."""
+        return int((self.index == index).sum())
+
+
+def critical_points(field: Field, sigma: float, starts: Tensor, *, separation: float | None = None) -> CriticalPoints:
+    """The critical points of a field's log-density that a search from many starts finds.
+
+    Nothing guarantees that they are all there are: more starts find more. On the fractal (1016 components) 100 starts
+    find all above sigma 0.1 and about nine in ten at 0.02.
+
+    Args:
+        field: An exact or a learned field.
+        sigma: The noise level, positive.
+        starts: Where to search from, with shape ``(n, d)``; see :func:`starting_points`.
+        separation: Points nearer to each other than this are one; by default a thousandth of sigma.
+
+    Raises:
+        InputError: If sigma is not positive or the starts do not fit the field.
+    """
+    if not 0 < sigma < math.inf:
+        raise InputError(f"sigma = {sigma!r}: expected a positive number")
+    if starts.ndim != 2 or starts.shape[1] != field.dim:
+        raise InputError(f"starts of shape {tuple(starts.shape)}: expected (n, {field.dim})")
+    starts = starts.detach().to("cpu", torch.float64)
+    with torch.no_grad():
+        near = [_followed(field, sigma, starts, k) for k in sorted({0, 1, 2, field.dim}) if k <= field.dim]
+        near = [x[_slope(field, sigma, x) < _CLOSE] for x in near]
+        ends = _solved(field, sigma, _distinct(torch.cat([*near, starts]), 10 * _SAME * sigma))
+        slope = _slope(field, sigma, ends)
+        best = slope.argsort()  # of points that are one, the most exact stays
+        x = _distinct(ends[best][slope[best] < _CONVERGED], _SAME * sigma if separation is None else separation)
+        return _described(field, sigma, x)
+
+
+def starting_points(data: Dataset, label: str | None, sigma: float, n: int, seed: int = 0) -> Tensor:
+    """Points to search from: what lies in the middle of the data's parts, and exact samples.
+
+    Args:
+        data: The dataset.
+        label: The class; None for the union.
+        sigma: The noise level.
+        n: How many, at least; the means of the union and the classes and the midpoints between every two of them come
+            first and are all there, then the heaviest branches' centres, then samples at sigma, at least one.
+        seed: Of the samples.
+
+    Returns:
+        With shape ``(n or more, d)``, float64.
+    """
+    labels = data.labels if label is None else (label,)
+    means = [data.field(name).mean for name in labels]
+    middles = [(a + b) / 2 for a, b in itertools.combinations(means, 2)]
+    centre = data.field(label).mean
+    first = torch.stack([centre, *means, *middles, *((centre + mean) / 2 for mean in means)])
+
+    branch = data.components.component_branch
+    names, component = branch[data.mask(label)].unique(return_inverse=True)
+    field = data.field(label)
+    share = torch.zeros(len(names), dtype=torch.float64).index_add_(0, component, field.weights)
+    moment = torch.zeros(len(names), data.dim, dtype=torch.float64)
+    moment.index_add_(0, component, field.weights[:, None] * field.means)
+    heaviest = share.argsort(descending=True, stable=True)[: max(0, n - len(first)) // 2]
+    first = torch.cat([first, (moment / share[:, None])[heaviest]])
+
+    samples = field.sample(max(1, n - len(first)), sigma, torch.Generator().manual_seed(seed))
+    return torch.cat([first, samples])
+
+
+def follow(field: Field, sigmas: Sequence[float], starts: Tensor) -> list[CriticalPoints]:
+    """The critical points along a list of noise levels: how they appear and merge.
+
+    Args:
+        field: An exact or a learned field.
+        sigmas: The noise levels, rising or falling; each level is searched from the starts and from the points of the
+            level before.
+        starts: With shape ``(n, d)``.
+    """
+    found: list[CriticalPoints] = []
+    for sigma in sigmas:
+        before = found[-1].x if found else starts.new_zeros(0, field.dim)
+        found.append(critical_points(field, sigma, torch.cat([before.to(starts), starts])))
+    return found
+
+
+def merging_sigma(field: Field, low: float, high: float, starts: Tensor) -> float:
+    """The noise level at which the number of modes changes from what it is at ``low``, by bisection (SciPy's).
+
+    If it changes more than once between the two, this is one of the places where it differs from that number. Near it
+    the modes are told apart down to a thousandth of sigma, which they reach within about a millionth of the level.
+
+    Raises:
+        InputError: If the number of modes is the same at both ends.
+    """
+    from scipy.optimize import bisect
+
+    def modes(sigma: float) -> int:
+        return critical_points(field, sigma, starts).count(0)
+
+    before, after = modes(low), modes(high)
+    if before == after:
+        raise InputError(f"sigma from {low!r} to {high!r}: as many modes at both ends ({before}), expected a change")
+    return float(bisect(lambda sigma: 1.0 if modes(sigma) == before else -1.0, low, high, xtol=1e-6 * high))
+
+
+def _slope(field: Field, sigma: float, x: Tensor) -> Tensor:
+    """``|sigma s|``, with shape (n,)."""
+    return (sigma * field.score(x, sigma)).norm(dim=-1)
+
+
+def _followed(field: Field, sigma: float, x: Tensor, k: int) -> Tensor:
+    """Where eigenvector following leads from x (n, d): downhill along the top k eigenvectors, uphill along the rest."""
+    sign = torch.ones(field.dim, dtype=x.dtype)
+    sign[:k] = -1
+    x, moving = x.clone(), torch.arange(len(x))
+    for _ in range(_STEPS):
+        here = x[moving]
+        score = sigma * field.score(here, sigma)
+        unsettled = score.norm(dim=-1) > _SETTLED
+        here, score, moving = here[unsettled], score[unsettled], moving[unsettled]
+        values, vectors = eigenpairs(sigma**2 * field.hessian(here, sigma))
+        step = sign * (vectors @ score[..., None])[..., 0] / values.abs().clamp(min=_SAME)
+        step = step * (_LONGEST / step.norm(dim=-1, keepdim=True)).clamp(max=1)
+        x[moving] = here + sigma * (step[:, None] @ vectors)[:, 0]
+    return x
+
+
+def _solved(field: Field, sigma: float, starts: Tensor) -> Tensor:
+    """Where SciPy's solver ends from each of the starts, with shape (n, d)."""
+    from scipy.optimize import root
+
+    def score(y: object) -> object:
+        return (sigma * field.score(sigma * torch.as_tensor(y)[None], sigma))[0].numpy()
+
+    def jacobian(y: object) -> object:
+        return (sigma**2 * field.hessian(sigma * torch.as_tensor(y)[None], sigma))[0].numpy()
+
+    ends = [torch.from_numpy(root(score, y, jac=jacobian, method="hybr").x) for y in (starts / sigma).numpy()]
+    return sigma * torch.stack(ends) if ends else starts
+
+
+def _distinct(x: Tensor, separation: float) -> Tensor:
+    """The points that are not within ``separation`` of an earlier one that stays."""
+    near = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist") < separation
+    stays = torch.ones(len(x), dtype=torch.bool)
+    for i in range(len(x)):
+        if stays[i]:
+            stays[i + 1 :] &= ~near[i, i + 1 :]
+    return x[stays]
+
+
+def _described(field: Field, sigma: float, x: Tensor) -> CriticalPoints:
+    values, vectors = eigenpairs(field.hessian(x, sigma))
+    index, log_density = (values > 0).sum(-1), field.log_density(x, sigma)
+    order = log_density.argsort(descending=True)
+    order = order[index[order].argsort(stable=True)]
+    return CriticalPoints(x[order], index[order], log_density[order], values[order], vectors[order])

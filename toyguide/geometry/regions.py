@@ -1,0 +1,50 @@
+"""Regions: what a point is near, a mode, a saddle or nothing.
+
+    SADDLE   the log-density curves upward in some direction: the Hessian's top eigenvalue is positive
+    MODE     it does not, and the density is that of the highest-density region
+    TAIL     it does not, and the density is lower
+
+The density's threshold is the caller's, so that a learned field, whose density has no known norm, can be cut by the
+exact one: for the region that holds 99 % of the mass it is ``metrics.hdr_threshold(data, label, sigma)``.
+
+Saddle-free guidance looks at nothing else than the first line: its Heaviside is on where, and only where, its estimate
+of the top eigenvalue is positive (Yeats et al. 2025, arXiv 2511.21863).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from toyguide.fields import Field, Sigma
+from toyguide.geometry.curvature import top_eigenpair
+
+__all__ = ["Region", "regions"]
+
+
+class Region(IntEnum):
+    """What a point is near; the number is what :func:`regions` gives."""
+
+    MODE = 0
+    SADDLE = 1
+    TAIL = 2
+
+
+def regions(field: Field, x: Tensor, sigma: Sigma, threshold: float | Tensor) -> Tensor:
+    """The region of each point.
+
+    Args:
+        field: The field whose log-density and Hessian are looked at.
+        x: Points, with shape ``(..., d)``; one that is not finite counts as tail.
+        sigma: The noise level, a scalar or broadcasting to ``x.shape[:-1]``.
+        threshold: The log-density at the border between mode and tail, likewise.
+
+    Returns:
+        The numbers of :class:`Region`, with shape ``(...)``, int64.
+    """
+    upward = top_eigenpair(field.hessian(x, sigma))[0] > 0
+    dense = field.log_density(x, sigma) >= torch.as_tensor(threshold, dtype=x.dtype, device=x.device)
+    found = torch.where(dense, int(Region.MODE), int(Region.TAIL))
+    return torch.where(upward, int(Region.SADDLE), found)
