@@ -83,15 +83,27 @@ class SaddleFreeGuidance(Rule):
             forward = ((denoised - at.x) * v).sum(-1, keepdim=True) >= 0
             v = torch.where(forward, v, -v)
         step = self.h * at.sigma
-        u = (at.elsewhere(at.x + step * v, at.sigma) - denoised) / step - v
-        lam = (u * v).sum(-1, keepdim=True)
-        alpha = torch.maximum(memory.alpha, -lam)
-
-        turned = u + alpha * v
-        norm = turned.norm(dim=-1, keepdim=True)
-        v_next = torch.where(norm > 1e-12, turned / norm, v)  # a product that vanishes leaves v as it was
+        u = finite_product(at.elsewhere(at.x + step * v, at.sigma), denoised, v, step)
+        lam, v_next, alpha = power_step(u, v, memory.alpha)
         push = at.sigma * self.w * torch.where(lam > 0, u, 0.0)
         return push, Direction(v_next, alpha), {"v": v, "lambda": lam[:, 0]}
+
+
+def finite_product(ahead: Tensor, denoised: Tensor, v: Tensor, step: float | Tensor) -> Tensor:
+    """``sigma^2 J v`` by a finite difference: ``u = (D(x + step v) - D(x)) / step - v``, with shape ``(n, d)``."""
+    return (ahead - denoised) / step - v
+
+
+def power_step(u: Tensor, v: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One power-iteration step from the product ``u`` with the unit vector ``v``: lambda, the next v and alpha.
+
+    ``u`` and ``v`` have shape ``(n, d)``, lambda and alpha ``(n, 1)``.
+    """
+    lam = (u * v).sum(-1, keepdim=True)
+    alpha = torch.maximum(alpha, -lam)
+    turned = u + alpha * v
+    norm = turned.norm(dim=-1, keepdim=True)
+    return lam, torch.where(norm > 1e-12, turned / norm, v), alpha  # a product that vanishes leaves v as it was
 
 
 def _random_direction(x: Tensor, generator: torch.Generator) -> Tensor:
