@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, ProcessPoolExecutor
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from toyguide.errors import InputError
 
 __all__ = ["dask", "processes"]
 
-_PATIENCE = "10s"  # that a scheduler has to answer in
+_PATIENCE = "5s"  # that a scheduler has to answer in
 
 
 @contextmanager
@@ -78,14 +80,38 @@ def dask(address: str) -> Iterator[Executor]:
         raise InputError(
             "--scheduler needs dask.distributed, which is not installed: expected pip install 'toyguide[distributed]'"
         ) from problem
-    try:
-        client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
-    except (OSError, ValueError, TypeError) as problem:
-        raise InputError(
-            f"scheduler {address!r}: does not answer, expected an address like tcp://HOST:8786"
-        ) from problem
-    with client:
+    expected = f"scheduler {address!r}: expected an address like tcp://HOST:8786"
+    if not _is_address(address, distributed.comm.registry.backends):  # of which a client would not recover
+        raise InputError(expected)
+    with _silenced("distributed.client", "distributed.utils"):  # what they say at length is one line here
         try:
-            yield client.get_executor()
-        except (distributed.scheduler.KilledWorker, CancelledError, distributed.comm.CommClosedError) as problem:
-            raise BrokenExecutor(" ".join(str(problem).split()) or type(problem).__name__) from problem
+            client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
+        except OSError as problem:
+            raise InputError(f"{expected}; nobody answers there") from problem
+        with client:
+            try:
+                yield client.get_executor()
+            except (distributed.scheduler.KilledWorker, CancelledError, distributed.comm.CommClosedError) as problem:
+                text = " ".join(str(problem).split()) or "the scheduler does not answer any more"
+                raise BrokenExecutor(text) from problem
+
+
+@contextmanager
+def _silenced(*names: str) -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _is_address(text: str, schemes: Iterable[str]) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname and parts.port)
+    except ValueError:  # the port
+        return False
