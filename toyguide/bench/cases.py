@@ -20,6 +20,7 @@ from toyguide.geometry.planes import plane_of, window_of
 from toyguide.metrics import measure
 from toyguide.networks import EnergyMLP
 from toyguide.samplers import sampler, trajectory
+from toyguide.sweeps.batch import walk_batch
 from toyguide.training import TrainSettings, ema_exponent, train
 
 __all__ = ["CASES", "Aim", "Case", "guided"]
@@ -116,18 +117,19 @@ def guided(device: torch.device, n: int, part: int = 1, steps: int = 32) -> Case
     some = f" (textbook: {len(range(0, n, part)):,} of the points)" if part > 1 else ""
     return Case(
         f"guided sampling (CFG, two networks), {n:,} points, {steps} Heun steps{some}",
-        _sampling([run], device),
+        _sampling(run, device),
         _textbook_sampling(run, device, part),
         1 / part,
     )
 
 
 def sweep(device: torch.device, weights: int = 64, n: int = 16_384) -> Case:
-    """One run after another: a rule has one weight."""
+    """All weights side by side; the textbook has one."""
     runs = [Experiment(label="A", rule="cfg", params={"w": 1 + i / 10}, n=n) for i in range(weights)]
+    fields = runs[0].fields(device.type)
     return Case(
         f"a sweep of {weights} weights × {n:,} samples, {runs[0].steps} Heun steps (textbook: one weight)",
-        _sampling(runs, device),
+        lambda: _last(walk_batch(runs, device.type, fields)).x[-n:],
         _textbook_sampling(runs[0], device),
         1 / weights,
     )
@@ -199,17 +201,9 @@ def _batches(device: torch.device, n: int = _BATCH) -> Iterator[tuple[Tensor, Te
         yield clean.sample(n, generator) + sigma[:, None] * noise, sigma
 
 
-def _sampling(runs: list[Experiment], device: torch.device) -> Callable[[], Tensor]:
-    """Runs that differ in nothing but their rule, one after another, from the same start; gives the last one's end."""
-    first = runs[0]
-    fields, start, levels, heun = first.fields(device.type), first.start().to(device), first.levels(), sampler("heun")
-
-    def sample() -> Tensor:
-        for run in runs:
-            end = _last(trajectory(run.build_rule(), fields, heun, start, levels, torch.Generator())).x
-        return end
-
-    return sample
+def _sampling(run: Experiment, device: torch.device) -> Callable[[], Tensor]:
+    fields, start, levels, heun = run.fields(device.type), run.start().to(device), run.levels(), sampler("heun")
+    return lambda: _last(trajectory(run.build_rule(), fields, heun, start, levels, torch.Generator())).x
 
 
 def _textbook_sampling(run: Experiment, device: torch.device, part: int = 1) -> Callable[[], Tensor]:
