@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from toyguide import load_dataset
+from toyguide import load_dataset, load_model
 from toyguide.errors import InputError
 from toyguide.geometry.contours import in_chunks, log_density_levels, region_levels
 from toyguide.geometry.curvature import (
@@ -18,6 +18,7 @@ from toyguide.geometry.curvature import (
     top_eigenpair,
 )
 from toyguide.geometry.planes import Plane, Window, plane_of, window_of
+from toyguide.geometry.profiles import edge_profile
 from toyguide.metrics import hdr_threshold
 from toyguide.mixtures import GaussianMixture
 
@@ -332,6 +333,65 @@ def test_the_divergence_of_a_score_is_that_of_its_differences():
     steps = e * torch.eye(2, dtype=F64)
     differences = sum((field.score(x + s, 0.3) - field.score(x - s, 0.3))[:, i] / (2 * e) for i, s in enumerate(steps))
     torch.testing.assert_close(divergence(field.hessian(x, 0.3)), differences, rtol=1e-6, atol=1e-5)
+
+
+# ---- edges
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.2, 0.6])
+def test_along_an_edge_of_the_simplex_all_is_known_in_closed_form(sigma):
+    """From squared distances alone: p_k ~ exp(-|x - m_k|^2 / 2V), and J = Cov_p(m) / V^2 - 1/V."""
+    data = load_dataset("simplex16")
+    profile = edge_profile(data, "v3", "v11", sigma)
+    means = torch.stack([data.field(label).mean for label in data.labels])
+    a, b, v = means[2], means[10], 0.05**2 + sigma**2
+    torch.testing.assert_close(profile.t, torch.linspace(-0.25, 1.25, 201, dtype=F64))
+    x = (1 - profile.t[:, None]) * a + profile.t[:, None] * b
+    torch.testing.assert_close(profile.x, x)
+    logits = -torch.cdist(x, means).square() / (2 * v)
+    p = logits.softmax(-1)
+    torch.testing.assert_close(profile.posterior, p, rtol=1e-9, atol=1e-12)
+    norm = math.log(17) + 8 * math.log(2 * math.pi * v)
+    torch.testing.assert_close(profile.log_density, logits.logsumexp(-1) - norm, rtol=1e-12, atol=1e-9)
+    second = torch.einsum("nk,kd,ke->nde", p, means, means)
+    covariance = second - (p @ means)[:, :, None] * (p @ means)[:, None]
+    values, vectors = torch.linalg.eigh(covariance)
+    torch.testing.assert_close(profile.top_eigenvalue, values[:, -1] / v**2 - 1 / v, rtol=1e-9, atol=1e-9 / v)
+    clear = values[:, -1] - values[:, -2] > 1e-6  # elsewhere the eigenvector is anyone's
+    cosine = (vectors[..., -1] @ ((b - a) / (b - a).norm())).abs()
+    torch.testing.assert_close(profile.direction[clear], cosine[clear], rtol=0, atol=1e-8)
+
+
+def test_the_saddle_of_an_edge_lies_in_its_middle():
+    """At t = 1/2: p = 1/2 each but for the others' exp(-|dmu|^2 / 4V), 2e-6 each at sigma 0.2, so the top eigenvalue is
+    -1/V + |dmu|^2 / 4V^2 along the edge, and between the ends the density is lowest there."""
+    data, sigma = load_dataset("simplex16"), 0.2
+    profile = edge_profile(data, "v1", "v2", sigma)
+    v, gap = 0.05**2 + sigma**2, 17 / 8
+    assert profile.t[100] == 0.5
+    assert float(profile.top_eigenvalue[100]) == pytest.approx(-1 / v + gap / (4 * v**2), rel=1e-3)
+    assert float(profile.direction[100]) == pytest.approx(1, abs=1e-6)
+    inside = (profile.t > 0) & (profile.t < 1)
+    assert int(profile.log_density.where(inside, math.inf).argmin()) == 100
+    assert int(profile.top_eigenvalue.argmax()) == 100
+
+
+def test_a_profile_of_a_learned_field_is_the_networks_own():
+    data, net = load_dataset("two-gaussians"), load_model("two-gaussians/main@union")
+    profile = edge_profile(data, "right", "left", 0.4, field=net, n=11, overshoot=0.0)
+    x = torch.stack([torch.linspace(1, -1, 11, dtype=F64), torch.zeros(11, dtype=F64)], -1)
+    torch.testing.assert_close(profile.x, x)
+    torch.testing.assert_close(profile.log_density, net.log_density(x, 0.4))
+    torch.testing.assert_close(profile.top_eigenvalue, torch.linalg.eigvalsh(net.hessian(x, 0.4))[:, -1])
+    torch.testing.assert_close(profile.posterior, data.posterior(x, 0.4))  # of the exact field
+
+
+def test_an_edge_needs_two_different_classes():
+    data = load_dataset("two-gaussians")
+    with pytest.raises(InputError, match="their means are the same"):
+        edge_profile(data, "left", "left", 0.3)
+    with pytest.raises(InputError, match="did you mean 'right'"):
+        edge_profile(data, "left", "rigth", 0.3)
 
 
 # ---- levels
