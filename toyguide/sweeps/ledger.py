@@ -59,6 +59,8 @@ class Ledger:
         self._file.close()
         if kind is None and len(self.rows) == len(self._ids):
             self._finish()
+        elif not self.rows:
+            self.journal.unlink()
 
     def add(self, rows: Sequence[dict[str, Any]]) -> int:
         """Keep rows, on disk before this returns; how many of them are new."""

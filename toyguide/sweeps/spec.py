@@ -19,6 +19,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,30 @@ def read_sweep(path: str | Path) -> list[Experiment]:
     params = common.section("params", optional=True)
     base["params"] = {name: params.value(name) for name in params.keys()}  # noqa: SIM118, a table is not a dictionary
     common.finish()
-    _made(common, base)
+    with _naming(table, "experiment"):
+        Experiment(**base)
 
-    grids = [(grid, _axes(grid)) for grid in table.sections("grid")]
+    grids = [_axes(grid) for grid in table.sections("grid")]
     table.finish()
-    count = sum(math.prod(len(values) for _, values in axes) for _, axes in grids)
+    count = sum(math.prod(len(values) for _, values in axes) for axes in grids)
     if count > _MOST:
         raise table.error("grid", f"makes {count:,} experiments: expected at most {_MOST:,}")
-    experiments = list(dict.fromkeys(e for grid, axes in grids for e in _product(grid, base, axes)))
-    _check_fields(table, experiments)
-    return experiments
+    experiments: dict[Experiment, None] = {}
+    for i, axes in enumerate(grids):
+        with _naming(table, "grid" if len(grids) == 1 else f"grid[{i}]"):
+            made = list(_product(base, axes))
+            _check_fields(made)
+        experiments |= dict.fromkeys(made)
+    return list(experiments)
+
+
+@contextmanager
+def _naming(table: Table, key: str) -> Iterator[None]:
+    """What an experiment complains of is a complaint of the file's key."""
+    try:
+        yield
+    except InputError as problem:
+        raise table.error(key, str(problem)) from problem
 
 
 def _axes(grid: Table) -> list[tuple[str, list[Any]]]:
@@ -75,20 +90,13 @@ def _axes(grid: Table) -> list[tuple[str, list[Any]]]:
     return axes
 
 
-def _product(grid: Table, base: dict[str, Any], axes: list[tuple[str, list[Any]]]) -> Iterator[Experiment]:
+def _product(base: dict[str, Any], axes: list[tuple[str, list[Any]]]) -> Iterator[Experiment]:
     """Every combination, the last setting varying fastest."""
     for combination in itertools.product(*(values for _, values in axes)):
         settings = dict(zip((name for name, _ in axes), combination, strict=True))
         own = {k.removeprefix("params."): settings.pop(k) for k in list(settings) if k.startswith("params.")}
         kept = base["params"] if settings.get("rule", base.get("rule")) == base.get("rule") else {}
-        yield _made(grid, {**base, **settings, "params": {**kept, **own}})
-
-
-def _made(table: Table, settings: dict[str, Any]) -> Experiment:
-    try:
-        return Experiment(**settings)
-    except InputError as problem:
-        raise table.error("", str(problem)) from problem
+        yield Experiment(**{**base, **settings, "params": {**kept, **own}})
 
 
 def _value(table: Table, name: str) -> Any:
@@ -112,11 +120,7 @@ def _seeds(grid: Table) -> list[int]:
     return list(range(grid.integer("seeds", 1, _MOST)))
 
 
-def _check_fields(table: Table, experiments: list[Experiment]) -> None:
+def _check_fields(experiments: list[Experiment]) -> None:
     """That the fields are there, before anything is run."""
-    kinds = {(e.dataset, e.label, e.main, e.uncond, e.weak, e.rule): e for e in experiments}
-    for e in kinds.values():
-        try:
-            e.fields()
-        except InputError as problem:
-            raise table.error("", str(problem)) from problem
+    for e in {(e.dataset, e.label, e.main, e.uncond, e.weak, e.rule): e for e in experiments}.values():
+        e.fields()
