@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -120,3 +121,24 @@ print(json.dumps([card._name.options, list(card._widgets), state.request().right
     assert options["CFG with a ramped weight"] == "ramped-cfg"
     assert widgets == ["w", "low", "high"]
     assert params == {"w": 4.0, "low": 0.05, "high": 3.5}
+
+
+def test_the_study_runs_and_its_verdict_follows(tmp_path):
+    """The mean log-density of N(0, v I) under N(0, I) is -log 2 pi - v; CFG's ODE ends at v = 2^(1 - w)."""
+    (tmp_path / "example.py").write_text(example("Add a study in one file", "python"), encoding="utf-8")
+    code = f"""
+import json, math, sys
+from pathlib import Path
+sys.path.insert(0, {str(tmp_path)!r})
+from example import CfgConcentrates
+from toyguide.studies import Plan, run_study
+o = run_study(CfgConcentrates(), Plan(quick=True, seeds=3, device="cpu"), Path({str(tmp_path)!r}))
+print(json.dumps([o.verdict, o.rows.per_seed("log_density", w=1.0), o.sheets[0].panels[0].series[0].y]))
+"""
+    verdict, unguided, drawn = json.loads(output(tmp_path, "-c", code))
+    assert verdict == "supported"
+    # Four standard errors of a mean over 1024 points of half a chi-square variable of two degrees, which are v; and what
+    # 32 steps from sigma 80 are off by, up to 0.06 v.
+    assert unguided == pytest.approx([-math.log(2 * math.pi) - 1] * 3, abs=4 / 32 + 0.06)
+    expected = [-math.log(2 * math.pi) - 2 ** (1 - w) for w in (1, 2, 3)]
+    assert drawn == pytest.approx(expected, abs=4 / 32 + 0.06)
