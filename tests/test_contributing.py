@@ -137,7 +137,7 @@ print(json.dumps([o.verdict, o.rows.per_seed("log_density", w=1.0), o.sheets[0].
 """
     verdict, unguided, drawn = json.loads(output(tmp_path, "-c", code))
     assert verdict == "supported"
-    # Four standard errors of a mean over 1024 points of half a chi-square variable of two degrees, which are v; and what
+    # Four standard errors of a mean over 1024 points of half a chi-square variable of two degrees, v; and what
     # 32 steps from sigma 80 are off by, up to 0.06 v.
     assert unguided == pytest.approx([-math.log(2 * math.pi) - 1] * 3, abs=4 / 32 + 0.06)
     expected = [-math.log(2 * math.pi) - 2 ** (1 - w) for w in (1, 2, 3)]
