@@ -142,13 +142,13 @@ class GuidanceInterval(Study):
         def sweep(title: str, x_label: str, ends: Mapping[float, tuple[float, float]], paper: float) -> Chart:
             lines = [
                 series(
-                    label,
+                    column,
                     [
                         (x, rows.over_seeds(column, fields="networks", low=low, high=high))
                         for x, (low, high) in ends.items()
                     ],
                 )
-                for column, label in (("coverage", "coverage"), ("outliers", "outliers"))
+                for column in ("coverage", "outliers")
             ]
             return Chart(title, x_label, "share", lines, [Mark("the paper's", x=paper)], x_scale="log")
 

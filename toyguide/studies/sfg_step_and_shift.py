@@ -77,8 +77,8 @@ class SfgStepAndShift(Study):
     source = "Yeats et al. 2025, arXiv 2511.21863, hyperparameters h, alpha and w (read in a review)"
     setting = (
         "SFG's formula is a reconstruction from a review, and the thresholds are ours. Judged are the fractal's class "
-        "A (width 64) and the union of the 16-simplex (width 64, 1024 iterations), networks trained anew for each seed, "
-        "32 Heun steps. Fidelity is the share of outliers, 1 % of exact samples; coverage is judged on the fractal, "
+        "A and the union of the 16-simplex (both of width 64), networks trained anew for each seed, 32 Heun steps. "
+        "Fidelity is the share of outliers, 1 % of exact samples; coverage is judged on the fractal, "
         "whose 127 branches can be lost. h goes from 0.001 to 1 and alpha from 1 to 10 at w = 5; no claim on alpha "
         "is known to us, so it is reported. In the paper's thousands of dimensions a push along one unit vector is "
         "small beside the noise; in two it is not, so w = 0.3 is looked at too."
