@@ -9,14 +9,15 @@ import panel as pn
 import panel_material_ui as pmui
 import param
 
-from toyguide import rule, rules
+from toyguide import load_dataset, rule, rules
 from toyguide.errors import InputError
 from toyguide.guidance import Rule
 from toyguide.samplers import SAMPLERS
 from toyguide_apps.notices import told
+from toyguide_apps.planes import anchor_names
 from toyguide_apps.state import BANDS, LAYERS, SOURCES, ExplorerState, presets
 
-__all__ = ["LayerBar", "RuleCard", "SceneCard", "preset_menu"]
+__all__ = ["LayerBar", "LookButtons", "PlaneCard", "RuleCard", "SceneCard", "interval_controls", "preset_menu"]
 
 _TIGHT: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (3, 8), "size": "small"}
 
@@ -239,6 +240,85 @@ def interval_controls(state: ExplorerState) -> pn.viewable.Viewable:
     return _column(limited, bounds)
 
 
+class PlaneCard(pn.viewable.Viewer):
+    """The three points that the plane goes through, where the data has more dimensions than two."""
+
+    def __init__(self, state: ExplorerState) -> None:
+        super().__init__()
+        self._state = state
+        self._boxes = [
+            pmui.AutocompleteInput(
+                label=label, options=[], restrict=False, min_characters=0, case_sensitive=False, **_TIGHT
+            )
+            for label in ("left", "right", "up")
+        ]
+        for box in self._boxes:
+            box.param.watch(self._choose, "value")
+        help_text = (
+            "The plane goes through three points, each the mean of a class (v3), the middle of some (v1+v2), an exact "
+            "sample by number (#12), or coordinates. Layers are taken in the plane; samples are projected on it."
+        )
+        name = f"<label title='{escape(help_text, quote=True)}'>Plane through</label>"
+        title = pn.pane.HTML(name, margin=(6, 0, 0, 10), styles=_NAME)
+        self._card = _column(title, _row(*self._boxes))
+        self._follow()
+        state.param.watch(lambda *_: self._follow(), ["dataset", "plane"])
+
+    def _follow(self) -> None:
+        data = load_dataset(self._state.dataset)
+        self._card.visible = data.dim > 2
+        names = self._state.plane or anchor_names(self._state.dataset) or ("", "", "")
+        for box, name in zip(self._boxes, names, strict=True):
+            box.param.update(options=list(data.labels), value=name)
+
+    @told
+    def _choose(self, _event: param.parameterized.Event) -> None:
+        names = tuple(box.value or "" for box in self._boxes)
+        shown = self._state.plane or anchor_names(self._state.dataset)
+        if not all(names) or names == shown:
+            return
+        try:
+            self._state.set({"plane": names})
+        except InputError:
+            self._follow()
+            raise
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self._card
+
+
+class LookButtons(pn.viewable.Viewer):
+    """What can be looked into beside the plots: a point, and the edge between two classes."""
+
+    def __init__(self, state: ExplorerState) -> None:
+        super().__init__()
+        self._state = state
+        style: dict[str, Any] = {"size": "small", "variant": "outlined", "margin": (6, 3), "color": "primary"}
+        self._point = pmui.Toggle(
+            label="Inspect", description="Click into a plot to look into a point, or start here.", **style
+        )
+        self._edge = pmui.Toggle(label="Edge", description="The edge between two classes as curves.", **style)
+        self._point.param.watch(self._inspect, "value")
+        self._edge.param.watch(lambda event: state.set({"profile": event.new}), "value")
+        state.param.watch(lambda *_: self._follow(), ["point", "profile", "ends"])
+        self._follow()
+
+    def _follow(self) -> None:
+        state = self._state
+        self._point.value = state.point is not None
+        self._edge.param.update(value=state.profile, visible=bool(state.ends))
+
+    @told
+    def _inspect(self, event: param.parameterized.Event) -> None:
+        if event.new == (self._state.point is not None):
+            return
+        left, bottom, right, top = self._state.window
+        self._state.set({"point": ((left + right) / 2, (bottom + top) / 2) if event.new else None})
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return pn.Row(self._point, self._edge, margin=0)
+
+
 class LayerBar(pn.viewable.Viewer):
     """The background, the layers and where their fields come from."""
 
@@ -262,8 +342,8 @@ class LayerBar(pn.viewable.Viewer):
     def __panel__(self) -> pn.viewable.Viewable:
         return pn.FlexBox(
             self._bands,
-            self._layers,
             self._source,
+            self._layers,
             align_items="center",
             justify_content="center",
             margin=0,

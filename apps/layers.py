@@ -28,9 +28,10 @@ from toyguide.geometry.curvature import top_eigenpair
 from toyguide.geometry.planes import Plane, Window
 from toyguide.guidance import Evaluation
 from toyguide.metrics import hdr_threshold
-from toyguide_apps.paths import field, home_window, plane
+from toyguide_apps.paths import field
+from toyguide_apps.planes import Anchors, corners, home_window, plane
 
-__all__ = ["Arrows", "Curves", "Spot"]
+__all__ = ["Arrows", "Curves", "Spot", "log_density"]
 
 BAND_SHARES = (0.999, 0.99, 0.95, 0.85, 0.7, 0.5, 0.25)
 """Shares held by the bands from the outermost in; band 0 is what lies outside all of them."""
@@ -56,6 +57,7 @@ class Spot:
         sigma: The noise level; 0 only for exact fields.
         window: Left, bottom, right and top in the plane.
         device: Where to compute.
+        anchors: The plane.
     """
 
     dataset: str
@@ -63,6 +65,7 @@ class Spot:
     sigma: float
     window: tuple[float, float, float, float]
     device: str = "cpu"
+    anchors: Anchors = ()
 
     def grid(self, n: int) -> Tensor:
         """The window's coordinates, with shape ``(n, n, 2)``."""
@@ -71,7 +74,12 @@ class Spot:
 
     @property
     def plane(self) -> Plane:
-        return plane(self.dataset)
+        return plane(self.dataset, self.anchors)
+
+    @property
+    def corners(self) -> Tensor:
+        """The three points in space that the plane goes through, or three points in it, with shape ``(3, d)``."""
+        return corners(self.dataset, self.anchors)
 
     @property
     def size(self) -> float:
@@ -103,7 +111,7 @@ class Arrows:
 
 @lru_cache(maxsize=256)
 @torch.no_grad()
-def _log_density(spot: Spot, reference: str, role: str) -> np.ndarray:
+def log_density(spot: Spot, reference: str, role: str) -> np.ndarray:
     """A field's log-density as its pixels, with shape ``(n, n)``, float64.
 
     Evaluated on every second pixel each way and interpolated between: a log-density is smooth where it can be seen.
@@ -130,21 +138,21 @@ def _scale(spot: Spot, reference: str, role: str) -> tuple[np.ndarray, np.ndarra
 
 
 def _home(spot: Spot) -> Spot:
-    return replace(spot, window=home_window(spot.dataset))
+    return replace(spot, window=home_window(spot.dataset, spot.anchors))
 
 
 @lru_cache(maxsize=256)
 def bands(spot: Spot, reference: str, role: str) -> np.ndarray:
     """Which band each pixel is in, with shape ``(n, n)``, uint8, for the palette ``BANDS``."""
     levels, _, _ = _scale(_home(spot), reference, role)
-    return np.digitize(_log_density(spot, reference, role), levels).astype(np.uint8)
+    return np.digitize(log_density(spot, reference, role), levels).astype(np.uint8)
 
 
 @lru_cache(maxsize=256)
 def lines(spot: Spot, reference: str, role: str) -> Curves:
     """Level lines around the regions of ``LINE_SHARES``."""
     _, levels, _ = _scale(_home(spot), reference, role)
-    return _contours(spot, _log_density(spot, reference, role), list(levels))
+    return _contours(spot, log_density(spot, reference, role), list(levels))
 
 
 @lru_cache(maxsize=256)
@@ -154,7 +162,7 @@ def ratio(spot: Spot, main: str, guide: str, guide_role: str) -> np.ndarray:
     Both normalised, learned or not. Where the main field has practically nothing (e^-30 of its highest density) no
     band is drawn.
     """
-    top, under = _log_density(spot, main, "main"), _log_density(spot, guide, guide_role)
+    top, under = log_density(spot, main, "main"), log_density(spot, guide, guide_role)
     _, _, main_mass = _scale(_home(spot), main, "main")
     _, _, guide_mass = _scale(_home(spot), guide, guide_role)
     image = np.digitize((top - main_mass) - (under - guide_mass), RATIO_LEVELS).astype(np.uint8)
@@ -242,7 +250,7 @@ def _region(spot: Spot, label: str | None) -> Curves:
     if data.dim == 2:
         level = float(hdr_threshold(data, label))
     else:
-        left, bottom, right, top = home_window(spot.dataset)
+        left, bottom, right, top = home_window(spot.dataset, spot.anchors)
         level = float(region_levels(exact.log_density(Window((left, bottom), (right, top)).grid(_PIXELS), 0.0), [0.99]))
     return _contours(spot, values.cpu().numpy(), [level])
 

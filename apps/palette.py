@@ -5,7 +5,28 @@ Bands are one hue of rising opacity, so the page's own background shows through 
 
 from __future__ import annotations
 
-__all__ = ["ARROW", "BANDS", "BOUNDARY", "DENSITY", "GUIDANCE", "OUTLIER", "RATIO", "REGION", "SADDLE", "SAMPLE"]
+__all__ = [
+    "ARROW",
+    "BACKGROUNDS",
+    "BANDS",
+    "BOUNDARY",
+    "CURVATURE",
+    "DENSITY",
+    "ERRORS",
+    "GUIDANCE",
+    "HALO",
+    "MINIMUM",
+    "MODE",
+    "OUTLIER",
+    "RATIO",
+    "REGION",
+    "REGIONS",
+    "SADDLE",
+    "SAMPLE",
+    "TERMS",
+    "UNSTABLE",
+    "WAY",
+]
 
 SAMPLE = "#1f77c9"  # blue
 OUTLIER = "#d55e00"  # vermillion
@@ -29,3 +50,29 @@ RATIO = [*_bands("#b2560d", 5, 0.8)[:0:-1], "#00000000", *_bands("#2166ac", 5, 0
 
 SADDLE = ["#fde725", "#fdc527", "#f89441", "#e56b5d", "#cb4679", "#a82296", "#7d03a8"]
 """Upward curvature from weak to strong (plasma, without its darkest end)."""
+
+CURVATURE = [*_bands("#542788", 5, 0.7)[:0:-1], "#00000000", *_bands("#b35806", 5, 0.9)[1:]]
+"""Downward in all directions (purple) … upward in one (orange)."""
+ERRORS = _bands("#0e9aa7", 8, 0.9)
+REGIONS = ["#009e7366", "#cc3d8f70", "#8a8a8a30"]
+"""Mode, saddle and tail."""
+BACKGROUNDS = {**BANDS, "ratio": RATIO, "regions": REGIONS, "curvature": CURVATURE, "step-error": ERRORS}
+"""The colours of each background's bands."""
+
+HALO = "#ffffff"
+"""Around every mark, so that it stands out from whatever it lies on."""
+MODE = "#00795a"
+UNSTABLE = "#b02a7c"
+MINIMUM = "#5a5a5a"
+WAY = "#111111"
+"""The inspected point and the trajectory from there."""
+TERMS = {
+    "main": "#00795a",
+    "uncond": "#8e3fa6",
+    "weak": "#8e3fa6",
+    "push": GUIDANCE,
+    "guided": "#1a5fa8",
+    "up": UNSTABLE,
+    "down": "#6b7280",
+}
+"""A rule's terms at the inspected point, and the upward and downward eigenvectors there."""

@@ -17,12 +17,12 @@ from toyguide.datasets import load_dataset
 from toyguide.devices import resolve_device
 from toyguide.experiment import Result
 from toyguide.fields import Field
-from toyguide.geometry.planes import Plane, plane_of, window_of
 from toyguide.metrics import hdr_threshold, reference
 from toyguide.networks import EnergyMLP
 from toyguide.references import resolve_field
+from toyguide_apps.planes import Anchors, home_window, plane
 
-__all__ = ["CancelledError", "Paths", "field", "fields_of", "home_window", "plane", "run_paths", "truth"]
+__all__ = ["CancelledError", "Paths", "field", "fields_of", "run_paths", "truth"]
 
 RESAMPLES = 100  # of the bootstrap: its interval is read off a slider, not published
 
@@ -64,11 +64,29 @@ class Paths:
         return self.frames.shape[1] < self.experiment.n
 
 
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A finished run, measured, wherever it is looked at from."""
+
+    result: Result
+    pushes: torch.Tensor
+    outlier: np.ndarray
+    metrics: dict[str, Any]
+
+
 # Only finished runs are kept: one that is given up leaves nothing. Touched by the one worker thread alone.
-_runs: LRUCache[tuple[Experiment, int], Paths] = LRUCache(64)
+_paths: LRUCache[tuple[Experiment, Anchors, int], Paths] = LRUCache(64)
+# The last few in all their dimensions, for another plane through the same samples.
+_runs: LRUCache[tuple[Experiment, int], _Run] = LRUCache(4)
 
 
-def run_paths(experiment: Experiment, device: str, cancelled: Callable[[], bool], first: int | None = None) -> Paths:
+def run_paths(
+    experiment: Experiment,
+    device: str,
+    cancelled: Callable[[], bool],
+    first: int | None = None,
+    anchors: Anchors = (),
+) -> Paths:
     """Run an experiment, or take it from the last ones.
 
     Args:
@@ -76,6 +94,7 @@ def run_paths(experiment: Experiment, device: str, cancelled: Callable[[], bool]
         device: Where.
         cancelled: Asked between solver steps.
         first: Run only so many of its trajectories, unless all of them are there already.
+        anchors: The plane that it is drawn in.
 
     Raises:
         CancelledError: Between two solver steps, once ``cancelled()`` is true.
@@ -83,9 +102,17 @@ def run_paths(experiment: Experiment, device: str, cancelled: Callable[[], bool]
     """
     n = min(first or experiment.n, experiment.n)
     for count in (experiment.n, n):
-        if (experiment, count) in _runs:
-            return _runs[experiment, count]
+        if (experiment, anchors, count) in _paths:
+            return _paths[experiment, anchors, count]
+    if n < experiment.n and (experiment, experiment.n) in _runs:
+        n = experiment.n  # all of it is there, drawn in another plane
+    if (experiment, n) not in _runs:
+        _runs[experiment, n] = _run(experiment, device, cancelled, n)
+    _paths[experiment, anchors, n] = _drawn(_runs[experiment, n], anchors)
+    return _paths[experiment, anchors, n]
 
+
+def _run(experiment: Experiment, device: str, cancelled: Callable[[], bool], n: int) -> _Run:
     steps = []
     fields = fields_of(experiment, device)
     began = time.perf_counter()
@@ -94,47 +121,41 @@ def run_paths(experiment: Experiment, device: str, cancelled: Callable[[], bool]
             raise CancelledError
         steps.append(step)
     result = Result.of(experiment, steps, time.perf_counter() - began)
-
-    surface = plane(experiment.dataset)
     final = result.x[-1]
-    log_density = result.experiment.data.field(experiment.label).log_density(final, 0.0)
+    log_density = experiment.data.field(experiment.label).log_density(final, 0.0)
     inside = log_density >= hdr_threshold(experiment.data, experiment.label)
-    left, bottom, right, top = home_window(experiment.dataset)
-    middle = torch.tensor([(left + right) / 2, (bottom + top) / 2])
-    off = (surface.project(final) - middle).abs().amax(-1) > 1.5 * (right - left)
-    pushes = torch.stack([s.push for s in steps if s.push is not None]).cpu()
-    paths = Paths(
-        experiment=experiment,
-        frames=_finite(surface.project(result.x)),
-        pushes=_finite(surface.project_vectors(pushes)),
-        sigma=tuple(result.sigma.tolist()),
+    return _Run(
+        result=result,
+        pushes=torch.stack([s.push for s in steps if s.push is not None]).cpu(),
         outlier=~(inside & final.isfinite().all(-1)).numpy(),
         metrics=result.metrics(resamples=RESAMPLES) if n == experiment.n else {},
+    )
+
+
+def _drawn(run: _Run, anchors: Anchors) -> Paths:
+    result, experiment = run.result, run.result.experiment
+    surface = plane(experiment.dataset, anchors)
+    left, bottom, right, top = home_window(experiment.dataset, anchors)
+    middle = torch.tensor([(left + right) / 2, (bottom + top) / 2])
+    final = result.x[-1]
+    off = (surface.project(final) - middle).abs().amax(-1) > 1.5 * (right - left)
+    return Paths(
+        experiment=experiment,
+        frames=_finite(surface.project(result.x)),
+        pushes=_finite(surface.project_vectors(run.pushes)),
+        sigma=tuple(result.sigma.tolist()),
+        outlier=run.outlier,
+        metrics=run.metrics,
         milliseconds=1e3 * result.seconds,
         diverged=result.diverged,
         far=int((off & final.isfinite().all(-1)).sum()),
     )
-    _runs[experiment, n] = paths
-    return paths
 
 
 @lru_cache(maxsize=64)
 def truth(dataset: str, label: str | None, n: int) -> dict[str, Any]:
     """The metrics of an exact sample of the same size."""
     return reference(load_dataset(dataset), label, n, seed=1)
-
-
-@lru_cache(maxsize=32)
-def plane(dataset: str) -> Plane:
-    """The plane that a dataset is shown in."""
-    return plane_of(load_dataset(dataset))
-
-
-@lru_cache(maxsize=64)
-def home_window(dataset: str) -> tuple[float, float, float, float]:
-    """The window that a dataset is shown in first."""
-    window = window_of(load_dataset(dataset), plane(dataset))
-    return (*window.low, *window.high)
 
 
 def fields_of(experiment: Experiment, device: str) -> dict[str, Field]:

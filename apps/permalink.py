@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import panel as pn
 
@@ -22,9 +23,10 @@ _RULES = {"rule": ("rule", ""), "reference": ("ref", "ref.")}
 """The two rules in the settings: what they are called in a URL, and what their parameters are prefixed with."""
 _PLAIN = (
     *("dataset", "label", "main", "uncond", "weak", "limited", "interval", "sampler", "steps", "n", "seed"),
-    *("bands", "layers", "source", "window", "step"),
+    *("bands", "layers", "source", "plane", "window", "step", "point", "profile", "ends"),
 )
 _MAX_LENGTH = 200
+_MAX_LENGTHS = {"plane": 1200}
 
 
 def read(state: ExplorerState, query: dict[str, str]) -> list[str]:
@@ -68,7 +70,8 @@ def write(state: ExplorerState) -> None:
     """Put the settings into the visitor's address bar."""
     if pn.state.location is not None:
         query = query_of(state)
-        pn.state.location.search = "?" + "&".join(f"{k}={v}" for k, v in query.items()) if query else ""
+        pairs = (f"{quote(k)}={quote(v, safe=',/:@')}" for k, v in query.items())  # a bare + would be read as a space
+        pn.state.location.search = "?" + "&".join(pairs) if query else ""
 
 
 def _try(state: ExplorerState, key: str, text: str) -> list[str]:
@@ -100,13 +103,16 @@ def _try_rule(state: ExplorerState, key: str, name: str, params: dict[str, str])
 
 
 def _parse(key: str, text: str) -> Any:
-    if len(text) > _MAX_LENGTH:
-        raise InputError(f"{key} of {len(text)} characters: expected at most {_MAX_LENGTH}")
-    if key in ("interval", "window"):
+    longest = _MAX_LENGTHS.get(key, _MAX_LENGTH)
+    if len(text) > longest:
+        raise InputError(f"{key} of {len(text)} characters: expected at most {longest}")
+    if key in ("interval", "window", "point"):
         return tuple(_number(part) for part in text.split(","))
+    if key in ("plane", "ends"):
+        return tuple(text.split(","))
     if key == "layers":
         return [part for part in text.split(",") if part]
-    if key == "limited":
+    if key in ("limited", "profile"):
         return {"true": True, "false": False}.get(text, text)
     return _number(text) if key in ("steps", "n", "seed", "step") else text
 

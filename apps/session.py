@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import replace
 from typing import Any
@@ -12,12 +13,14 @@ import panel_material_ui as pmui
 import param
 
 from toyguide.errors import InputError
-from toyguide_apps.compute import FIRST, CancelledError, Job, Picture, at_hand, compute
-from toyguide_apps.controls import LayerBar, RuleCard, SceneCard, interval_controls, preset_menu
+from toyguide_apps.compute import FIRST, CancelledError, Job, Picture, at_hand, compute, search
+from toyguide_apps.controls import LayerBar, LookButtons, PlaneCard, RuleCard, SceneCard, interval_controls, preset_menu
 from toyguide_apps.notices import complain, told
 from toyguide_apps.permalink import read, write
 from toyguide_apps.state import ExplorerState, Request, presets
+from toyguide_apps.views.inspector import InspectorPanel
 from toyguide_apps.views.plots import PlotPair
+from toyguide_apps.views.profile import ProfilePanel
 from toyguide_apps.views.status import Status
 from toyguide_apps.views.table import MetricsTable
 
@@ -48,6 +51,8 @@ class Explorer(pn.viewable.Viewer):
         self._plots = PlotPair(self.state)
         self._table = MetricsTable()
         self._status = Status()
+        self._inspector = InspectorPanel(self.state)
+        self._profile = ProfilePanel(self.state)
         self.state.param.watch(self._changed, [k for k in self.state.param if k != "name"])
 
     def enter(self, query: dict[str, str]) -> list[str]:
@@ -57,6 +62,7 @@ class Explorer(pn.viewable.Viewer):
             What was wrong in the URL and is left out, one line each.
         """
         self._running = True  # nothing is drawn piece by piece until the page stands
+        self._plots.listen()
         problems = read(self.state, query)
         made = self._wanted and at_hand(self._wanted)
         if made:
@@ -99,8 +105,9 @@ class Explorer(pn.viewable.Viewer):
             return None
 
     def _scene(self) -> Request | None:
-        """What is wanted but for where the scrubber and the window are."""
-        return self._wanted and replace(self._wanted, step=0, window=(0.0, 0.0, 1.0, 1.0))
+        """What is wanted but for where the visitor looks: the scrubber, the window, a point, an edge."""
+        anywhere = dict(step=0, window=(0.0, 0.0, 1.0, 1.0), point=None, ends=None)
+        return self._wanted and replace(self._wanted, **anywhere)
 
     def _leave_preset(self) -> None:
         """A preset that has been changed is not that preset any more, and its words may not be true."""
@@ -126,6 +133,9 @@ class Explorer(pn.viewable.Viewer):
                 if self._begun(request) and self.state.held and await self._moved_on():
                     continue
                 try:
+                    if self._begun(request) and self.picture and not self.picture.coarse:
+                        late.cancel()  # what is searched for is no part of the plots yet that they would lag behind
+                        await self._search(request)
                     picture = await compute(self._job)
                 except CancelledError:
                     self._given_up = self._given_up or self._asked.first is None
@@ -156,8 +166,13 @@ class Explorer(pn.viewable.Viewer):
             except InputError as problem:
                 complain(str(problem))
             return None
-        shown = self.picture is not None and not self.picture.coarse and self.picture.request == self._wanted
+        shown = self.picture is not None and self.picture.whole and self.picture.request == self._wanted
         return None if shown else self._wanted
+
+    async def _search(self, request: Request) -> None:
+        """Search for what the picture lacks, until something else is wanted."""
+        with contextlib.suppress(CancelledError):
+            await search(self.picture, lambda: self._gone or self._wanted is not request)
 
     async def _moved_on(self) -> bool:
         """Wait for the next change, for as long as a slider may stand still while it is held."""
@@ -176,6 +191,8 @@ class Explorer(pn.viewable.Viewer):
             if not picture.coarse:
                 self._table.show(picture)
                 self._status.show(picture)
+            self._inspector.show(picture)
+            self._profile.show(picture)
 
     @staticmethod
     def _failed(problem: Exception) -> None:
@@ -239,6 +256,7 @@ class Explorer(pn.viewable.Viewer):
             interval_controls(self.state),
             _heading("Scene"),
             scene.scene(),
+            PlaneCard(self.state),
             _heading("Sampling"),
             scene.run(),
             _heading("Reference, on the left"),
@@ -249,8 +267,10 @@ class Explorer(pn.viewable.Viewer):
         return pn.Column(
             LayerBar(self.state),
             self._plots,
-            self._plots.scrubber(),
+            pn.Row(self._plots.scrubber(), LookButtons(self.state), sizing_mode="stretch_width", margin=0),
             self._status,
+            self._inspector,
+            self._profile,
             self._table,
             sizing_mode="stretch_width",
             margin=0,

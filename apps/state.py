@@ -23,7 +23,7 @@ from toyguide.errors import InputError, unknown
 from toyguide.guidance import Rule
 from toyguide.references import natural_reference
 from toyguide.samplers import SAMPLERS
-from toyguide_apps.paths import home_window
+from toyguide_apps.planes import Anchors, checked_anchors, home_window
 
 __all__ = ["AUTO", "BANDS", "LAYERS", "SOURCES", "ExplorerState", "Preset", "Request", "presets"]
 
@@ -36,6 +36,9 @@ BANDS = {
     "main": "Main density",
     "guide": "Guide density",
     "ratio": "Ratio main : guide",
+    "regions": "Regions",
+    "curvature": "Curvature",
+    "step-error": "SFG's h-error",
 }
 LAYERS = {
     "exact-lines": "Exact lines",
@@ -44,13 +47,14 @@ LAYERS = {
     "score": "Score",
     "guidance": "Guidance",
     "saddles": "Saddles",
+    "critical": "Critical points",
     "boundary": "Boundary",
     "region": "99 % region",
     "paths": "Paths",
     "samples": "Samples",
 }
 SOURCES = {"learned": "Learned", "exact": "Exact"}
-"""Which fields the score, the ratio and the saddles are taken from; ``learned`` is whatever is chosen as main."""
+"""Which fields the score, the ratio and all curvature are taken from; ``learned`` is whatever is chosen as main."""
 SAMPLE_COUNTS = (128, 256, 512, 1024, 2048, 4096)
 
 
@@ -64,9 +68,13 @@ class Request:
         step: Which step's noise level the layers are drawn at; 0 when no layer looks at it.
         bands: What fills the background.
         layers: What else is drawn.
-        source: Where score, ratio and saddles come from.
+        source: Where score, ratio and curvature come from.
         window: Left, bottom, right and top.
         guide: Role and reference of the field that main is compared with.
+        product_step: The finite-difference step whose error is shown; 0 when it is not looked at.
+        plane: The three points that the plane goes through; none for the dataset's own plane.
+        point: The point in the plane that is inspected, if one is.
+        ends: The classes whose joining edge is drawn as a profile, if it is.
     """
 
     left: Experiment
@@ -77,6 +85,10 @@ class Request:
     source: str
     window: tuple[float, float, float, float]
     guide: tuple[str, str]
+    product_step: float = 0.0
+    plane: Anchors = ()
+    point: tuple[float, float] | None = None
+    ends: tuple[str, str] | None = None
 
 
 class ExplorerState(param.Parameterized):
@@ -103,6 +115,10 @@ class ExplorerState(param.Parameterized):
     layers = param.ListSelector(default=["region", "samples"], objects=list(LAYERS))
     source = param.Selector(default="learned", objects=list(SOURCES))
     window = param.NumericTuple(default=(-1.0, -1.0, 1.0, 1.0), length=4)
+    plane = param.Parameter(default=(), doc="The three points that the plane goes through; none for the dataset's own.")
+    point = param.Parameter(default=None, doc="The coordinates in the plane of the point that is inspected, or None.")
+    profile = param.Boolean(default=False, doc="Whether the edge between two classes is drawn as a profile.")
+    ends = param.Parameter(default=("A", "B"), doc="The two classes whose edge that is; none where there is one class.")
     held = param.Boolean(default=False, doc="Whether a slider is being dragged: a picture of few samples will do.")
 
     def __init__(self, **settings: Any) -> None:
@@ -144,6 +160,11 @@ class ExplorerState(param.Parameterized):
                 chosen = name if isinstance(name, Rule) else rule(name, **settings.pop(params, {}))
                 self._assign(key, chosen)
         at_end = self.step == self.steps
+        if "plane" in settings:  # another plane has other coordinates
+            self._assign("plane", settings.pop("plane"))
+            self.param.update(window=home_window(self.dataset, self.plane), point=None)
+            if len(set(self.plane[:2]) & set(load_dataset(self.dataset).labels)) == 2:
+                self.ends = self.plane[:2]  # the edge at the bottom of the plane
         for key in [k for k in settings if k != "step"]:
             self._assign(key, settings[key])
         if "step" in settings:
@@ -155,12 +176,16 @@ class ExplorerState(param.Parameterized):
         if key == "name" or key not in self.param:
             raise unknown("setting", key, [k for k in self.param if k != "name"])
         known = self.param[key]
-        if key == "window":
-            self._check_window(value)
-        if key == "interval" and not (isinstance(value, tuple | list) and len(value) == 2 and value[0] < value[1]):
-            raise InputError(f"interval = {value!r}: expected two noise levels, low < high")
+        check = {
+            "window": _checked_window,
+            "interval": _checked_interval,
+            "plane": lambda value: checked_anchors(self.dataset, value),
+            "point": _checked_point,
+            "ends": lambda value: _checked_ends(self.dataset, value),
+        }.get(key)
+        value = check(value) if check else value
         try:
-            setattr(self, key, tuple(value) if isinstance(value, list) and key in ("window", "interval") else value)
+            setattr(self, key, value)
         except (ValueError, TypeError) as problem:
             if isinstance(known, param.ListSelector):
                 wrong = [v for v in value if v not in known.objects] if isinstance(value, list) else [value]
@@ -170,20 +195,14 @@ class ExplorerState(param.Parameterized):
             low, high = getattr(known, "bounds", None) or ("", "")
             raise InputError(f"{key} = {value!r}: expected a value from {low} to {high}") from problem
 
-    @staticmethod
-    def _check_window(value: Any) -> None:
-        fit = isinstance(value, tuple | list) and len(value) == 4
-        fit = fit and all(isinstance(v, int | float) and math.isfinite(v) and abs(v) < 1e6 for v in value)
-        if not fit or not (value[2] - value[0] > 1e-4 and value[3] - value[1] > 1e-4):
-            raise InputError(f"window = {value!r}: expected left, bottom, right, top, with left < right, bottom < top")
-
     def _enter_dataset(self) -> None:
         """What belongs to a dataset takes its default there."""
         data = load_dataset(self.dataset)
         self.param.label.objects = [*data.labels, UNION] if len(data.labels) > 1 else [UNION]
         self.label = data.view.label or UNION
         self._enter_label()
-        self.window = home_window(self.dataset)
+        self.param.update(plane=(), point=None, window=home_window(self.dataset))
+        self.param.update(ends=(data.view.plane or data.labels)[:2] if len(data.labels) > 1 else ())
 
     def _enter_label(self) -> None:
         """The fields on offer for a class; choices that still exist are kept."""
@@ -201,12 +220,13 @@ class ExplorerState(param.Parameterized):
         if preset not in presets():
             raise unknown("preset", preset, presets())
         plain = {"reference": "none", "limited": False, "source": "learned", "uncond": AUTO, "weak": AUTO}
+        plain |= {"point": None, "profile": False}
         run = {key: self.param[key].default for key in ("sampler", "steps", "n", "seed")}
         self.set({**plain, **run, "step": run["steps"], **presets()[preset].settings})
 
     def go_home(self) -> None:
-        """Show the dataset's own window."""
-        self.window = home_window(self.dataset)
+        """Show the plane's own window."""
+        self.window = home_window(self.dataset, self.plane)
 
     def request(self) -> Request:
         """The picture that these settings describe.
@@ -233,7 +253,8 @@ class ExplorerState(param.Parameterized):
             return Experiment(**scene, **needed, rule=chosen.key, params=chosen.values(), interval=interval)
 
         layers = frozenset(self.layers)
-        looks = self.bands != "none" or layers - {"region", "paths", "samples"}
+        ends = self.ends if self.profile and self.ends else None
+        looks = self.bands != "none" or layers - {"region", "paths", "samples"} or self.point or ends
         return Request(
             left=run(self.reference, None),
             right=run(self.rule, self.interval if self.limited else None),
@@ -243,7 +264,18 @@ class ExplorerState(param.Parameterized):
             source=self.source,
             window=self.window,
             guide=self.guide(),
+            product_step=self._product_step() if self.bands == "step-error" else 0.0,
+            plane=self.plane,
+            point=self.point,
+            ends=ends,
         )
+
+    def _product_step(self) -> float:
+        """SFG's finite-difference step ``h``: the right rule's if it has one, else the left one's, else the default."""
+        for chosen in (self.rule, self.reference):
+            if "h" in chosen.declared():
+                return float(chosen.h)
+        return float(rule("sfg").h)
 
     def guide(self) -> tuple[str, str]:
         """The role and the reference of the field that main is compared with: the rule's own guide, else ``weak``."""
@@ -255,6 +287,40 @@ class ExplorerState(param.Parameterized):
             except InputError:
                 continue
         return "weak", "exact+noise:0.2"
+
+
+def _numbers(value: Any, count: int) -> bool:
+    fit = isinstance(value, tuple | list) and len(value) == count
+    return fit and all(isinstance(v, int | float) and math.isfinite(v) and abs(v) < 1e6 for v in value)
+
+
+def _checked_window(value: Any) -> tuple[float, ...]:
+    if not _numbers(value, 4) or not (value[2] - value[0] > 1e-4 and value[3] - value[1] > 1e-4):
+        raise InputError(f"window = {value!r}: expected left, bottom, right, top, with left < right, bottom < top")
+    return tuple(value)
+
+
+def _checked_interval(value: Any) -> tuple[float, float]:
+    if not _numbers(value, 2) or not value[0] < value[1]:
+        raise InputError(f"interval = {value!r}: expected two noise levels, low < high")
+    return tuple(value)
+
+
+def _checked_point(value: Any) -> tuple[float, float] | None:
+    if value is not None and not _numbers(value, 2):
+        raise InputError(f"point = {value!r}: expected two coordinates in the plane")
+    return value and tuple(map(float, value))
+
+
+def _checked_ends(dataset: str, value: Any) -> tuple[str, str]:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise InputError(f"ends = {value!r}: expected two classes")
+    for label in value:
+        if label not in load_dataset(dataset).labels:
+            raise unknown(f"class of {dataset}", label, load_dataset(dataset).labels)
+    if value[0] == value[1]:
+        raise InputError(f"ends = {value!r}: expected two different classes")
+    return tuple(value)
 
 
 @lru_cache(maxsize=256)

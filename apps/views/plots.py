@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import panel as pn
 import panel_material_ui as pmui
-from bokeh.events import RangesUpdate, Reset
+from bokeh.events import RangesUpdate, Reset, Tap
 from bokeh.models import (
     ColumnDataSource,
     CustomJS,
@@ -21,14 +21,16 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
-from toyguide import rules
+from toyguide import Experiment, rules
 from toyguide_apps import palette
 from toyguide_apps.compute import Picture
 from toyguide_apps.layers import Arrows, Curves
+from toyguide_apps.notices import told
 from toyguide_apps.paths import Paths
 from toyguide_apps.state import ExplorerState
+from toyguide_apps.views.marks import Marks
 
-__all__ = ["PlotPair", "title"]
+__all__ = ["PlotPair", "named", "title"]
 
 _SIDES = ("left", "right")
 _PATHS = 512  # trajectories drawn as lines; more of them hide each other
@@ -62,6 +64,14 @@ _SCRUB = """
         points.setv({data}, {sync: false, check_eq: false})
         label.setv({text: "\\u03c3 = " + Number(levels.data.sigma[k].toPrecision(3))}, {sync: false})
     }
+"""
+
+
+# The point's tag counts how often Escape was pressed: the server hears of the change.
+_ESCAPE = """
+    document.addEventListener('keydown', (e) => {
+        if (e.key == 'Escape' && point.data.x.length > 0) point.tags = [(point.tags[0] ?? 0) + 1]
+    })
 """
 
 
@@ -105,6 +115,7 @@ class PlotPair(pn.viewable.Viewer):
             )
             for s in _SIDES
         }
+        self._marks = Marks()
         self._figures = {s: self._figure(s) for s in _SIDES}
         self._shown: dict[str, Any] = {}
 
@@ -135,8 +146,16 @@ class PlotPair(pn.viewable.Viewer):
         self._buttons.append(self._step_button("skip_next", "One step on", 1))
         self._figures["left"].on_event(RangesUpdate, self._moved)
         self._figures["right"].on_event(RangesUpdate, self._moved)
+        self._marks.point.on_change("tags", lambda attr, old, new: state.set({"point": None}))
         for f in self._figures.values():
             f.on_event(Reset, self._home)
+            f.on_event(Tap, self._tapped)
+
+    def listen(self) -> None:
+        """Have the page listen to Escape, before it is sent."""
+        if pn.state.curdoc is not None:
+            script = CustomJS(args=dict(point=self._marks.point), code=_ESCAPE)
+            pn.state.curdoc.js_on_event("document_ready", script)
 
     def _step_button(self, icon: str, text: str, by: int) -> pmui.IconButton:
         button = pmui.IconButton(icon=icon, size="small", margin=0, description=text)
@@ -202,6 +221,7 @@ class PlotPair(pn.viewable.Viewer):
             fill_alpha=0.85,
             fill_color=dict(field="outlier", transform=outcome),
         )
+        self._marks.draw_on(f, side)
         f.add_layout(self._labels[side])
         return f
 
@@ -226,6 +246,7 @@ class PlotPair(pn.viewable.Viewer):
             self._saddle_mapper.high = float(np.quantile(picture.saddles.value, 0.98))
         for side, arrows in zip(_SIDES, picture.guidance, strict=True):
             self._show_strokes(self._guidance[side], arrows)
+        self._marks.show(picture)
 
     def busy(self, busy: bool) -> None:
         """Say on the page whether a picture is being computed."""
@@ -256,7 +277,7 @@ class PlotPair(pn.viewable.Viewer):
         left, bottom, right, top = picture.request.window
         # Pixels are centred on the grid's points, so the image reaches half a pixel beyond the window.
         dx, dy = (right - left) / (image.shape[1] - 1), (top - bottom) / (image.shape[0] - 1)
-        colours = palette.RATIO if picture.palette == "ratio" else palette.BANDS[picture.palette]
+        colours = palette.BACKGROUNDS[picture.palette]
         self._mapper.update(palette=colours, low=-0.5, high=len(colours) - 0.5)
         self._image.data = dict(
             image=[image], x=[left - dx / 2], y=[bottom - dy / 2], dw=[right - left + dx], dh=[top - bottom + dy]
@@ -287,6 +308,10 @@ class PlotPair(pn.viewable.Viewer):
         if window != self._state.window:
             self._state.set({"window": window})
 
+    @told
+    def _tapped(self, event: Tap) -> None:
+        self._state.set({"point": (event.x, event.y)})
+
     def _home(self, _event: Reset) -> None:
         self._state.go_home()
 
@@ -304,12 +329,17 @@ class PlotPair(pn.viewable.Viewer):
         return pn.Row(*panes, stylesheets=[square], sizing_mode="stretch_width", margin=0)
 
 
+def named(experiment: Experiment) -> str:
+    """A run's rule with its parameters."""
+    values = ", ".join(f"{k} = {v:g}" for k, v in experiment.params.items() if isinstance(v, float | int))
+    name = rules()[experiment.rule].title.removesuffix(" (reconstruction)")
+    return f"{name}  ({values})" if values else name
+
+
 def title(side: str, paths: Paths) -> str:
     """What a plot shows: the rule, its parameters, and how many trajectories got lost."""
     experiment = paths.experiment
-    values = ", ".join(f"{k} = {v:g}" for k, v in experiment.params.items() if isinstance(v, float | int))
-    name = rules()[experiment.rule].title.removesuffix(" (reconstruction)")
-    text = f"{name}  ({values})" if values else name
+    text = named(experiment)
     if paths.coarse:
         text += f"  ·  first {paths.frames.shape[1]} of {experiment.n}"
     elif paths.diverged:

@@ -10,7 +10,8 @@ from toyguide.metrics import hdr_threshold
 from toyguide_apps import layers
 from toyguide_apps.compute import CancelledError, picture
 from toyguide_apps.layers import BAND_SHARES, Spot
-from toyguide_apps.paths import home_window, plane, run_paths
+from toyguide_apps.paths import run_paths
+from toyguide_apps.planes import home_window, plane
 from toyguide_apps.state import LAYERS, ExplorerState
 from toyguide_apps.views.plots import title
 

@@ -21,7 +21,8 @@ SCENE = {"dataset": "two-gaussians", "label": "union", "n": 256, "steps": 8, "ba
 @pytest.fixture
 def explorer(monkeypatch):
     """An explorer without a server and with nothing computed: what a change schedules is left to the test."""
-    monkeypatch.setattr(running, "_runs", type(running._runs)(64))
+    monkeypatch.setattr(running, "_runs", type(running._runs)(4))
+    monkeypatch.setattr(running, "_paths", type(running._paths)(64))
     monkeypatch.setattr(computing, "_pictures", type(computing._pictures)(32))
     monkeypatch.setattr("panel.state.execute", lambda *_, **__: None)
     made = Explorer()
@@ -197,10 +198,10 @@ def test_sessions_share_runs_and_layers():
 
 
 def test_the_kept_runs_are_bounded(monkeypatch):
-    monkeypatch.setattr(running, "_runs", type(running._runs)(3))
+    monkeypatch.setattr(running, "_paths", type(running._paths)(3))
     for seed in range(5):
         run_paths(tg.Experiment(dataset="two-gaussians", steps=2, n=8, seed=seed), "cpu", lambda: False)
-    assert len(running._runs) == 3
+    assert len(running._paths) == 3
 
 
 def test_a_slider_is_held_from_its_first_change_to_its_release():

@@ -5,7 +5,7 @@ import torch
 
 import toyguide as tg
 from toyguide.errors import InputError
-from toyguide_apps.paths import home_window
+from toyguide_apps.planes import home_window
 from toyguide_apps.state import AUTO, LAYERS, ExplorerState, presets
 
 
