@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pyarrow.parquet
 import pytest
@@ -105,6 +106,12 @@ def test_equal_experiments_are_one(written):
     assert [e.params["w"] for e in read_sweep(written(text))] == [3.0, 2.0]
 
 
+def test_the_example():
+    found = read_sweep(Path(__file__).resolve().parent.parent / "docs" / "sweep.toml")
+    assert len(found) == 36
+    assert {e.rule for e in found} == {"cfg", "autoguidance", "sfg"}
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -158,6 +165,7 @@ def test_batches_are_of_one_kind_and_of_bounded_size(monkeypatch):
     for b in found:
         assert len({(e.params["sign"], e.interval) for e in b}) == 1
     assert [len(b) for b in batches([dataclasses.replace(e, n=1000) for e in runs])] == [1] * 24
+    assert [len(b) for b in batches(runs, "cuda")] == [6] * 4, "whose GPU it is does not matter here"
 
 
 def test_a_rule_that_does_not_allow_it_is_run_one_by_one(monkeypatch):
@@ -446,22 +454,24 @@ def test_a_process_that_dies_is_said_and_the_rows_are_kept(written, cli, tmp_pat
 
     monkeypatch.setattr(Ledger, "add", add)
     argv = [written(SLOW), "-o", tmp_path / "t.csv", "--executor", "processes", "--workers", "2", "--device", "cpu"]
+    threads = os.environ.get("OMP_NUM_THREADS")
     code, out, err = cli(*argv)
     assert (code, out) == (1, "")
     assert re.fullmatch(
         r"toyguide: the workers are lost \(.*\); [1-9] of 12 rows are kept; run the same again to continue\n", err
     )
     monkeypatch.undo()
-    code, out, _ = cli(*argv, "--json")
+    assert os.environ.get("OMP_NUM_THREADS") == threads
+    code, out, _ = cli(*argv[:3], "--device", "cpu", "--json")
     assert code == 0
     assert 0 < json.loads(out)["new"] < 12
     assert table(tmp_path / "t.csv") == expected
-    assert "OMP_NUM_THREADS" not in os.environ or os.environ["OMP_NUM_THREADS"] != ""
 
 
 def test_dask_does_again_what_a_worker_died_at(written, cli, tmp_path, expected, monkeypatch):
     """One of two workers is killed as the first row comes; Dask starts another one, and every row is there once."""
-    distributed = pytest.importorskip("distributed")
+    import distributed
+
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with (
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
@@ -482,6 +492,11 @@ def test_dask_does_again_what_a_worker_died_at(written, cli, tmp_path, expected,
         assert code == 0, err
         client.wait_for_workers(2, timeout=60)
         after = set(client.run(os.getpid).values())
+        with (
+            pytest.raises(BrokenExecutor, match="the scheduler does not answer any more"),
+            executors.dask(cluster.scheduler_address),
+        ):
+            raise CancelledError
     assert len(after) == 2
     assert min(before) not in after
     assert len(came) == len(set(came)) == 12

@@ -143,7 +143,8 @@ def batches(experiments: Sequence[Experiment], device: str = "cpu") -> list[list
     groups: dict[str, list[Experiment]] = {}
     for e in dict.fromkeys(experiments):
         groups.setdefault(_kind(e), []).append(e)
-    points = _POINTS["cpu" if device == "cpu" else resolve_device(device).type]
+    # A GPU that is asked for by name may be another machine's.
+    points = _POINTS["cuda" if device == "cuda" else resolve_device(device).type]
     found = []
     for group in groups.values():
         size = max(1, points // group[0].n)
