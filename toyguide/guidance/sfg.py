@@ -53,7 +53,7 @@ class SaddleFreeGuidance(Rule):
         "w = 0 is unguided: w is a strength here, not an extrapolation weight."
     )
     unguided = {"w": 0.0}
-    per_point: ClassVar[tuple[str, ...]] = ("w", "alpha", "h")
+    per_point: ClassVar[tuple[str, ...] | None] = ("w", "alpha", "h")
 
     w = param.Number(4.0, bounds=(0.0, 100.0), softbounds=(0.0, 30.0), step=0.1, doc="Strength; 0 is unguided.")
     alpha = param.Number(

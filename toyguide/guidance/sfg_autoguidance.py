@@ -21,7 +21,7 @@ class SfgAutoguidance(SaddleFreeGuidance):
     summary = "Adds SFG's push, found on the main field, to autoguidance's. Three evaluations."
     needs = ("main", "weak")
     unguided = {"w": 0.0, "w_auto": 1.0}
-    per_point = (*SaddleFreeGuidance.per_point, "w_auto")
+    per_point = ("w", "alpha", "h", "w_auto")
 
     w_auto = param.Number(
         2.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Autoguidance weight; 1 is SFG alone."
