@@ -27,19 +27,19 @@ _UNGUIDED: Weights = (0.0, 1.0)
 
 
 def _sfg_alone(weights: Weights) -> bool:
-    return weights[1] == 1
+    return weights[0] > 0 and weights[1] == 1
 
 
 def _autoguidance_alone(weights: Weights) -> bool:
-    return weights[0] == 0
-
-
-def _one_alone(weights: Weights) -> bool:
-    return _sfg_alone(weights) or _autoguidance_alone(weights)
+    return weights[0] == 0 and weights[1] > 1
 
 
 def _both(weights: Weights) -> bool:
-    return not _one_alone(weights)
+    return weights[0] > 0 and weights[1] > 1
+
+
+def _not_both(weights: Weights) -> bool:
+    return not _both(weights)
 
 
 def _values(rows: Rows, place: str, column: str) -> dict[Weights, np.ndarray]:
@@ -74,7 +74,7 @@ def _at_best(rows: Rows, place: str, column: str, among: Callable[[Weights], boo
 
 def _gained(rows: Rows, place: str, column: str) -> list[float]:
     """How much smaller a column is with both than with the better one alone, as a share, for each seed."""
-    both, alone = _at_best(rows, place, column, _both), _at_best(rows, place, column, _one_alone)
+    both, alone = _at_best(rows, place, column, _both), _at_best(rows, place, column, _not_both)
     return [1 - b / a for a, b in zip(alone, both, strict=True)]
 
 
