@@ -1,0 +1,128 @@
+"""Guidance on a line, at any weight: two Gaussians, and two segments, whose exact fields have a bounded support.
+
+On segments, noise turns the indicator of ``[a, b]`` into ``Phi(u) - Phi(v)`` with ``u = (x - a)/sigma`` and
+``v = (x - b)/sigma``, whose logarithm is taken on the side where v is negative, so that it is right however far outside
+x lies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import param
+import torch
+from torch import Tensor
+
+from toyguide.devices import resolve_device
+from toyguide.fields import Field, NoisierField, Sigma
+from toyguide.guidance.cfg import ClassifierFreeGuidance
+from toyguide.mixtures import GaussianMixture
+from toyguide.noise import edm_schedule
+from toyguide.samplers import sampler, trajectory
+
+__all__ = ["LEFT", "RIGHT", "Segments", "gaussians", "guided_path", "segments"]
+
+LEFT, RIGHT = 1.0, 2.0  # the segment that is sampled
+
+_STEPS = 256  # an unconditional field with an error makes the path stiff: 128 are too few at the weight 100
+
+
+class Segments(Field):
+    """``p(x; sigma)`` of data uniform on segments, all of the same length.
+
+    Args:
+        *ends: The left and the right end of each segment.
+    """
+
+    dim = 1
+
+    def __init__(self, *ends: tuple[float, float]) -> None:
+        self.ends = ends
+
+    def log_density(self, x: Tensor, sigma: Sigma) -> Tensor:
+        return self._parts(x, sigma)[0].logsumexp(-1) - math.log(len(self.ends))
+
+    def score(self, x: Tensor, sigma: Sigma) -> Tensor:
+        log_densities, scores = self._parts(x, sigma)
+        return (log_densities.softmax(-1) * scores).sum(-1, keepdim=True)
+
+    def hessian(self, x: Tensor, sigma: Sigma) -> Tensor:
+        with torch.enable_grad():
+            points = x.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.score(points, sigma).sum(), points)
+        return slope[..., None]
+
+    def sample(self, n: int, sigma: float, generator: torch.Generator) -> Tensor:
+        """``n`` points of ``p(x; sigma)``, with shape ``(n, 1)``, float64."""
+        ends = torch.tensor(self.ends, dtype=torch.float64)
+        left, right = ends[torch.randint(len(ends), (n,), generator=generator)].T
+        x = left + (right - left) * torch.rand(n, generator=generator, dtype=torch.float64)
+        return (x + sigma * torch.randn(n, generator=generator, dtype=torch.float64))[:, None]
+
+    def _parts(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
+        """The log-density and the score of each segment, with shape ``(..., segments)``."""
+        ends = torch.tensor(self.ends, dtype=x.dtype, device=x.device)
+        noise = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(x.shape[:-1])[..., None]
+        left, right = ends.T
+        # Reflected where x is right of the middle: the farther end is then right, u > v, and v is negative.
+        side = torch.where(2 * x > left + right, -1.0, 1.0)
+        near, far = torch.where(side < 0, right, left), torch.where(side < 0, left, right)
+        u, v = side * (x - near) / noise, side * (x - far) / noise
+        log_u = torch.special.log_ndtr(u)
+        inside = -torch.expm1(torch.special.log_ndtr(v) - log_u)  # (Phi(u) - Phi(v)) / Phi(u)
+        # phi(u) / Phi(u) by the scaled complementary error function: a quotient of two tiny numbers is not formed.
+        at_u = math.sqrt(2 / math.pi) / torch.special.erfcx(-u / math.sqrt(2)) / inside
+        at_v = at_u * torch.exp(0.5 * (u - v) * (u + v))
+        return log_u + inside.log() - (right - left).log(), side * (at_u - at_v) / noise
+
+
+class _AnyWeight(ClassifierFreeGuidance):
+    """The rule beyond the weights that it is offered with."""
+
+    key = ""  # not listed
+
+    w = param.Number(1.0, bounds=(0.0, None))
+
+
+def gaussians() -> dict[str, GaussianMixture]:
+    """N(1, 1), and its half-and-half mixture with N(-1, 1), on a line."""
+    means = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    union = GaussianMixture(torch.ones(2), means, torch.ones(2, 1, 1))
+    return {"main": union.subset(torch.tensor([True, False])), "uncond": union}
+
+
+def segments() -> dict[str, Segments]:
+    """Uniform on [1, 2], and its half-and-half mixture with the mirror image, on a line."""
+    return {"main": Segments((LEFT, RIGHT)), "uncond": Segments((-RIGHT, -LEFT), (LEFT, RIGHT))}
+
+
+def guided_path(
+    place: str, errors: tuple[float, float], extra: float, n: int, seed: int, device: str
+) -> tuple[Tensor, Tensor]:
+    """A walk down the probability-flow ODE, float64.
+
+    The first level is 20 times the weight and more: a walk from less noise has no room for the overshoot.
+
+    Args:
+        place: ``gaussians`` or ``segments``.
+        errors: The shares that the noise levels of main and uncond are raised by.
+        extra: The paper's weight.
+        n: Trajectories.
+        seed: Of their starting points.
+        device: Where.
+
+    Returns:
+        The levels, with shape ``(steps + 1,)``, and the points, with shape ``(steps + 1, n)``.
+    """
+    exact: Mapping[str, Any] = gaussians() if place == "gaussians" else segments()
+    raised: dict[str, Field] = {
+        role: NoisierField(field, share) if share else field
+        for (role, field), share in zip(exact.items(), errors, strict=True)
+    }
+    levels = edm_schedule(_STEPS, 0.001, max(80.0, 20 * extra), 7.0)
+    start = exact["main"].sample(n, float(levels[0]), torch.Generator().manual_seed(seed)).to(resolve_device(device))
+    rule = _AnyWeight(w=1 + extra)
+    steps = trajectory(rule, raised, sampler("heun"), start, levels, torch.Generator().manual_seed(seed))
+    return levels, torch.stack([s.x[:, 0] for s in steps]).cpu()
