@@ -207,6 +207,12 @@ def test_rows_of_a_batch_are_those_of_single_runs(written):
             assert row[name] == pytest.approx(single[name], rel=1e-5), name
 
 
+def test_a_batchs_time_is_shared_out(monkeypatch):
+    monkeypatch.setattr(batch.time, "perf_counter", iter([100.0, 106.0]).__next__)
+    runs = [tg.Experiment(dataset="two-gaussians", main="exact", steps=2, n=8, seed=seed) for seed in range(3)]
+    assert [row["seconds"] for row in run_batch([e.to_json() for e in runs], "cpu")] == [2.0, 2.0, 2.0]
+
+
 class Recording(Executor):
     """Runs what it is given at once and keeps what went in."""
 
@@ -242,8 +248,8 @@ def test_what_is_not_needed_any_more_is_not_run(written):
     some.close()
     recording.sent.clear()
     (first, second) = batches(runs)
-    list(sweep(runs, recording, "cpu", {identity(e) for e in first}))
-    assert [len(texts) for texts, _ in recording.sent] == [len(second)]
+    list(sweep(runs, recording, "cpu", {identity(e) for e in (*first, second[0])}))
+    assert [len(texts) for texts, _ in recording.sent] == [len(second)], "whole, so that its rows are what they were"
     list(sweep(runs, recording, "cpu", {identity(e) for e in runs}))
     assert len(recording.sent) == 1
 
@@ -279,6 +285,9 @@ def test_the_table_is_in_the_grids_order_whatever_the_rows_was(rows, tmp_path, k
     assert list(read[0]) == columns, "settings first"
     assert not ledger.journal.exists()
     assert Ledger(ledger.path, runs).finished
+    with Ledger(tmp_path / "reversed.csv", runs[::-1]) as other:  # whose first rows have no parameters
+        other.add(found)
+    assert other.path.read_text().splitlines()[0] == ",".join(columns)
 
 
 def test_a_torn_line_is_cut_off(rows, tmp_path):
@@ -443,6 +452,16 @@ def _wait_for(condition) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_processes_are_not_waited_for():
+    def interrupted():
+        with executors.processes(1) as workers:
+            _wait_for(workers.submit(time.sleep, 3600).running)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
 
 
 def test_a_process_that_dies_is_said_and_the_rows_are_kept(written, cli, tmp_path, expected, monkeypatch):
