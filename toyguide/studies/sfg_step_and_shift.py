@@ -160,7 +160,7 @@ class SfgStepAndShift(Study):
                     _chart(rows, "Coverage", "coverage", "w", by_weight, unguided=True),
                     _chart(rows, "Distance", "sliced_w2", "w", by_weight, unguided=True),
                 ],
-                "Outliers, coverage and sliced W2 against the weight at h = 0.1 and alpha = 1, unguided samples dashed; "
+                "Outliers, coverage and distance against the weight at h = 0.1 and alpha = 1, unguided samples dashed; "
                 "means and 95 % intervals over the seeds of training and sampling. The paper's weights are 1 to 30.",
             ),
             Sheet(
