@@ -29,6 +29,10 @@ def _conditional(seed: int) -> TrainSettings:
     return TrainSettings("fractal", None, conditional=True, width=64, iterations=64, seed=seed)
 
 
+def _turns(plan: Plan) -> int:
+    return plan.pick(9, 5)
+
+
 def _more_evaluations(rows: Rows) -> list[float]:
     """How far SFG's and CFG's evaluations are apart, whichever way; 0 only if they are equal in every setting."""
     return rows.per_seed(lambda row: abs(row["nfe_sfg"] - row["nfe_cfg"]))
@@ -91,9 +95,9 @@ class SfgCost(Study):
                 "seed": seed,
             }
             needs = {"conditional": (_conditional(seed),), "pair": fractal_networks.networks(plan, seed), "exact": ()}
-            # A turn of the three rules is five evaluations of 0.035 ms for each of 1000 points, and 0.05 s besides.
-            turn = 0.05 + n * 4e-5 * (5 if fields == "exact" else 1)
-            return Cell(key, partial(_measure, key), needs[fields], cost=turn * (1 + plan.pick(9, 5)))
+            # Of a turn of all three rules: what calls cost by themselves, and what points do.
+            turn = 0.05 + 1.2e-4 * n * (10 if fields == "exact" else 1) * (0.5 if sampler == "euler" else 1)
+            return Cell(key, partial(_measure, key), needs[fields], cost=turn * (1 + _turns(plan)))
 
         return [cell(seed, *run) for seed in range(plan.seeds) for run in runs]
 
@@ -147,7 +151,7 @@ def _measure(key: Mapping[str, Any], shop: Workshop) -> dict[str, float]:
     runs = {rule: _experiment(shop, key, rule) for rule in _RULES}
     turns: dict[str, list[float]] = {rule: [] for rule in runs}
     nfe = {rule: shop.run(run).nfe for rule, run in runs.items()}  # and what is done once, is done
-    for _ in range(shop.plan.pick(9, 5)):
+    for _ in range(_turns(shop.plan)):
         for rule, run in runs.items():
             turns[rule].append(shop.run(run).seconds)
 
