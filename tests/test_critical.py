@@ -47,7 +47,7 @@ def test_below_the_merging_level_there_are_two_modes_and_a_saddle_in_the_middle(
     data = pair()
     for sigma in (0.3, 0.9, 0.97):
         v = sigma**2 + 0.05
-        points = critical_points(data.field(), sigma, starts_for(data, None, sigma))
+        points = critical_points(data.field(), sigma, starts_for(data, None, sigma, 10))
         assert points.index.tolist() == [0, 0, 1]
         root = mode_of_pair(sigma)
         assert sorted(points.x[:2, 0].tolist()) == pytest.approx([-root, root], abs=EXACT)
@@ -61,8 +61,7 @@ def test_below_the_merging_level_there_are_two_modes_and_a_saddle_in_the_middle(
 def test_two_gaussians_merge_where_the_variance_is_a_quarter_of_the_squared_distance():
     """sigma*^2 + 0.05 = 1. At a relative distance e below, the modes are 2 sqrt(6 e) sigma apart: told apart down to a
     thousandth of sigma from e = 4e-8 on, which is below the bisection's 1e-6."""
-    data = pair()
-    found = merging_sigma(data.field(), 0.5, 1.4, starts_for(data, None, 0.5, 6))
+    found = merging_sigma(pair().field(), 0.95, 1.0, torch.tensor([[0.3, 0.1]], dtype=F64))
     assert found == pytest.approx(math.sqrt(0.95), abs=5e-6)
 
 
@@ -128,7 +127,7 @@ def test_no_point_of_the_fractal_is_missed_at_large_sigma(label, sigma):
     """modes - saddles + minima = 1; and each is one by an independent look: finite differences of the log-density."""
     data = load_dataset("fractal")
     field = data.field(label)
-    points = critical_points(field, sigma, starting_points(data, label, sigma, 100))
+    points = critical_points(field, sigma, starting_points(data, label, sigma, 80))
     assert euler(points) == 1
     e = 1e-3 * sigma
     for i in range(2):
