@@ -123,14 +123,15 @@ class RuleCard(pn.viewable.Viewer):
         else:
             low, high = known.get_soft_bounds()
             hard_low, hard_high = known.bounds
-            kind = LiveIntSlider if isinstance(known, param.Integer) else LiveSlider
+            whole = isinstance(known, param.Integer)
+            kind = LiveIntSlider if whole else LiveSlider
             widget = kind(
                 label="",
                 start=low,
                 end=max(high, value),
                 fixed_start=hard_low,
                 fixed_end=hard_high,
-                step=known.step or (high - low) / 100,
+                step=known.step or (1 if whole else (high - low) / 100),
                 value=value,
                 **_TIGHT,
             )

@@ -51,6 +51,7 @@ class Explorer(pn.viewable.Viewer):
         self._plots = PlotPair(self.state)
         self._table = MetricsTable()
         self._status = Status()
+        self.look = LookButtons(self.state)
         self._inspector = InspectorPanel(self.state)
         self._profile = ProfilePanel(self.state)
         self.state.param.watch(self._changed, [k for k in self.state.param if k != "name"])
@@ -267,7 +268,7 @@ class Explorer(pn.viewable.Viewer):
         return pn.Column(
             LayerBar(self.state),
             self._plots,
-            pn.Row(self._plots.scrubber(), LookButtons(self.state), sizing_mode="stretch_width", margin=0),
+            pn.Row(self._plots.scrubber(), self.look, sizing_mode="stretch_width", margin=0),
             self._status,
             self._inspector,
             self._profile,

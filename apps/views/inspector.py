@@ -21,17 +21,17 @@ _CLASSES = 5  # bars of the posterior; the rest is one more
 _PAIRS = 3  # eigenpairs in the table
 _STYLE = """
     :host { font-size: 12px; }
-    .grid { display: grid; gap: 8px 26px;
-            grid-template-columns: minmax(0, 5fr) minmax(0, 5fr) minmax(0, 4fr) minmax(0, 5fr) minmax(0, 5fr); }
-    @media (max-width: 1250px) { .grid { grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 8px 16px; } }
+    .grid { display: grid; gap: 8px 20px;
+            grid-template-columns: minmax(0, 50fr) minmax(0, 50fr) minmax(0, 33fr) minmax(0, 57fr) minmax(0, 57fr); }
+    @media (max-width: 1380px) { .grid { grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 8px 16px; } }
     h4 { margin: 0 0 2px; font-size: 11.5px; font-weight: 600; opacity: .8; white-space: nowrap; overflow: hidden;
          text-overflow: ellipsis; }
     table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-    td, th { padding: 1px 0 1px 8px; text-align: right; white-space: nowrap; font-weight: 400; }
+    td, th { padding: 1px 0 1px 6px; text-align: right; white-space: nowrap; font-weight: 400; }
     td:first-child, th:first-child { text-align: left; padding-left: 0; }
     th { opacity: .65; font-size: 11px; }
     .key { display: inline-block; width: 10px; height: 3px; margin-right: 5px; vertical-align: middle; }
-    .track { display: inline-block; width: 72px; height: 8px; background: rgba(128,128,128,.2); border-radius: 2px; }
+    .track { display: inline-block; width: 54px; height: 8px; background: rgba(128,128,128,.2); border-radius: 2px; }
     .bar { display: block; height: 8px; background: #2f5d9b; border-radius: 2px; }
     .note { opacity: .75; font-size: 11px; line-height: 1.3; margin-top: 3px; }
 """
@@ -111,7 +111,7 @@ def _title(seen: Inspection, scale: float) -> str:
     parts = [
         f"σ = {seen.sigma:.4g}",
         f"<span style='background:{colour};padding:1px 6px;border-radius:3px'>{seen.region}</span>",
-        f"exact log-density {seen.exact.log_density:.4g}",
+        f"log-density {seen.exact.log_density:.4g} (both exact)",
     ]
     if len(seen.x) > 2:
         parts.append(f"in the plane, in {len(seen.x)} dimensions")

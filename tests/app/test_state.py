@@ -82,6 +82,16 @@ def test_the_interval_is_the_right_rules_alone(state):
         ({"window": "here"}, "window"),
         ({"interval": (2.0, 1.0)}, "interval"),
         ({"main": "/etc/passwd.safetensors"}, "passwd"),
+        ({"point": (1.0,)}, "point"),
+        ({"point": (1.0, float("inf"))}, "point"),
+        ({"point": "here"}, "point"),
+        ({"profile": "yes"}, "profile"),
+        ({"ends": ("v1", "w2")}, "w2"),
+        ({"ends": ("v1", "v1")}, "different"),
+        ({"ends": None}, "two classes"),
+        ({"plane": ("v1", "v2", "w3")}, "w3"),
+        ({"plane": ("v1", "v2", "v1")}, "line"),
+        ({"plane": 7}, "three points"),
         ({"colour": "red"}, "colour"),
         ({"name": "x"}, "name"),
     ],
@@ -128,3 +138,36 @@ def test_fields_of_one_rule_do_not_make_another_ruleses_experiment_differ(state)
 
 def test_layer_names_are_all_offered(state):
     assert set(state.param.layers.objects) == set(LAYERS)
+
+
+def test_another_plane_has_its_own_window_and_edge_and_no_point(state):
+    state.set({"dataset": "simplex16", "point": (0.1, 0.1), "window": (0.0, 0.0, 0.1, 0.1)})
+    assert state.ends == ("v1", "v2")
+    state.set({"plane": ("v4", "v7", "#3")})
+    assert state.window == home_window("simplex16", ("v4", "v7", "#3"))
+    assert state.point is None
+    assert state.ends == ("v4", "v7")
+    assert state.request().plane == ("v4", "v7", "#3")
+    state.set({"window": (0.0, 0.0, 0.1, 0.1)})
+    state.go_home()
+    assert state.window == home_window("simplex16", ("v4", "v7", "#3"))
+    state.set({"dataset": "two-gaussians"})
+    assert state.plane == ()
+    assert state.ends == ("left", "right")
+
+
+def test_a_point_or_an_edge_looks_at_the_scrubbers_level(state):
+    state.set({"bands": "none", "layers": ["samples"], "step": 5})
+    assert state.request().step == 0
+    state.set({"point": (0.0, 0.0)})
+    assert state.request().step == 5
+    state.set({"point": None, "profile": True})
+    assert state.request().step == 5
+    assert state.request().ends == ("A", "B")
+
+
+def test_a_preset_closes_what_was_looked_into(state):
+    state.set({"point": (0.0, 0.0), "profile": True})
+    state.apply("figure-2")
+    assert state.point is None
+    assert not state.profile

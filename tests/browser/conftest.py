@@ -119,8 +119,20 @@ class Explorer:
         self.page.wait_for_timeout(150)
         self.wait("() => getComputedStyle(document.documentElement).getPropertyValue('--toyguide-busy') != '1'")
 
+    def click(self, side, u, v):
+        """Click into a plot at coordinates of its plane."""
+        at = self.page.evaluate(
+            """([name, u, v]) => {
+                const view = Bokeh.index.find_one(Bokeh.documents[0].get_model_by_name(name))
+                const box = view.el.getBoundingClientRect()
+                return [box.x + view.frame.x_scale.compute(u), box.y + view.frame.y_scale.compute(v)]
+            }""",
+            [f"{side}-figure", u, v],
+        )
+        self.page.mouse.click(*at)
+
     def table(self):
-        return self.page.locator("table").inner_text()
+        return self.page.locator("table").last.inner_text()
 
     def choose(self, label, option):
         """Pick an option of a menu."""

@@ -3,7 +3,10 @@
 import re
 
 import pytest
+import torch
 
+import toyguide as tg
+from toyguide_apps.planes import home_window, plane
 from toyguide_apps.state import LAYERS, presets
 
 QUICK = "n=128&steps=12"
@@ -107,7 +110,7 @@ def test_play_and_step_buttons_move_the_scrubber(explorer, address):
 def test_every_layer_can_be_switched_on_and_off(explorer, address):
     scene = "dataset=two-gaussians&label=union&step=5&rule=sfg&bands=none&layers=region"
     explorer.open(address, f"?{scene}&{QUICK}").idle()
-    drawn_in = {"guidance": "right-guidance", "paths": "right-paths", "samples": "right-points"}
+    drawn_in = {"guidance": "right-guidance", "paths": "right-paths", "samples": "right-points", "critical": "modes"}
     for key, text in LAYERS.items():
         source = drawn_in.get(key, key)
         button = explorer.page.get_by_role("button", name=text, exact=True)
@@ -206,3 +209,64 @@ def test_dark_theme_and_narrow_page_keep_everything_legible(explorer, address):
     assert explorer.page.evaluate("() => document.documentElement.scrollWidth") <= 1024
     table = explorer.page.locator("table").bounding_box()
     assert table["x"] + table["width"] <= 1024
+
+
+def test_a_click_opens_the_inspector_with_the_exact_numbers_and_escape_closes_it(explorer, address):
+    scene = "dataset=two-gaussians&label=union&step=6&rule=sfg&bands=none&layers=region"
+    explorer.open(address, f"?{scene}&{QUICK}").idle()
+    plots = [c.bounding_box() for c in explorer.page.locator(".bk-Canvas").all()]
+    explorer.click("right", 0.1, 0.3)
+    explorer.wait("() => Bokeh.documents[0].get_model_by_name('right-way').data.x.length > 1")
+    explorer.idle()
+    assert [c.bounding_box() for c in explorer.page.locator(".bk-Canvas").all()] == plots  # nothing is pushed around
+    [u], [v] = explorer.column("point"), explorer.column("point", "y")
+    assert (u, v) == pytest.approx((0.1, 0.3), abs=0.02)  # to a pixel
+    explorer.page.get_by_label("Second coordinate").fill("0.25")
+    explorer.page.get_by_label("Second coordinate").press("Enter")
+    explorer.wait("() => Math.abs(Bokeh.documents[0].get_model_by_name('point').data.y[0] - 0.25) < 1e-6")
+    explorer.idle()
+
+    data = tg.load_dataset("two-gaussians")
+    sigma = float(tg.Experiment(dataset="two-gaussians", steps=12).levels()[6])
+    u = float(explorer.page.get_by_label("First coordinate").input_value())
+    x = torch.tensor([u, 0.25], dtype=torch.float64)
+    score = data.field().score(x, sigma)
+    top = sigma**2 * torch.linalg.eigvalsh(data.field().hessian(x, sigma))[-1]
+    said = explorer.page.locator("body").inner_text()
+    for number in (f"({score[0]:.3g}, {score[1]:.3g})", f"{top:+.3f}", f"{data.posterior(x, sigma)[1]:.3f}"):
+        assert number in said, number
+    explorer.page.wait_for_url(re.compile("point="), timeout=90_000)
+
+    way = explorer.column("right-way")
+    explorer.page.locator("input[type=range]").first.press("ArrowRight")  # w: the inspector follows
+    explorer.changed("right-way", way)
+    explorer.page.keyboard.press("Escape")
+    explorer.wait("() => Bokeh.documents[0].get_model_by_name('point').data.x.length == 0")
+    explorer.page.get_by_label("Second coordinate").wait_for(state="hidden", timeout=90_000)
+
+
+def test_another_plane_in_sixteen_dimensions_and_an_edge(explorer, address):
+    explorer.open(address, f"?dataset=simplex16&main=exact&step=6&bands=none&layers=critical&{QUICK}").idle()
+    frames = explorer.column("right-frames")
+    box = explorer.page.get_by_label("up", exact=True)
+    box.fill("v9")
+    box.press("Enter")
+    explorer.changed("right-frames", frames)
+    explorer.wait("() => Bokeh.documents[0].get_model_by_name('modes').data.x.length == 3")
+    anchors = ("v1", "v2", "v9")
+    assert explorer.page.evaluate(
+        "() => Bokeh.documents[0].get_model_by_name('right-figure').x_range.end"
+    ) == pytest.approx(home_window("simplex16", anchors)[2])
+    data = tg.load_dataset("simplex16")
+    corner = plane("simplex16", anchors).project(data.field("v9").mean)
+    assert max(explorer.column("modes", "y")) == pytest.approx(float(corner[1]), abs=0.1)
+
+    explorer.page.get_by_role("button", name="Edge").click()
+    explorer.wait("() => Bokeh.documents[0].get_model_by_name('profile-curvature').data.t.length > 0")
+    t, top = explorer.column("profile-curvature", "t"), explorer.column("profile-curvature", "exact")
+    assert t[top.index(max(top))] == pytest.approx(0.5)
+    explorer.page.wait_for_url(re.compile("plane=v1,v2,v9.*profile=true"), timeout=90_000)
+    box.fill("nowhere")
+    box.press("Enter")
+    explorer.page.get_by_text(re.compile("'nowhere'")).first.wait_for(timeout=90_000)
+    explorer.wait("() => Bokeh.documents[0].get_model_by_name('modes').data.x.length == 3")
