@@ -94,7 +94,7 @@ class CfgOvershoots(Study):
     setting = (
         "On a line by the ODE, exact: N(1, 1) against its mixture with N(-1, 1), paper's weights w - 1 from 8 to 400; "
         "and the uniform distribution on [1, 2] against its mixture with that on [-2, -1], in the paper's coordinates "
-        "x/sqrt(1 + sigma^2). There a known error is a main field at a noise level raised by 1 or 5 %; the paper's lies "
+        "x/sqrt(1 + sigma^2). A known error is a main field at a noise level raised by 1 or 5 %; the paper's lies "
         "in the tails. We read 'any error' as one of any size: the same error in the unconditional field is shown "
         "beside. For learned errors: networks of the fractal's class A and union, trained anew for each seed; their "
         "support is the exact 99 % region. All thresholds are ours: an exponent nearer to 1/2 than to 1/3 or 2/3; most "
