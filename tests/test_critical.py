@@ -61,7 +61,8 @@ def test_below_the_merging_level_there_are_two_modes_and_a_saddle_in_the_middle(
 def test_two_gaussians_merge_where_the_variance_is_a_quarter_of_the_squared_distance():
     """sigma*^2 + 0.05 = 1. At a relative distance e below, the modes are 2 sqrt(6 e) sigma apart: told apart down to a
     thousandth of sigma from e = 4e-8 on, which is below the bisection's 1e-6."""
-    found = merging_sigma(pair().field(), 0.95, 1.0, torch.tensor([[0.3, 0.1]], dtype=F64))
+    starts = torch.tensor([[-0.5, 0.1], [0.5, 0.0]], dtype=F64)
+    found = merging_sigma(pair().field(), 0.9, 1.1, starts)
     assert found == pytest.approx(math.sqrt(0.95), abs=5e-6)
 
 
