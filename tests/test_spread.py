@@ -174,6 +174,7 @@ def test_fields_are_evaluated_once_for_all(fields):
 class Ramped(rules()["cfg"]):
     """Halves the weight's excess through super() and a property; keeps a constant and a static method."""
 
+    key = ""
     half = 0.5
 
     @property
