@@ -20,14 +20,16 @@ from toyguide.experiment import Result
 from toyguide.metrics import hdr_threshold, measure
 
 plots = pytest.importorskip("toyguide.plots")
+parts = pytest.importorskip("toyguide.plots.parts")
+figures = pytest.importorskip("toyguide.plots.figures")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _coarse_grids():
     """Borders need not be smooth to be tested."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "_FINE", 120)
-        patch.setattr(plots, "_COARSE", 60)
+        patch.setattr(parts, "_FINE", 120)
+        patch.setattr(parts, "_COARSE", 60)
         yield
 
 
@@ -147,8 +149,8 @@ def test_figure_2_draws_trajectories_from_the_middle_level(figure_2, panel, rule
 
 def test_figure_2_shows_points_that_keep_their_distance():
     x = torch.rand(500, 2, generator=torch.Generator().manual_seed(0))
-    window = plots.Window((0.2, 0.2), (0.8, 0.7))
-    chosen = x[plots._spread(x, window, 0.1)]
+    window = figures.Window((0.2, 0.2), (0.8, 0.7))
+    chosen = x[figures._spread(x, window, 0.1)]
     assert torch.pdist(chosen).min() >= 0.1
     inside = x[((x > 0.2) & (x < torch.tensor([0.8, 0.7]))).all(-1)]
     assert (torch.cdist(inside, chosen).min(1).values < 0.1).all()  # and no room is left
@@ -162,10 +164,10 @@ def test_no_text_leaves_the_canvas_or_covers_another(request, name):
 
 def test_regions_are_evaluated_where_their_borders_are():
     """The sparse fine grid equals the full one near the border, and lies below it elsewhere."""
-    field, window = load_dataset("fractal").field("A"), plots._CLASS_A
+    field, window = load_dataset("fractal").field("A"), figures._CLASS_A
     level = hdr_threshold(load_dataset("fractal"), "A")
-    sparse = plots._near(field, window, level)
-    full = field.log_density(window.grid(plots._FINE), 0.0)
+    sparse = parts._near(field, window, level)
+    full = field.log_density(window.grid(parts._FINE), 0.0)
     assert torch.equal((sparse >= level), (full >= level))
     near = full > level - 10
     torch.testing.assert_close(sparse[near], full[near])
@@ -201,7 +203,7 @@ def test_diverged_trajectories_are_counted_and_never_drawn(run):
 def test_a_run_in_16_dimensions_is_drawn_in_projection():
     result = Experiment("simplex16", None, main="exact", steps=4, n=30).run()
     figure = plots.plot_run(result)
-    expected = plots.plane_of(result.experiment.data).project(result.x[-1])
+    expected = figures.plane_of(result.experiment.data).project(result.x[-1])
     np.testing.assert_allclose(all_samples(figure.axes[0]), in_order(expected), atol=1e-5)
     assert_no_overlap(assert_text_is_inside(figure))
 
@@ -244,7 +246,7 @@ def test_the_command_draws_a_run_into_every_named_file(run, tmp_path, capsys):
 @pytest.mark.parametrize("name", ["figure-1", "figure-2"])
 def test_the_command_hands_on_what_a_figure_is_made_of(name, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(plots, name.replace("-", "_"), lambda *a, **k: asked.append((a, k)) or plots.Figure((1, 1)))
+    monkeypatch.setattr(plots, name.replace("-", "_"), lambda *a, **k: asked.append((a, k)) or figures.Figure((1, 1)))
     plot(name, "-o", tmp_path / "a.png", "--n", 7, "--seed", 5, "--device", "cpu")
     plot(name, "-o", tmp_path / "a.png")
     assert asked == [(("cpu",), {"n": 7, "seed": 5}), (("auto",), {})]

@@ -1,0 +1,226 @@
+"""A study's chart: lines, points and bars with their intervals, on axes that show all of them.
+
+A series has the same colour and the same marker wherever it appears, so that it is told by either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullLocator
+
+from toyguide.plots.parts import PALETTE, TEXT
+from toyguide.studies.charts import Chart, Series
+
+__all__ = [
+    "Key",
+    "Keys",
+    "categories",
+    "colour_of",
+    "draw_chart",
+    "extent",
+    "numbers_of",
+    "positions",
+    "wrap_categories",
+]
+
+Key = tuple[str, int]
+"""What a legend tells apart: a label and the number of its colour."""
+Keys = dict[Key, Any]
+"""The legend's entries, as matplotlib's handles."""
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b3458a", "#e69f00", "#56b4e9", "#22262b")
+_MARKERS = "os^DvPXh"
+_CROWDED = 30  # points of a line from which on not all of them have a marker
+_PAD = 0.05  # of the axis, around the data
+_BARS = 0.8  # of the room of a category
+_LETTER = 0.068  # inches, of text of this size on average
+_DECADE_TICKS = ((1.0, 2.0, 3.0, 5.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
+_TICK_ROOM = {"x": 0.42, "y": 0.25}  # inches from tick to tick
+
+
+def colour_of(number: int) -> str:
+    """The colour that has a number."""
+    return _COLOURS[number % len(_COLOURS)]
+
+
+def numbers_of(named: Iterable[tuple[str, int | None]]) -> dict[str, int]:
+    """The number of each label that is given none, counted up past those that are given, in order of appearance."""
+    named = list(named)
+    numbers = {label: colour for label, colour in reversed(named) if colour is not None}
+    free = (n for n in range(len(named) + len(numbers)) if n not in set(numbers.values()))
+    return {label: numbers[label] if label in numbers else next(free) for label in dict.fromkeys(n[0] for n in named)}
+
+
+def draw_chart(axes: Axes, chart: Chart, numbers: dict[str, int], size: tuple[float, float]) -> Keys:
+    """Draw a chart, all but the words of its marks.
+
+    Args:
+        axes: Where.
+        chart: The chart.
+        numbers: The number of each label's colour.
+        size: The axes' width and height in inches, roughly; for how many ticks there is room.
+    """
+    _quiet(axes)
+    names = categories(chart)
+    keys: Keys = {}
+    for i, series in enumerate(chart.series):
+        number = numbers[series.label] if series.colour is None else series.colour
+        handle = _draw_series(axes, series, positions(chart, i), number, _bar_width(chart))
+        keys.setdefault((series.label, number), handle)
+    for mark in chart.marks:
+        line = {"color": PALETTE["quiet"], "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 1.5}
+        if mark.x is not None:
+            axes.axvline(mark.x, **line)
+        if mark.y is not None:
+            axes.axhline(mark.y, **line)
+
+    axes.set(xscale=chart.x_scale, yscale=chart.y_scale)
+    low, high = extent(chart)
+    axes.set_ylim(chart.y_range or (low[1], high[1]))
+    axes.set_xlim((-0.5, len(names) - 0.5) if names else (low[0], high[0]))
+    for name, scale, inches in (("x", chart.x_scale, size[0]), ("y", chart.y_scale, size[1])):
+        _set_ticks(axes, name, scale, inches)
+    if names:
+        axes.xaxis.set_major_locator(FixedLocator(range(len(names))))
+        axes.tick_params(axis="x", length=0)
+        wrap_categories(axes, names, size[0])
+    axes.set_title("\n".join(wrap(chart.title, _letters(size[0] + 0.4))), fontsize=TEXT, color=PALETTE["ink"], pad=5)
+    style = {"fontsize": TEXT - 1, "color": PALETTE["quiet"]}
+    axes.set_xlabel("\n".join(wrap(chart.x_label, _letters(size[0]))), **style)
+    axes.set_ylabel("\n".join(wrap(chart.y_label, _letters(size[1]))), **style)
+    if not any(np.isfinite(s.y).any() for s in chart.series):
+        axes.text(
+            0.5, 0.5, "nothing finite", transform=axes.transAxes, ha="center", va="center", fontsize=TEXT - 1,
+            color=PALETTE["quiet"],
+        )  # fmt: skip
+    return {key: handle for key, handle in keys.items() if key[0]}
+
+
+def categories(chart: Chart) -> list[str]:
+    """What stands on the horizontal axis of a chart with texts or bars; empty for one with numbers."""
+    if not any(s.style == "bars" or any(isinstance(x, str) for x in s.x) for s in chart.series):
+        return []
+    return list(dict.fromkeys(_name(x) for s in chart.series for x in s.x))
+
+
+def positions(chart: Chart, index: int) -> np.ndarray[Any, Any]:
+    """Where a series' values stand: bars, and points in categories, side by side with those of other series."""
+    series, names = chart.series[index], categories(chart)
+    if not names:
+        return np.asarray(series.x, dtype=float)
+    at = np.array([names.index(_name(x)) for x in series.x], dtype=float)
+    if series.style not in ("bars", "points"):
+        return at
+    abreast = [i for i, s in enumerate(chart.series) if s.style == series.style]
+    return at + (abreast.index(index) - (len(abreast) - 1) / 2) * _BARS / len(abreast)
+
+
+def wrap_categories(axes: Axes, names: list[str], width: float) -> None:
+    """Write the categories in lines that fit beside each other; on a slant if a word alone is too long."""
+    room = max(1, int((width / len(names) - 0.06) / _LETTER * TEXT / (TEXT - 1)))
+    if max(len(word) for name in names for word in name.split()) <= room:
+        texts = ["\n".join(line for part in name.split("\n") for line in wrap(part, room)) for name in names]
+        axes.set_xticklabels(texts)
+    else:
+        axes.set_xticklabels([" ".join(n.split()) for n in names], rotation=30, ha="right", rotation_mode="anchor")
+
+
+def extent(chart: Chart) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The lower left and the upper right corner of what a chart holds, with a margin around it."""
+    across = [positions(chart, i) for i in range(len(chart.series))]
+    x = _finite([*across, [m.x for m in chart.marks if m.x is not None]], chart.x_scale)
+    up = [v for s in chart.series for v in (s.y, s.low, s.high) if v is not None]
+    y = _finite([*up, [m.y for m in chart.marks if m.y is not None]], chart.y_scale)
+    left, right = _padded(x, chart.x_scale)
+    bottom, top = _padded(y, chart.y_scale)
+    if any(s.style == "bars" for s in chart.series) and chart.y_scale == "linear":
+        bottom, top = (0.0 if y.size == 0 or y.min() >= 0 else bottom), (0.0 if y.size and y.max() <= 0 else top)
+    return (left, bottom), (right, top)
+
+
+def _draw_series(axes: Axes, series: Series, x: Any, number: int, width: float) -> Any:
+    colour, marker = colour_of(number), _MARKERS[number % len(_MARKERS)]
+    y = np.asarray(series.y, dtype=float)
+    low, high = (None if v is None else np.asarray(v, dtype=float) for v in (series.low, series.high))
+    if series.style == "bars":
+        axes.bar(x, y, width, color=colour, label=series.label, zorder=2)
+        if low is not None:
+            axes.vlines(x, low, high, color=PALETTE["ink"], linewidth=0.9, zorder=3)
+        return Patch(color=colour, label=series.label)
+    if series.style == "dashed":
+        (line,) = axes.plot(x, y, color=colour, linewidth=1.2, linestyle=(0, (5, 2)), label=series.label, zorder=2)
+        return Line2D([], [], color=colour, linewidth=1.2, linestyle=line.get_linestyle(), label=series.label)
+    style = {"color": colour, "marker": marker, "markersize": 4.2, "markeredgecolor": "white", "markeredgewidth": 0.4}
+    style |= {"linewidth": 1.3, "linestyle": "none" if series.style == "points" else "-", "label": series.label}
+    axes.plot(x, y, markevery=1 + len(y) // _CROWDED, zorder=3, **style)
+    if low is not None:
+        if series.style == "line" and (np.diff(x) > 0).all():
+            axes.fill_between(x, low, high, color=colour, alpha=0.17, linewidth=0, zorder=1.8)
+        else:
+            axes.vlines(x, low, high, color=colour, linewidth=1.0, zorder=2.5)
+    return Line2D([], [], **style)
+
+
+def _bar_width(chart: Chart) -> float:
+    return _BARS / max(1, sum(s.style == "bars" for s in chart.series))
+
+
+def _quiet(axes: Axes) -> None:
+    for side, spine in axes.spines.items():
+        spine.set(linewidth=0.6, color=PALETTE["quiet"], visible=side in ("left", "bottom"))
+    axes.tick_params(labelsize=TEXT - 1, labelcolor=PALETTE["quiet"], color=PALETTE["quiet"], width=0.6, length=3)
+
+
+def _name(x: str | float) -> str:
+    return x if isinstance(x, str) else f"{x:g}"
+
+
+def _letters(inches: float) -> int:
+    return max(8, int(inches / _LETTER))
+
+
+def _finite(parts: Iterable[Any], scale: str) -> np.ndarray[Any, Any]:
+    values = np.concatenate([np.asarray(p, dtype=float).ravel() for p in parts])
+    return values[np.isfinite(values) & (values > 0 if scale == "log" else True)]
+
+
+def _padded(values: np.ndarray[Any, Any], scale: str) -> tuple[float, float]:
+    if not values.size:
+        return (0.1, 1.0) if scale == "log" else (0.0, 1.0)
+    low, high = float(values.min()), float(values.max())
+    if scale == "log":
+        margin = max((high / low) ** _PAD, 1.1)
+        return low / margin, high * margin
+    margin = _PAD * (high - low) or _PAD * abs(high) or 1.0
+    return low - margin, high + margin
+
+
+def _set_ticks(axes: Axes, name: str, scale: str, inches: float) -> None:
+    axis = getattr(axes, f"{name}axis")
+    low, high = getattr(axes, f"get_{name}lim")()
+    most = max(2, int(inches / _TICK_ROOM[name]))
+    axis.set_minor_locator(NullLocator())
+    if scale != "log":
+        axis.set_major_locator(MaxNLocator(min(most, 7), steps=[1, 2, 2.5, 5, 10]))
+        return
+    ticks = next((t for t in _log_ticks(low, high) if len(t) <= most), None)
+    if ticks is None:
+        axis.set_major_locator(LogLocator(numticks=most))
+    else:
+        axis.set_major_locator(FixedLocator(ticks) if len(ticks) > 1 else MaxNLocator(min(most, 5)))
+    plain = low >= 5e-4 and high <= 2e4
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}") if plain else LogFormatterMathtext())
+
+
+def _log_ticks(low: float, high: float) -> Iterator[list[float]]:
+    """Ticks between two ends, from many in a decade to one."""
+    decades = [10.0**k for k in range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)]
+    for digits in _DECADE_TICKS:
+        yield [d * k for d in decades for k in digits if low <= d * k <= high]

@@ -1,0 +1,169 @@
+"""A study's panels that show a plane: samples over the exact regions, and maps with strokes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from toyguide.datasets import Dataset, load_dataset
+from toyguide.geometry.planes import Plane, Window, plane_of, window_of
+from toyguide.plots.charts import Keys, colour_of
+from toyguide.plots.parts import (
+    PALETTE,
+    TEXT,
+    Region,
+    draw_regions,
+    draw_samples,
+    frame_panel,
+    region_key,
+    regions_of,
+    sample_keys,
+)
+from toyguide.studies.charts import Cloud, Map, Strokes
+
+__all__ = ["Backdrop", "backdrop_of", "draw_cloud", "draw_map"]
+
+_SAMPLE_KEY = -1  # the number of a key that stands for no series
+_INSIDE = 0.995  # the share of the samples, on each axis, that the window holds
+_MISSING = "#e3e5e8"
+_ROOM = 0.068  # inches of a letter
+
+
+@dataclass(frozen=True)
+class Backdrop:
+    """What the clouds of one class of a dataset share.
+
+    Attributes:
+        data: The dataset.
+        label: The class.
+        plane: The plane that is seen.
+        window: What of it.
+        regions: The exact regions.
+    """
+
+    data: Dataset
+    label: str | None
+    plane: Plane
+    window: Window
+    regions: Sequence[Region]
+
+
+def backdrop_of(clouds: Sequence[Cloud]) -> Backdrop:
+    """What clouds of the same class share, in a square that holds the class's region and nearly all of the samples."""
+    data, label = load_dataset(clouds[0].dataset), clouds[0].label
+    plane = plane_of(data)
+    whole = window_of(data, plane)
+    window = whole if label is None else _square(data, label, plane, whole, [cloud.x for cloud in clouds])
+    return Backdrop(data, label, plane, window, regions_of(data, label, plane, window))
+
+
+def draw_cloud(axes: Axes, cloud: Cloud, backdrop: Backdrop, width: float) -> Keys:
+    """Draw samples; those that are not finite, and those beyond the frame, are counted in the caption."""
+    data, label, plane, window = backdrop.data, backdrop.label, backdrop.plane, backdrop.window
+    frame_panel(axes, window, "\n".join(wrap(cloud.title, int(width / _ROOM))))
+    draw_regions(axes, backdrop.regions, window)
+    finite = cloud.x.cpu()[cloud.x.cpu().isfinite().all(-1)]
+    draw_samples(axes, finite, data, label, plane, size=1.2)
+    uv = plane.project(finite)
+    beyond = int(((uv < torch.tensor(window.low)) | (uv > torch.tensor(window.high))).any(-1).sum())
+    counts = {"diverged": len(cloud.x) - len(finite), "beyond the frame": beyond}
+    notes = [cloud.caption] * bool(cloud.caption) + [f"{count} {what}" for what, count in counts.items() if count]
+    lines = wrap(", ".join(notes), int(width / _ROOM * 1.1))
+    axes.set_xlabel("\n".join(lines), fontsize=TEXT - 1, color=PALETTE["quiet"])
+
+    projected = "" if data.dim == 2 else ", projected"
+    handles = [*sample_keys(), region_key("class", f"{f'class {label}' if label else 'all classes'}, 99 %{projected}")]
+    if not data.mask(label).all():
+        handles.append(region_key("others", f"other classes, 99 %{projected}"))
+    return {(handle.get_label(), _SAMPLE_KEY): handle for handle in handles}
+
+
+def draw_map(axes: Axes, map_: Map, numbers: dict[str, int], width: float) -> Keys:
+    """Draw a quantity in colours, with a key of them, and strokes over it."""
+    left, bottom, right, top = map_.window
+    window = Window((left, bottom), (right, top))
+    frame_panel(axes, window, "\n".join(wrap(map_.title, int(width / _ROOM))))
+    if map_.values is not None:
+        _draw_values(axes, map_, map_.values.detach().cpu().double().numpy())
+    keys: Keys = {}
+    for strokes in map_.strokes:
+        number = numbers[strokes.label] if strokes.colour is None else strokes.colour
+        keys.setdefault((strokes.label, number), _draw_strokes(axes, strokes, colour_of(number)))
+    return {key: handle for key, handle in keys.items() if key[0]}
+
+
+def _draw_values(axes: Axes, map_: Map, values: np.ndarray[Any, Any]) -> None:
+    left, bottom, right, top = map_.window
+    # The values stand in the middle of their pixels, the outermost of which reach half over the edge.
+    du, dv = (right - left) / (values.shape[1] - 1) / 2, (top - bottom) / (values.shape[0] - 1) / 2
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    if map_.diverging:
+        high = max(abs(low), abs(high))
+        low = -high
+    colours = colormaps["PuOr_r" if map_.diverging else "viridis"].with_extremes(bad=_MISSING)
+    image = axes.imshow(
+        np.ma.masked_invalid(values),
+        origin="lower",
+        extent=(left - du, right + du, bottom - dv, top + dv),
+        vmin=low,
+        vmax=high,
+        cmap=colours,
+        interpolation="nearest",
+        aspect="equal",
+        zorder=0,
+    )
+    axes.set(xlim=(left, right), ylim=(bottom, top))
+    key = axes.inset_axes((1.03, 0.0, 0.035, 1.0))
+    bar = axes.figure.colorbar(image, cax=key)
+    bar.outline.set(linewidth=0.5, edgecolor=PALETTE["quiet"])
+    bar.locator = MaxNLocator(5)
+    bar.update_ticks()
+    key.tick_params(labelsize=TEXT - 2, labelcolor=PALETTE["quiet"], color=PALETTE["quiet"], width=0.5, length=2)
+    key.set_ylabel(map_.value_label, fontsize=TEXT - 1, color=PALETTE["quiet"])
+
+
+def _draw_strokes(axes: Axes, strokes: Strokes, colour: str) -> Line2D:
+    x, d = (t.detach().cpu().double() for t in (strokes.x, strokes.direction))
+    finite = torch.cat([x, d], -1).isfinite().all(-1)
+    x, d = x[finite], d[finite]
+    if strokes.signed:
+        axes.quiver(
+            *x.T, *d.T, angles="xy", scale_units="xy", scale=1, width=0.009, minlength=0, color=colour,
+            edgecolor="white", linewidth=0.4, zorder=3, label=strokes.label,
+        )  # fmt: skip
+        arrow = {"marker": r"$\rightarrow$", "linestyle": "", "markersize": 9, "markeredgewidth": 0}
+        return Line2D([], [], color=colour, label=strokes.label, **arrow)
+    ends = torch.stack([x - d / 2, x + d / 2], 1)
+    halo = [withStroke(linewidth=2.2, foreground="white")]
+    lines = LineCollection(
+        list(ends.numpy()), colors=colour, linewidths=1.3, path_effects=halo, zorder=3, label=strokes.label
+    )
+    axes.add_collection(lines, autolim=False)
+    return Line2D([], [], color=colour, linewidth=1.3, label=strokes.label)
+
+
+def _square(data: Dataset, label: str, plane: Plane, whole: Window, samples: Sequence[Tensor]) -> Window:
+    """The square around a class's region and nearly all samples, within the dataset's window where that is larger."""
+    exact = data.field(label).sample(4096, generator=torch.Generator().manual_seed(0))
+    parts = [plane.project(x.cpu()[x.cpu().isfinite().all(-1)].to(exact.dtype)) for x in (exact, *samples)]
+    share = torch.tensor([1 - _INSIDE, _INSIDE], dtype=exact.dtype)
+    edges = torch.stack([part.quantile(share, dim=0) for part in parts if len(part)])
+    low, high = edges[:, 0].min(0).values, edges[:, 1].max(0).values
+    low = torch.maximum(low, torch.tensor(whole.low, dtype=low.dtype))
+    high = torch.minimum(high, torch.tensor(whole.high, dtype=low.dtype))
+    half = float((high - low).max()) * 0.55
+    u, v = ((low + high) / 2).tolist()
+    return Window((u - half, v - half), (u + half, v + half))

@@ -1,0 +1,198 @@
+"""What the figures share: colours, frames, exact regions, samples, the legend, and how a figure is saved.
+
+What is exact is orange (the class that is sampled) or grey (the others), drawn as highest-density regions, so that a
+border means the same share of the mass everywhere; samples are blue, those outside the exact 99 % region vermillion.
+The colours are Okabe and Ito's, which do not depend on telling red from green.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from torch import Tensor
+
+from toyguide.datasets import Dataset
+from toyguide.errors import unknown
+from toyguide.fields import Field
+from toyguide.files import writing
+from toyguide.geometry.contours import in_chunks, log_density_levels
+from toyguide.geometry.planes import Plane, Window, window_of
+from toyguide.metrics import hdr_threshold
+
+__all__ = [
+    "FORMATS",
+    "PALETTE",
+    "TEXT",
+    "Region",
+    "draw_regions",
+    "draw_samples",
+    "fine_grid",
+    "frame_panel",
+    "grid_ticks",
+    "legend_beneath",
+    "log_density_on",
+    "region_key",
+    "regions_of",
+    "row_of_squares",
+    "sample_keys",
+    "save",
+    "write_caption",
+]
+
+FORMATS = (".png", ".svg", ".pdf")
+
+PALETTE = {
+    "class": "#e69f00",  # orange: the class that is sampled
+    "others": "#9aa0a8",  # grey: the other classes
+    "samples": "#1b5fa8",  # blue
+    "outside": "#d55e00",  # vermillion
+    "main": "#009e73",  # green: the learned density
+    "guide": "#b3458a",  # purple: the density that is guided away from
+    "ratio": "#0072b2",  # blue: their ratio
+    "ink": "#22262b",
+    "quiet": "#5d6570",
+}
+
+TEXT = 9.0  # points
+_FINE = 400  # grid points along an axis
+_COARSE = 100
+_REGION = 0.99  # the share of the mass inside the drawn region
+
+_GAP, _EDGE, _HEAD = 0.10, 0.10, 0.27  # inches
+
+
+@dataclass(frozen=True)
+class Region:
+    """A highest-density region, as a grid of log-densities and the level at its border."""
+
+    colour: str
+    log_density: Tensor
+    level: float
+
+
+def regions_of(data: Dataset, label: str | None, plane: Plane, window: Window) -> list[Region]:
+    """The exact regions, in projection, of the class that is sampled and, beneath it, of all others together."""
+    fields = {"class": data.field(label)}
+    if not data.mask(label).all():
+        fields = {"others": data.components.mixture.subset(~data.mask(label)), **fields}
+    flat = Plane(torch.zeros(2), torch.eye(2))
+    regions = []
+    for colour, field in fields.items():
+        marginal = plane.marginal(field)
+        level = float(log_density_levels(marginal, 0.0, [_REGION], flat, window_of(data, plane), n=_COARSE))
+        regions.append(Region(PALETTE[colour], _near(marginal, window, level), level))
+    return regions
+
+
+def _near(field: Field, window: Window, level: float) -> Tensor:
+    """The clean log-density on the fine grid, evaluated only near a level's region; far from it, as it is far below.
+
+    A coarse grid finds where that is. Its cells lie within a few standard deviations of whatever passes between them.
+    """
+    below = level - 50
+    coarse = log_density_on(field, window.grid(_COARSE), 0.0)
+    wide = torch.nn.functional.max_pool2d(coarse[None], 3, stride=1, padding=1)[0] > below
+    near = torch.nn.functional.interpolate(wide[None, None].float(), size=(_FINE, _FINE))[0, 0] > 0
+    values = torch.full((_FINE, _FINE), below)
+    values[near] = log_density_on(field, fine_grid(window)[near], 0.0)
+    return values
+
+
+def fine_grid(window: Window, device: torch.device | str = "cpu") -> Tensor:
+    """The grid that densities are drawn on."""
+    return window.grid(_FINE, device=device)
+
+
+def log_density_on(field: Field, x: Tensor, sigma: float) -> Tensor:
+    return in_chunks(lambda part: field.log_density(part, sigma), x)
+
+
+def row_of_squares(panels: int, foot: float, side: float = 1.92) -> tuple[Figure, list[Axes]]:
+    """A figure of square panels in a row, ``side`` inches wide, a title above and ``foot`` inches of room beneath."""
+    width = 2 * _EDGE + panels * side + (panels - 1) * _GAP
+    height = _HEAD + side + foot + _EDGE
+    figure = Figure(figsize=(width, height), facecolor="white")
+    places = [(_EDGE + i * (side + _GAP), _EDGE + foot) for i in range(panels)]
+    return figure, [figure.add_axes((x / width, y / height, side / width, side / height)) for x, y in places]
+
+
+def frame_panel(axes: Axes, window: Window, title: str) -> None:
+    axes.set(xlim=(window.low[0], window.high[0]), ylim=(window.low[1], window.high[1]), aspect="equal")
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(linewidth=0.6, color=PALETTE["quiet"])
+    axes.set_title(title, fontsize=TEXT, color=PALETTE["ink"], pad=4)
+
+
+def write_caption(axes: Axes, text: str) -> None:
+    axes.text(
+        0.5, -0.03, text, transform=axes.transAxes, ha="center", va="top", fontsize=TEXT - 1, color=PALETTE["quiet"]
+    )
+
+
+def draw_regions(axes: Axes, regions: Sequence[Region], window: Window) -> None:
+    u, v = grid_ticks(window)
+    for region in regions:
+        level, top = region.level, float(region.log_density.max())
+        if top <= level:
+            continue  # none of it in view
+        axes.contourf(u, v, region.log_density, levels=[level, top + 1], colors=[to_rgba(region.colour, 0.3)])
+        axes.contour(
+            u, v, region.log_density, levels=[level], colors=[region.colour], linewidths=0.6, linestyles="solid"
+        )
+
+
+def grid_ticks(window: Window) -> tuple[Tensor, Tensor]:
+    grid = fine_grid(window)
+    return grid[0, :, 0], grid[:, 0, 1]
+
+
+def draw_samples(axes: Axes, x: Tensor, data: Dataset, label: str | None, plane: Plane, size: float = 0.9) -> None:
+    outside = data.field(label).log_density(x, 0.0) < hdr_threshold(data, label)
+    uv = plane.project(x)
+    for name, kept in (("samples", ~outside), ("outside", outside)):
+        u, v = uv[kept].T
+        axes.scatter(u, v, s=size, color=PALETTE[name], linewidths=0, rasterized=True, zorder=3, label=name)
+
+
+def sample_keys() -> list[Line2D]:
+    keys = {"samples": "samples", "outside": "outside the exact 99 % region"}
+    return [Line2D([], [], marker="o", ls="", ms=3.5, mew=0, color=PALETTE[k], label=v) for k, v in keys.items()]
+
+
+def region_key(colour: str, text: str) -> Patch:
+    return Patch(facecolor=to_rgba(PALETTE[colour], 0.3), edgecolor=PALETTE[colour], linewidth=0.6, label=text)
+
+
+def legend_beneath(figure: Figure, keys: Sequence[Any], columns: int) -> None:
+    figure.legend(
+        handles=keys,
+        loc="lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=TEXT - 1,
+        labelcolor=PALETTE["quiet"],
+        borderaxespad=0.2,
+        handletextpad=0.4,
+        columnspacing=1.6,
+    )
+
+
+def save(figure: Figure, path: str | Path, dpi: int = 200) -> None:
+    """Write a figure whole or not at all; the same figure gives the same file."""
+    suffix = Path(path).suffix
+    if suffix not in FORMATS:
+        raise unknown(f"format of figure {str(path)!r}", suffix, FORMATS)
+    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
+    with writing(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "toyguide", "pdf.fonttype": 42}):
+        figure.savefig(temporary, dpi=dpi, metadata=undated)

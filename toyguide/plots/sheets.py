@@ -1,0 +1,222 @@
+"""A study's figure: panels in rows, as large as their text leaves room for, and beneath them what the series are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+
+from toyguide.plots.charts import Keys, categories, draw_chart, numbers_of
+from toyguide.plots.panels import Backdrop, backdrop_of, draw_cloud, draw_map
+from toyguide.plots.parts import PALETTE, TEXT
+from toyguide.plots.words import write_marks
+from toyguide.studies.charts import Chart, Cloud, Map, Sheet
+
+__all__ = ["draw_sheet"]
+
+_WIDTHS = (5.2, 7.8, 10.0, 10.0)  # inches of a sheet with one, two, three, four columns
+_PER_CATEGORY = 1.1  # inches that a category would like to have
+_EDGE, _GAP = 0.08, 0.16
+_TEXT_ROOM = {Chart: 0.62, Cloud: 0.1, Map: 0.6}  # inches beside the axes, before it is measured
+_SLOPE, _LOWEST, _HIGHEST = 0.72, 1.9, 3.0  # a chart's height over its width, and its bounds in inches
+
+
+@dataclass
+class _Panel:
+    """A panel while it is laid out, in inches; ``room`` is what its text takes left, beneath, right and above."""
+
+    what: Chart | Cloud | Map
+    axes: Axes
+    size: tuple[float, float] = (0.0, 0.0)
+    room: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    keys: Keys = field(default_factory=dict)
+
+
+def draw_sheet(sheet: Sheet) -> Figure:
+    """Draw a study's figure.
+
+    Panels have axes of the same width, at most four stand in a row, and the whole is at most 10 inches wide. What the
+    series are stands beneath: once if the panels share them, else beneath those neighbours that do.
+    """
+    columns = _columns(sheet)
+    width = _width(sheet, columns)
+    figure = Figure(figsize=(width, width), facecolor="white")
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    panels = [_Panel(what, figure.add_axes((0, 0, 1, 1))) for what in sheet.panels]
+    rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+
+    _resize(rows, [(width - 2 * _EDGE) / columns - max(_TEXT_ROOM[type(p.what)] for p in panels)] * len(rows), figure)
+    _draw(panels)
+    for _ in range(2):  # the text decides on the size, and the size a little on the text
+        _measure(panels, renderer)
+        _resize(rows, [_inner_width(rows, width)] * len(rows), figure)
+    _measure(panels, renderer)
+    _stack(figure, rows, width, renderer)
+    for panel in panels:
+        if isinstance(panel.what, Chart):
+            write_marks(panel.axes, panel.what, renderer)
+    return figure
+
+
+def _columns(sheet: Sheet) -> int:
+    """Panels in a row: as many as the sheet asks for, but where that is too many, as even rows as can be."""
+    wanted = min(sheet.columns or len(sheet.panels), len(sheet.panels))
+    return wanted if wanted <= len(_WIDTHS) else math.ceil(wanted / math.ceil(wanted / len(_WIDTHS)))
+
+
+def _width(sheet: Sheet, columns: int) -> float:
+    crowd = max((len(categories(p)) for p in sheet.panels if isinstance(p, Chart)), default=0)
+    return min(max(_WIDTHS[columns - 1], columns * _PER_CATEGORY * crowd), _WIDTHS[-1])
+
+
+def _draw(panels: Sequence[_Panel]) -> None:
+    series = [s for p in panels for s in getattr(p.what, "series", getattr(p.what, "strokes", ()))]
+    numbers = numbers_of((s.label, s.colour) for s in series)
+    backdrops: dict[tuple[str, str | None], Backdrop] = {}
+    clouds = [p.what for p in panels if isinstance(p.what, Cloud)]
+    for p in panels:
+        if isinstance(p.what, Chart):
+            p.keys = draw_chart(p.axes, p.what, numbers, p.size)
+        elif isinstance(p.what, Map):
+            p.keys = draw_map(p.axes, p.what, numbers, p.size[0])
+        else:
+            which = p.what.dataset, p.what.label
+            if which not in backdrops:
+                backdrops[which] = backdrop_of([c for c in clouds if (c.dataset, c.label) == which])
+            p.keys = draw_cloud(p.axes, p.what, backdrops[which], p.size[0])
+
+
+def _resize(rows: Sequence[Sequence[_Panel]], widths: Sequence[float], figure: Figure) -> None:
+    """Give all axes their width, and heights that go together in each row."""
+    across, up = figure.get_size_inches()
+    for row, width in zip(rows, widths, strict=True):
+        planes = [_plane_height(p.what, width) for p in row if not isinstance(p.what, Chart)]
+        beside = max(planes) if planes else min(max(_SLOPE * width, _LOWEST), _HIGHEST)
+        for p in row:
+            p.size = width, beside if isinstance(p.what, Chart) else _plane_height(p.what, width)
+            p.axes.set_position((0, 0, width / across, p.size[1] / up))
+
+
+def _plane_height(what: Cloud | Map, width: float) -> float:
+    if isinstance(what, Cloud):
+        return width
+    left, bottom, right, top = what.window
+    return width * min((top - bottom) / (right - left), 1.6)
+
+
+def _measure(panels: Sequence[_Panel], renderer: Any) -> None:
+    dpi = renderer.dpi
+    for p in panels:
+        p.axes.apply_aspect()
+        outer, inner = p.axes.get_tightbbox(renderer), p.axes.get_window_extent(renderer)
+        rooms = (inner.x0 - outer.x0, inner.y0 - outer.y0, outer.x1 - inner.x1, outer.y1 - inner.y1)
+        p.room = tuple(max(0.0, room / dpi) for room in rooms)  # type: ignore[assignment]
+
+
+def _beside(rows: Sequence[Sequence[_Panel]]) -> list[tuple[float, float]]:
+    """The room left and right of the axes in each column."""
+    return [
+        (max(r[c].room[0] for r in rows if c < len(r)), max(r[c].room[2] for r in rows if c < len(r)))
+        for c in range(len(rows[0]))
+    ]
+
+
+def _inner_width(rows: Sequence[Sequence[_Panel]], width: float) -> float:
+    taken = 2 * _EDGE + (len(rows[0]) - 1) * _GAP + sum(left + right for left, right in _beside(rows))
+    return (width - taken) / len(rows[0])
+
+
+def _stack(figure: Figure, rows: Sequence[Sequence[_Panel]], width: float, renderer: Any) -> None:
+    """Put everything in its place, from the top, and cut the figure's height to it."""
+    lefts, x = [], _EDGE
+    for left, right in _beside(rows):
+        lefts.append(x + left)
+        x += left + rows[0][0].size[0] + right + _GAP
+
+    y, places, legends = _EDGE, [], []
+    everyone = [p for row in rows for p in row]
+    shared = len(_neighbours(everyone)) == 1
+    for row in rows:
+        y += max(p.room[3] for p in row)
+        places += [(p, lefts[i], y) for i, p in enumerate(row)]
+        y += max(p.size[1] for p in row)
+        y += max(p.room[1] + p.size[1] for p in row) - max(p.size[1] for p in row) + _EDGE
+        if not shared:
+            y += _legends(figure, row, lefts, y, renderer, legends)
+        y += _GAP / 2 * (row is not rows[-1])
+    if shared:
+        y += _legend(figure, everyone, width / 2, y, width - 2 * _EDGE, renderer, legends)
+
+    height = y + _EDGE / 2
+    figure.set_size_inches(width, height)
+    for p, left, top in places:
+        p.axes.set_position((left / width, 1 - (top + p.size[1]) / height, p.size[0] / width, p.size[1] / height))
+    for legend, middle, top in legends:
+        legend.set_bbox_to_anchor((middle / width, 1 - top / height), figure.transFigure)
+
+
+def _legends(
+    figure: Figure, row: Sequence[_Panel], lefts: Sequence[float], y: float, renderer: Any, legends: list[Any]
+) -> float:
+    """Legends beneath the neighbours of a row that share their series; how high the highest is."""
+    highest, at = 0.0, 0
+    for group in _neighbours(row):
+        first, last = lefts[at] - group[0].room[0], lefts[at + len(group) - 1] + group[-1].size[0] + group[-1].room[2]
+        at += len(group)
+        height = _legend(figure, group, (first + last) / 2, y, last - first + _GAP, renderer, legends)
+        highest = max(highest, height)
+    return highest
+
+
+def _neighbours(panels: Sequence[_Panel]) -> list[list[_Panel]]:
+    """Runs of panels in each of which the one with the most series has those of all others."""
+    groups: list[list[_Panel]] = []
+    for panel in panels:
+        together = [*groups[-1], panel] if groups else [panel]
+        largest = max((p.keys.keys() for p in together), key=len)
+        if groups and all(p.keys.keys() <= largest for p in together):
+            groups[-1].append(panel)
+        else:
+            groups.append([panel])
+    return groups
+
+
+def _legend(
+    figure: Figure, group: Sequence[_Panel], middle: float, y: float, room: float, renderer: Any, legends: list[Any]
+) -> float:
+    """A legend in as few lines as fit; its height, 0 without anything to tell."""
+    keys = {key: handle for p in group for key, handle in p.keys.items()}
+    if not keys:
+        return 0.0
+    for legend in _trials(figure, list(keys.values())):
+        box = legend.get_window_extent(renderer)
+        if box.width / renderer.dpi <= room:
+            break
+    legends.append((legend, middle, y))
+    return float(box.height / renderer.dpi)
+
+
+def _trials(figure: Figure, handles: list[Any]) -> Iterator[Legend]:
+    """The same legend in ever more lines; each that was no use is taken away again."""
+    for columns in range(len(handles), 0, -1):
+        legend = figure.legend(
+            handles=handles,
+            loc="upper center",
+            ncols=columns,
+            frameon=False,
+            fontsize=TEXT - 1,
+            labelcolor=PALETTE["quiet"],
+            borderaxespad=0.0,
+            borderpad=0.1,
+            handletextpad=0.5,
+            columnspacing=1.6,
+        )
+        yield legend
+        if columns > 1:
+            legend.remove()
