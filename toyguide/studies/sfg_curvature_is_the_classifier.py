@@ -1,0 +1,207 @@
+"""Where the log-density curves upward: does it do so along the classifier's gradient?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from toyguide.datasets import Dataset, load_dataset
+from toyguide.fields import Field
+from toyguide.geometry.curvature import top_eigenpair
+from toyguide.studies.base import Cell, Criterion, Plan, Study
+from toyguide.studies.charts import Chart, Map, Mark, Series, Sheet, Strokes, series
+from toyguide.studies.edges import edge_data, merging_sigma
+from toyguide.studies.rows import Interval, Rows
+from toyguide.studies.workshop import Workshop
+from toyguide.training import TrainSettings
+
+_PAIR = "two-gaussians"
+_BELOW = (0.1, 0.25, 0.5, 0.75, 0.9)  # in units of the level at which the two modes merge
+_ABOVE = (1.1, 1.5)
+_DRAWN = 0.5
+_OTHERS = ("simplex16", "fractal")
+_SIGMAS = {"simplex16": (0.2, 0.4), "fractal": (0.03, 0.1, 0.3)}
+
+
+def _worst(rows: Rows, field: str) -> list[float]:
+    """Each seed's mean |cos| at the level where it is least."""
+    levels = [rows.per_seed("cosine", data=_PAIR, field=field, level=level) for level in _BELOW]
+    return [min(each) if all(map(math.isfinite, each)) else math.nan for each in zip(*levels, strict=True)]
+
+
+class SfgCurvatureIsTheClassifier(Study):
+    """See the module's text."""
+
+    name = "sfg-curvature-is-the-classifier"
+    title = "Positive curvature points where a classifier does"
+    statement = (
+        "In the two-dimensional separation problem the eigenvector of positive curvature of the union's log-density is "
+        "the direction of a classifier's gradient."
+    )
+    source = "Yeats et al. 2025, arXiv 2511.21863, the two-dimensional Gaussian separation problem (read in a review)"
+    setting = (
+        "Two round Gaussians at (±1, 0) with variance 0.05, one class each; the paper's settings are not public. The "
+        "points are diffused data moved a random share along the line between the means, at five noise levels from a tenth to "
+        "nine tenths of that at which the two modes merge. Where the top eigenvalue of a field's own Hessian is "
+        "positive, its eigenvector is compared with the exact gradient of log p(left|x)/p(right|x): the mean |cos|, 1 "
+        "if parallel and 0.64 for random directions in the plane. Networks of the union (width 64, no label seen) are "
+        "trained anew for each seed. The 16-simplex and the fractal, on exact data, show how far the claim reaches."
+    )
+    order = 7
+    criteria = (
+        Criterion(
+            "exact",
+            "On the exact field the mean |cos| is 0.999 or more at every noise level",
+            lambda rows: _worst(rows, "exact"),
+            at_least=0.999,
+        ),
+        Criterion(
+            "networks",
+            "On networks that never saw a label the mean |cos| is 0.9 or more at every noise level",
+            lambda rows: _worst(rows, "network"),
+            at_least=0.9,
+        ),
+    )
+
+    def cells(self, plan: Plan) -> list[Cell]:
+        def pair(seed: int, field: str, level: float) -> Cell:
+            def work(shop: Workshop) -> Mapping[str, float]:
+                data = load_dataset(_PAIR)
+                sigma = level * merging_sigma(data)
+                generator = torch.Generator().manual_seed(seed)
+                n = shop.plan.n
+                x = edge_data(data, sigma, torch.rand(n, generator=generator), n, generator)
+                judged = data.field() if field == "exact" else shop.network(_network(plan, seed))
+                return {"sigma": sigma, **_compared(judged, data, x, sigma)}
+
+            needs = () if field == "exact" else (_network(plan, seed),)
+            return Cell({"data": _PAIR, "field": field, "level": level, "seed": seed}, work, needs, cost=0.05)
+
+        def other(seed: int, name: str, sigma: float) -> Cell:
+            def work(shop: Workshop) -> Mapping[str, float]:
+                data = load_dataset(name)
+                x = data.field().sample(shop.plan.n, sigma, torch.Generator().manual_seed(seed))
+                return {"sigma": sigma, **_compared(data.field(), data, x, sigma)}
+
+            return Cell({"data": name, "field": "exact", "level": sigma, "seed": seed}, work, cost=0.3)
+
+        return [
+            *(pair(s, f, level) for s in range(plan.seeds) for f in ("exact", "network") for level in _BELOW + _ABOVE),
+            *(other(s, name, sigma) for s in range(plan.seeds) for name in _OTHERS for sigma in _SIGMAS[name]),
+        ]
+
+    def numbers(self, rows: Rows) -> Mapping[str, Interval]:
+        found = {}
+        for field in ("exact", "network"):
+            for level in _BELOW:
+                key = {"data": _PAIR, "field": field, "level": level}
+                found[f"cosine_{field}_{level:g}"] = rows.over_seeds("cosine", **key)
+                found[f"positive_{field}_{level:g}"] = rows.over_seeds("positive", **key)
+        for level in _BELOW:
+            key = {"data": _PAIR, "field": "network", "level": level}
+            found[f"same_sign_{level:g}"] = rows.over_seeds("same_sign", **key)
+        for name in _OTHERS:
+            for sigma in _SIGMAS[name]:
+                key = {"data": name, "level": sigma}
+                found[f"cosine_{name}_sigma_{sigma:g}"] = rows.over_seeds("cosine", **key)
+                found[f"positive_{name}_sigma_{sigma:g}"] = rows.over_seeds("positive", **key)
+        return found
+
+    def sheets(self, rows: Rows, workshop: Workshop) -> list[Sheet]:
+        data = load_dataset(_PAIR)
+        sigma = _DRAWN * merging_sigma(data)
+        network = workshop.network(_network(workshop.plan, 0))
+        labels = {"exact": "exact field", "network": "networks"}
+
+        def chart(title: str, y_label: str, column: str, levels: tuple[float, ...]) -> Chart:
+            lines = [
+                series(label, [(x, rows.over_seeds(column, data=_PAIR, field=f, level=x)) for x in levels], colour=i)
+                for i, (f, label) in enumerate(labels.items())
+            ]
+            if column == "cosine":
+                ends = [min(levels), max(levels)]
+                lines.append(Series("random directions", ends, [2 / math.pi] * 2, style="dashed", colour=2))
+            marks = [Mark("the modes merge", x=1.0)] if max(levels) > 1 else []
+            return Chart(title, "noise level, in units of σ*", y_label, lines, marks, y_range=(0, 1.05))
+
+        return [
+            Sheet(
+                "directions",
+                [
+                    _map(f"Exact field, σ = {sigma:.2f}", data.field(), data, sigma),
+                    _map(f"Network of seed 0, σ = {sigma:.2f}", network, data, sigma),
+                ],
+                "The top eigenvalue of the log-density's Hessian, times sigma². Where it is positive: its eigenvector "
+                "(lines) over the gradient of log p(left|x)/p(right|x) (arrows).",
+            ),
+            Sheet(
+                "levels",
+                [
+                    chart("Between eigenvector and classifier", "mean |cos|", "cosine", _BELOW),
+                    chart("Where the curvature is positive", "share of the points", "positive", _BELOW + _ABOVE),
+                ],
+                "Mean |cos| between eigenvector and classifier's gradient where the curvature is positive, and how "
+                "many points that is, over the noise level in units of the level σ* at which the two modes merge; means and "
+                "95 % intervals over the seeds.",
+            ),
+        ]
+
+
+def _network(plan: Plan, seed: int) -> TrainSettings:
+    return TrainSettings(_PAIR, None, width=64, iterations=plan.pick(1024, 512), batch=1024, seed=seed)
+
+
+def classifier_gradient(data: Dataset, x: Tensor, sigma: float) -> Tensor:
+    """The exact gradient of ``log p(a|x)/p(b|x)`` for the two most probable classes of each point, with shape (n, d).
+
+    The sum rule for the union's Hessian has it as its direction: ``p H_a + q H_b + p q g g'``, for two classes with
+    the probabilities p and q and the gradient g.
+    """
+    best = data.posterior(x, sigma).topk(2).indices
+    scores = torch.stack([data.field(label).score(x, sigma) for label in data.labels], 1)
+    a, b = (scores.gather(1, k[:, None, None].expand(-1, 1, data.dim))[:, 0] for k in best.T)
+    return a - b
+
+
+@torch.no_grad()
+def _compared(field: Field, data: Dataset, x: Tensor, sigma: float) -> dict[str, float]:
+    """A field's positive curvature beside the exact classifier, over some points.
+
+    Returns:
+        ``positive``: the share of the points where the field's top eigenvalue is positive. ``cosine``: the mean |cos|
+        between its eigenvector and the classifier's gradient over those; NaN without any. ``same_sign``: the share of
+        points at which the exact top eigenvalue has the same sign.
+    """
+    value, vector = top_eigenpair(field.hessian(x, sigma))
+    exact = top_eigenpair(data.field().hessian(x, sigma))[0]
+    cosine = torch.nn.functional.cosine_similarity(vector, classifier_gradient(data, x, sigma), dim=-1).abs()
+    on = value > 0
+    return {
+        "positive": float(on.double().mean()),
+        "cosine": float(cosine[on].mean()),
+        "same_sign": float((on == (exact > 0)).double().mean()),
+    }
+
+
+@torch.no_grad()
+def _map(title: str, field: Field, data: Dataset, sigma: float) -> Map:
+    left, bottom, right, top = window = (-1.5, -1.5, 1.5, 1.5)
+
+    def grid(columns: int, margin: float) -> Tensor:
+        x = torch.linspace(left + margin, right - margin, columns, dtype=torch.float64)
+        y = torch.linspace(bottom + margin, top - margin, columns, dtype=torch.float64)
+        return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
+
+    values = sigma**2 * top_eigenpair(field.hessian(grid(121, 0.0), sigma))[0]
+    places = grid(18, 0.1).flatten(0, 1)
+    value, vector = top_eigenpair(field.hessian(places, sigma))
+    on = value > 0
+    gradient = torch.nn.functional.normalize(classifier_gradient(data, places, sigma), dim=-1)
+    strokes = [
+        Strokes("classifier's gradient", places[on], 0.11 * gradient[on], colour=1),
+        Strokes("eigenvector", places[on], 0.11 * vector[on], signed=False, colour=0),
+    ]
+    return Map(title, window, values, "top eigenvalue · σ²", diverging=True, strokes=strokes)
