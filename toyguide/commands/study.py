@@ -103,7 +103,9 @@ class _Bar:
     def __enter__(self) -> _Bar:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:  # also where there was nothing left to do
+            self._bar.update(self._bar.total - self._bar.n)
         self._bar.close()
         self._file.unlink(missing_ok=True)
 

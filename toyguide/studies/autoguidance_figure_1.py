@@ -123,6 +123,7 @@ class AutoguidanceFigure1(Study):
                 Cloud(title, "fractal", "A", x, f"outliers {row['outliers']:.1%},  coverage {row['coverage']:.0%}")
             )
         columns = {"outliers": "Outliers", "coverage": "Coverage", "dropped_mass": "Dropped mass"}
+        marks = [Mark(f"{_RULES[rule]} in Fig. 1", x=w) for rule, w in _PAPER.items()]
         charts = [
             Chart(
                 title,
@@ -132,7 +133,7 @@ class AutoguidanceFigure1(Study):
                     series(label, [(w, rows.over_seeds(column, rule=rule, w=w)) for w in _WEIGHTS[rule]])
                     for rule, label in _RULES.items()
                 ],
-                [Mark("exact samples", y=0.01)] if column == "outliers" else [],
+                [*marks, Mark("exact samples", y=0.01)] if column == "outliers" else [],
             )
             for column, title in columns.items()
         ]
@@ -146,6 +147,6 @@ class AutoguidanceFigure1(Study):
                 "weights",
                 charts,
                 "Outliers, coverage and dropped mass against the weight; means and 95 % intervals over the seeds of "
-                "training and sampling. Dotted: the paper's picture, w = 4 (CFG), w = 3 (autoguidance), k = 1.4 (scaling).",
+                "training and sampling. Marked on the left are the weights of the paper's figure.",
             ),
         ]
