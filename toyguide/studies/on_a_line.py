@@ -15,7 +15,7 @@ import param
 import torch
 from torch import Tensor
 
-from toyguide.devices import resolve_device
+from toyguide.devices import one_torch_thread, resolve_device
 from toyguide.fields import Field, NoisierField, Sigma
 from toyguide.guidance.cfg import ClassifierFreeGuidance
 from toyguide.mixtures import GaussianMixture
@@ -124,5 +124,6 @@ def guided_path(
     levels = edm_schedule(_STEPS, 0.001, max(80.0, 20 * extra), 7.0)
     start = exact["main"].sample(n, float(levels[0]), torch.Generator().manual_seed(seed)).to(resolve_device(device))
     rule = _AnyWeight(w=1 + extra)
-    steps = trajectory(rule, raised, sampler("heun"), start, levels, torch.Generator().manual_seed(seed))
-    return levels, torch.stack([s.x[:, 0] for s in steps]).cpu()
+    with one_torch_thread():  # so few points are not worth a second one's waiting
+        steps = trajectory(rule, raised, sampler("heun"), start, levels, torch.Generator().manual_seed(seed))
+        return levels, torch.stack([s.x[:, 0] for s in steps]).cpu()
