@@ -18,17 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatterMathtext,
 from toyguide.plots.parts import PALETTE, TEXT
 from toyguide.studies.charts import Chart, Series
 
-__all__ = [
-    "Key",
-    "Keys",
-    "categories",
-    "colour_of",
-    "draw_chart",
-    "extent",
-    "numbers_of",
-    "positions",
-    "wrap_categories",
-]
+__all__ = ["Key", "Keys", "categories", "colour_of", "draw_chart", "numbers_of", "positions"]
 
 Key = tuple[str, int]
 """What a legend tells apart: a label and the number of its colour."""
@@ -67,39 +57,21 @@ def draw_chart(axes: Axes, chart: Chart, numbers: dict[str, int], size: tuple[fl
         numbers: The number of each label's colour.
         size: The axes' width and height in inches, roughly; for how many ticks there is room.
     """
-    _quiet(axes)
-    names = categories(chart)
+    _set_axes(axes, chart, size)
     keys: Keys = {}
     for i, series in enumerate(chart.series):
         number = numbers[series.label] if series.colour is None else series.colour
         handle = _draw_series(axes, series, positions(chart, i), number, _bar_width(chart))
         keys.setdefault((series.label, number), handle)
     for mark in chart.marks:
-        line = {"color": PALETTE["quiet"], "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 1.5}
+        line: dict[str, Any] = {"color": PALETTE["quiet"], "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 1.5}
         if mark.x is not None:
             axes.axvline(mark.x, **line)
         if mark.y is not None:
             axes.axhline(mark.y, **line)
-
-    axes.set(xscale=chart.x_scale, yscale=chart.y_scale)
-    low, high = extent(chart)
-    axes.set_ylim(chart.y_range or (low[1], high[1]))
-    axes.set_xlim((-0.5, len(names) - 0.5) if names else (low[0], high[0]))
-    for name, scale, inches in (("x", chart.x_scale, size[0]), ("y", chart.y_scale, size[1])):
-        _set_ticks(axes, name, scale, inches)
-    if names:
-        axes.xaxis.set_major_locator(FixedLocator(range(len(names))))
-        axes.tick_params(axis="x", length=0)
-        wrap_categories(axes, names, size[0])
-    axes.set_title("\n".join(wrap(chart.title, _letters(size[0] + 0.4))), fontsize=TEXT, color=PALETTE["ink"], pad=5)
-    style = {"fontsize": TEXT - 1, "color": PALETTE["quiet"]}
-    axes.set_xlabel("\n".join(wrap(chart.x_label, _letters(size[0]))), **style)
-    axes.set_ylabel("\n".join(wrap(chart.y_label, _letters(size[1]))), **style)
     if not any(np.isfinite(s.y).any() for s in chart.series):
-        axes.text(
-            0.5, 0.5, "nothing finite", transform=axes.transAxes, ha="center", va="center", fontsize=TEXT - 1,
-            color=PALETTE["quiet"],
-        )  # fmt: skip
+        where: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+        axes.text(0.5, 0.5, "nothing finite", color=PALETTE["quiet"], fontsize=TEXT - 1, **where)
     return {key: handle for key, handle in keys.items() if key[0]}
 
 
@@ -122,7 +94,7 @@ def positions(chart: Chart, index: int) -> np.ndarray[Any, Any]:
     return at + (abreast.index(index) - (len(abreast) - 1) / 2) * _BARS / len(abreast)
 
 
-def wrap_categories(axes: Axes, names: list[str], width: float) -> None:
+def _wrap_categories(axes: Axes, names: list[str], width: float) -> None:
     """Write the categories in lines that fit beside each other; on a slant if a word alone is too long."""
     room = max(1, int((width / len(names) - 0.06) / _LETTER * TEXT / (TEXT - 1)))
     if max(len(word) for name in names for word in name.split()) <= room:
@@ -132,7 +104,7 @@ def wrap_categories(axes: Axes, names: list[str], width: float) -> None:
         axes.set_xticklabels([" ".join(n.split()) for n in names], rotation=30, ha="right", rotation_mode="anchor")
 
 
-def extent(chart: Chart) -> tuple[tuple[float, float], tuple[float, float]]:
+def _extent(chart: Chart) -> tuple[tuple[float, float], tuple[float, float]]:
     """The lower left and the upper right corner of what a chart holds, with a margin around it."""
     across = [positions(chart, i) for i in range(len(chart.series))]
     x = _finite([*across, [m.x for m in chart.marks if m.x is not None]], chart.x_scale)
@@ -146,36 +118,55 @@ def extent(chart: Chart) -> tuple[tuple[float, float], tuple[float, float]]:
 
 
 def _draw_series(axes: Axes, series: Series, x: Any, number: int, width: float) -> Any:
-    colour, marker = colour_of(number), _MARKERS[number % len(_MARKERS)]
-    y = np.asarray(series.y, dtype=float)
-    low, high = (None if v is None else np.asarray(v, dtype=float) for v in (series.low, series.high))
+    """Draw a series; returns its handle for the legend."""
+    colour, marker, y = colour_of(number), _MARKERS[number % len(_MARKERS)], np.asarray(series.y, dtype=float)
+    low, high = (np.asarray([] if v is None else v, dtype=float) for v in (series.low, series.high))
+    look: dict[str, Any] = {"color": colour, "label": series.label}
     if series.style == "bars":
-        axes.bar(x, y, width, color=colour, label=series.label, zorder=2)
-        if low is not None:
+        axes.bar(x, y, width, zorder=2, **look)
+        if len(low):
             axes.vlines(x, low, high, color=PALETTE["ink"], linewidth=0.9, zorder=3)
-        return Patch(color=colour, label=series.label)
+        return Patch(**look)
     if series.style == "dashed":
-        (line,) = axes.plot(x, y, color=colour, linewidth=1.2, linestyle=(0, (5, 2)), label=series.label, zorder=2)
-        return Line2D([], [], color=colour, linewidth=1.2, linestyle=line.get_linestyle(), label=series.label)
-    style = {"color": colour, "marker": marker, "markersize": 4.2, "markeredgecolor": "white", "markeredgewidth": 0.4}
-    style |= {"linewidth": 1.3, "linestyle": "none" if series.style == "points" else "-", "label": series.label}
-    axes.plot(x, y, markevery=1 + len(y) // _CROWDED, zorder=3, **style)
-    if low is not None:
-        if series.style == "line" and (np.diff(x) > 0).all():
-            axes.fill_between(x, low, high, color=colour, alpha=0.17, linewidth=0, zorder=1.8)
-        else:
-            axes.vlines(x, low, high, color=colour, linewidth=1.0, zorder=2.5)
-    return Line2D([], [], **style)
+        look |= {"linewidth": 1.2, "linestyle": (0, (5, 2))}
+        axes.plot(x, y, zorder=2, **look)
+        return Line2D([], [], **look)
+    scattered = series.style == "points"
+    look |= {"marker": marker, "markersize": 5.0 if scattered else 4.2, "linestyle": "none" if scattered else "-"}
+    look |= {"linewidth": 1.3, "markeredgecolor": "white", "markeredgewidth": 0.0 if scattered else 0.4}
+    axes.plot(x, y, markevery=1 + len(y) // _CROWDED, zorder=3, **look)
+    if len(low) and not scattered and (np.diff(x) > 0).all():
+        axes.fill_between(x, low, high, color=colour, alpha=0.17, linewidth=0, zorder=1.8)
+    elif len(low):
+        axes.vlines(x, low, high, color=colour, linewidth=1.0, zorder=2.5)
+    return Line2D([], [], **look)
 
 
 def _bar_width(chart: Chart) -> float:
     return _BARS / max(1, sum(s.style == "bars" for s in chart.series))
 
 
-def _quiet(axes: Axes) -> None:
+def _set_axes(axes: Axes, chart: Chart, size: tuple[float, float]) -> None:
+    """Ends, scales, ticks and words, all of which follow from the chart before any of it is drawn."""
     for side, spine in axes.spines.items():
         spine.set(linewidth=0.6, color=PALETTE["quiet"], visible=side in ("left", "bottom"))
     axes.tick_params(labelsize=TEXT - 1, labelcolor=PALETTE["quiet"], color=PALETTE["quiet"], width=0.6, length=3)
+    axes.set_autoscale_on(False)
+    names = categories(chart)
+    low, high = _extent(chart)
+    axes.set(xlim=(-0.5, len(names) - 0.5) if names else (low[0], high[0]), ylim=chart.y_range or (low[1], high[1]))
+    axes.set(xscale="linear" if names else chart.x_scale, yscale=chart.y_scale)
+    _set_ticks(axes, "y", chart.y_scale, size[1])
+    if names:
+        axes.xaxis.set_major_locator(FixedLocator(range(len(names))))
+        axes.tick_params(axis="x", length=0)
+        _wrap_categories(axes, names, size[0])
+    else:
+        _set_ticks(axes, "x", chart.x_scale, size[0])
+    axes.set_title("\n".join(wrap(chart.title, _letters(size[0] + 0.4))), fontsize=TEXT, color=PALETTE["ink"], pad=5)
+    style: dict[str, Any] = {"fontsize": TEXT - 1, "color": PALETTE["quiet"]}
+    axes.set_xlabel("\n".join(wrap(chart.x_label, _letters(size[0]))), **style)
+    axes.set_ylabel("\n".join(wrap(chart.y_label, _letters(size[1]))), **style)
 
 
 def _name(x: str | float) -> str:

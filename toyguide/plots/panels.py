@@ -19,6 +19,7 @@ from torch import Tensor
 
 from toyguide.datasets import Dataset, load_dataset
 from toyguide.geometry.planes import Plane, Window, plane_of, window_of
+from toyguide.metrics import hdr_threshold
 from toyguide.plots.charts import Keys, colour_of
 from toyguide.plots.parts import (
     PALETTE,
@@ -36,7 +37,9 @@ from toyguide.studies.charts import Cloud, Map, Strokes
 __all__ = ["Backdrop", "backdrop_of", "draw_cloud", "draw_map"]
 
 _SAMPLE_KEY = -1  # the number of a key that stands for no series
-_INSIDE = 0.995  # the share of the samples, on each axis, that the window holds
+_EXACT = 8192  # exact samples that say how far the region reaches
+_INSIDE = 0.995  # the share of the samples, on each axis, that the window holds at least
+_MARGIN = 0.04
 _MISSING = "#e3e5e8"
 _ROOM = 0.068  # inches of a letter
 
@@ -74,20 +77,22 @@ def draw_cloud(axes: Axes, cloud: Cloud, backdrop: Backdrop, width: float) -> Ke
     data, label, plane, window = backdrop.data, backdrop.label, backdrop.plane, backdrop.window
     frame_panel(axes, window, "\n".join(wrap(cloud.title, int(width / _ROOM))))
     draw_regions(axes, backdrop.regions, window)
+    for region in axes.collections:
+        region.set_rasterized(True)  # else an SVG of it takes megabytes
     finite = cloud.x.cpu()[cloud.x.cpu().isfinite().all(-1)]
     draw_samples(axes, finite, data, label, plane, size=1.2)
     uv = plane.project(finite)
     beyond = int(((uv < torch.tensor(window.low)) | (uv > torch.tensor(window.high))).any(-1).sum())
     counts = {"diverged": len(cloud.x) - len(finite), "beyond the frame": beyond}
-    notes = [cloud.caption] * bool(cloud.caption) + [f"{count} {what}" for what, count in counts.items() if count]
-    lines = wrap(", ".join(notes), int(width / _ROOM * 1.1))
+    notes = [cloud.caption, ", ".join(f"{count} {what}" for what, count in counts.items() if count)]
+    lines = [line for note in notes for line in wrap(note, int(width / _ROOM * 1.1))]
     axes.set_xlabel("\n".join(lines), fontsize=TEXT - 1, color=PALETTE["quiet"])
 
     projected = "" if data.dim == 2 else ", projected"
     handles = [*sample_keys(), region_key("class", f"{f'class {label}' if label else 'all classes'}, 99 %{projected}")]
     if not data.mask(label).all():
         handles.append(region_key("others", f"other classes, 99 %{projected}"))
-    return {(handle.get_label(), _SAMPLE_KEY): handle for handle in handles}
+    return {(str(handle.get_label()), _SAMPLE_KEY): handle for handle in handles}
 
 
 def draw_map(axes: Axes, map_: Map, numbers: dict[str, int], width: float) -> Keys:
@@ -144,7 +149,7 @@ def _draw_strokes(axes: Axes, strokes: Strokes, colour: str) -> Line2D:
             *x.T, *d.T, angles="xy", scale_units="xy", scale=1, width=0.009, minlength=0, color=colour,
             edgecolor="white", linewidth=0.4, zorder=3, label=strokes.label,
         )  # fmt: skip
-        arrow = {"marker": r"$\rightarrow$", "linestyle": "", "markersize": 9, "markeredgewidth": 0}
+        arrow: dict[str, Any] = {"marker": r"$\rightarrow$", "linestyle": "", "markersize": 9, "markeredgewidth": 0}
         return Line2D([], [], color=colour, label=strokes.label, **arrow)
     ends = torch.stack([x - d / 2, x + d / 2], 1)
     halo = [withStroke(linewidth=2.2, foreground="white")]
@@ -157,13 +162,17 @@ def _draw_strokes(axes: Axes, strokes: Strokes, colour: str) -> Line2D:
 
 def _square(data: Dataset, label: str, plane: Plane, whole: Window, samples: Sequence[Tensor]) -> Window:
     """The square around a class's region and nearly all samples, within the dataset's window where that is larger."""
-    exact = data.field(label).sample(4096, generator=torch.Generator().manual_seed(0))
-    parts = [plane.project(x.cpu()[x.cpu().isfinite().all(-1)].to(exact.dtype)) for x in (exact, *samples)]
-    share = torch.tensor([1 - _INSIDE, _INSIDE], dtype=exact.dtype)
-    edges = torch.stack([part.quantile(share, dim=0) for part in parts if len(part)])
-    low, high = edges[:, 0].min(0).values, edges[:, 1].max(0).values
-    low = torch.maximum(low, torch.tensor(whole.low, dtype=low.dtype))
-    high = torch.minimum(high, torch.tensor(whole.high, dtype=low.dtype))
-    half = float((high - low).max()) * 0.55
+    exact = data.field(label).sample(_EXACT, generator=torch.Generator().manual_seed(0))
+    exact = exact[data.field(label).log_density(exact, 0.0) >= hdr_threshold(data, label)]
+    uv = plane.project(exact)
+    lows, highs = [uv.min(0).values], [uv.max(0).values]
+    for x in samples:
+        seen = plane.project(x.cpu()[x.cpu().isfinite().all(-1)].to(exact.dtype))
+        if len(seen):
+            lows.append(seen.quantile(1 - _INSIDE, dim=0))
+            highs.append(seen.quantile(_INSIDE, dim=0))
+    low = torch.stack(lows).min(0).values.maximum(torch.tensor(whole.low, dtype=uv.dtype))
+    high = torch.stack(highs).max(0).values.minimum(torch.tensor(whole.high, dtype=uv.dtype))
+    half = float((high - low).max()) * (0.5 + _MARGIN)
     u, v = ((low + high) / 2).tolist()
     return Window((u - half, v - half), (u + half, v + half))

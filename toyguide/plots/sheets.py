@@ -27,6 +27,10 @@ _TEXT_ROOM = {Chart: 0.62, Cloud: 0.1, Map: 0.6}  # inches beside the axes, befo
 _SLOPE, _LOWEST, _HIGHEST = 0.72, 1.9, 3.0  # a chart's height over its width, and its bounds in inches
 
 
+_Legends = list[tuple[Legend, float, float]]
+"""Legends with the middle of their upper edges, in inches from the left and from the top."""
+
+
 @dataclass
 class _Panel:
     """A panel while it is laid out, in inches; ``room`` is what its text takes left, beneath, right and above."""
@@ -115,8 +119,10 @@ def _measure(panels: Sequence[_Panel], renderer: Any) -> None:
     for p in panels:
         p.axes.apply_aspect()
         outer, inner = p.axes.get_tightbbox(renderer), p.axes.get_window_extent(renderer)
+        assert outer is not None, "axes that are drawn have an extent"
         rooms = (inner.x0 - outer.x0, inner.y0 - outer.y0, outer.x1 - inner.x1, outer.y1 - inner.y1)
-        p.room = tuple(max(0.0, room / dpi) for room in rooms)  # type: ignore[assignment]
+        left, beneath, right, above = (max(0.0, room / dpi) for room in rooms)
+        p.room = left, beneath, right, above
 
 
 def _beside(rows: Sequence[Sequence[_Panel]]) -> list[tuple[float, float]]:
@@ -139,7 +145,9 @@ def _stack(figure: Figure, rows: Sequence[Sequence[_Panel]], width: float, rende
         lefts.append(x + left)
         x += left + rows[0][0].size[0] + right + _GAP
 
-    y, places, legends = _EDGE, [], []
+    y = _EDGE
+    places: list[tuple[_Panel, float, float]] = []
+    legends: _Legends = []
     everyone = [p for row in rows for p in row]
     shared = len(_neighbours(everyone)) == 1
     for row in rows:
@@ -162,7 +170,12 @@ def _stack(figure: Figure, rows: Sequence[Sequence[_Panel]], width: float, rende
 
 
 def _legends(
-    figure: Figure, row: Sequence[_Panel], lefts: Sequence[float], y: float, renderer: Any, legends: list[Any]
+    figure: Figure,
+    row: Sequence[_Panel],
+    lefts: Sequence[float],
+    y: float,
+    renderer: Any,
+    legends: list[tuple[Legend, float, float]],
 ) -> float:
     """Legends beneath the neighbours of a row that share their series; how high the highest is."""
     highest, at = 0.0, 0
@@ -188,7 +201,13 @@ def _neighbours(panels: Sequence[_Panel]) -> list[list[_Panel]]:
 
 
 def _legend(
-    figure: Figure, group: Sequence[_Panel], middle: float, y: float, room: float, renderer: Any, legends: list[Any]
+    figure: Figure,
+    group: Sequence[_Panel],
+    middle: float,
+    y: float,
+    room: float,
+    renderer: Any,
+    legends: list[tuple[Legend, float, float]],
 ) -> float:
     """A legend in as few lines as fit; its height, 0 without anything to tell."""
     keys = {key: handle for p in group for key, handle in p.keys.items()}
@@ -203,12 +222,12 @@ def _legend(
 
 
 def _trials(figure: Figure, handles: list[Any]) -> Iterator[Legend]:
-    """The same legend in ever more lines; each that was no use is taken away again."""
-    for columns in range(len(handles), 0, -1):
+    """The same legend in ever more lines of even length; each that was no use is taken away again."""
+    for lines in range(1, len(handles) + 1):
         legend = figure.legend(
             handles=handles,
             loc="upper center",
-            ncols=columns,
+            ncols=math.ceil(len(handles) / lines),
             frameon=False,
             fontsize=TEXT - 1,
             labelcolor=PALETTE["quiet"],
@@ -218,5 +237,5 @@ def _trials(figure: Figure, handles: list[Any]) -> Iterator[Legend]:
             columnspacing=1.6,
         )
         yield legend
-        if columns > 1:
+        if lines < len(handles):
             legend.remove()

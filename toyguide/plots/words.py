@@ -66,7 +66,7 @@ def _places(axes: Axes, mark: Mark, box: Bbox, renderer: Any) -> Iterator[tuple[
     trial = _word(axes, mark, x=0, y=0, rotation=90 if upright else 0)
     size = trial.get_window_extent(renderer).size
     trial.remove()
-    line = axes.transData.transform((mark.x if upright else 1.0, 1.0 if upright else mark.y))[0 if upright else 1]
+    line = _pixel(axes, mark)
     start, length = (box.y0, box.height) if upright else (box.x0, box.width)
     along_size, across_size = size[::-1] if upright else size
     for along, after in product(_ALONG, (True, False)):
@@ -81,13 +81,20 @@ def _pinned(axes: Axes, x: float, y: float, upright: bool) -> dict[str, Any]:
     return {"x": u, "y": v, "rotation": 90 if upright else 0, "ha": "left", "va": "bottom"}
 
 
+def _pixel(axes: Axes, mark: Mark) -> float:
+    """Where a mark's line is: how far right, or how far up. The other coordinate can be any; 1 is on all scales."""
+    if mark.x is not None:
+        return float(axes.transData.transform((mark.x, 1.0))[0])
+    return float(axes.transData.transform((1.0, float(mark.y or 0.0)))[1])
+
+
 def _across(axes: Axes, mark: Mark, box: Bbox) -> np.ndarray[Any, Any]:
     """Points along a mark's line, in pixels."""
     if mark.x is not None:
         up = np.arange(box.y0, box.y1, _STEP)
-        return np.stack([np.full_like(up, axes.transData.transform((mark.x, 1.0))[0]), up], -1)
+        return np.stack([np.full_like(up, _pixel(axes, mark)), up], -1)
     along = np.arange(box.x0, box.x1, _STEP)
-    return np.stack([along, np.full_like(along, axes.transData.transform((1.0, mark.y))[1])], -1)
+    return np.stack([along, np.full_like(along, _pixel(axes, mark))], -1)
 
 
 def _drawn(axes: Axes, chart: Chart) -> Iterator[np.ndarray[Any, Any]]:
