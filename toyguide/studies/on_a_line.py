@@ -66,7 +66,7 @@ class Segments(Field):
         ends = torch.tensor(self.ends, dtype=x.dtype, device=x.device)
         noise = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(x.shape[:-1])[..., None]
         left, right = ends.T
-        # Counted from the end that is nearer, outwards: then u > v, and v is negative.
+        # Counted inwards from the nearer end: then u > v, and v is negative.
         side = torch.where(2 * x > left + right, -1.0, 1.0)
         near, far = torch.where(side < 0, right, left), torch.where(side < 0, left, right)
         u, v = side * (x - near) / noise, side * (x - far) / noise
