@@ -17,7 +17,7 @@ _NAMES = {"up": "λ > 0", "down": "λ < 0"}
 _SHORT, _LONG = 0.16, 0.30  # of the window's width: the longest arrow is drawn to scale if it is between these
 _AXIS = 0.055  # of the window's width: half the length of an eigenvector
 _HEAD = 0.018
-_LINE = 0.05  # of the window's height: how far apart labels are kept
+_LINE, _LETTER = 0.05, 0.022  # of the window's width: a label's height, and the width of one of its letters
 _LEAST = 0.006  # of the window's width: an arrow shorter than this is not drawn
 
 
@@ -84,7 +84,7 @@ def _drawing(seen: Inspection, chain: list[tuple[str, np.ndarray, np.ndarray]], 
         strokes.append([*(point - half), *(point + half), KINDS.index(kind)])
         if kind == "up":
             labels.append((kind, _NAMES[kind], point - 1.5 * half))
-    at = _apart(np.array([at for _, _, at in labels]).reshape(-1, 2), _LINE * size)
+    at = _apart(np.array([at for _, _, at in labels]).reshape(-1, 2), [name for _, name, _ in labels], size)
     return Drawing(
         strokes=np.array(strokes, np.float32).reshape(-1, 5).T,
         at=at.astype(np.float32).T,
@@ -102,12 +102,15 @@ def _axes(seen: Inspection) -> list[tuple[float, np.ndarray]]:
     return [(value, v) for value, v in pairs if value > 0 and np.linalg.norm(seen.axes @ v) > 0.3]
 
 
-def _apart(at: np.ndarray, line: float) -> np.ndarray:
-    """Labels moved up where two would lie on one another."""
+def _apart(at: np.ndarray, names: list[str], size: float) -> np.ndarray:
+    """Labels moved up, from the lowest on, where they would lie on one another."""
+    placed: list[int] = []
     at = at.copy()
-    for i in np.argsort(at[:, 1]):
-        for j in np.argsort(at[:, 1]):
-            near = abs(at[j, 0] - at[i, 0]) < 3.3 * line and 0 <= at[j, 1] - at[i, 1] < line
-            if j != i and near:
-                at[j, 1] = at[i, 1] + line
+    for i in np.argsort(at[:, 1], kind="stable"):
+        below = sorted(placed, key=lambda j: at[j, 1])
+        for j in below:
+            wide = _LETTER * size * (len(names[i]) + len(names[j])) / 2
+            if abs(at[i, 0] - at[j, 0]) < wide and abs(at[i, 1] - at[j, 1]) < _LINE * size:
+                at[i, 1] = at[j, 1] + _LINE * size
+        placed.append(i)
     return at

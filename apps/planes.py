@@ -127,7 +127,7 @@ def _point(data: Dataset, anchor: str) -> Tensor:
         if not number.isdecimal() or len(number) > 6 or int(number) >= SAMPLES:
             raise InputError(f"plane: {anchor[:40]!r}: expected a sample from #0 to #{SAMPLES - 1}")
         return _samples(data)[int(number)]
-    parts = [part.strip() for part in anchor.split("+")]
+    parts = anchor.replace("+", " ").split()  # a bare + in a hand-written URL arrives as a space
     if len(parts) > 1 and set(parts) <= set(data.labels):
         return torch.stack([data.field(part).mean for part in parts]).mean(0)
     numbers = [_number(part) for part in anchor.split()]

@@ -254,6 +254,11 @@ def test_the_datasets_own_plane_needs_no_anchors():
     assert checked_anchors("simplex16", ()) == ()
 
 
+def test_a_plus_that_a_url_turned_into_a_space_is_one():
+    one, other = (plane("simplex16", checked_anchors("simplex16", ("v1", "v2", x))) for x in ("v3+v4", "v3 v4"))
+    np.testing.assert_array_equal(one.axes, other.axes)
+
+
 @pytest.mark.parametrize(
     ("dataset", "anchors", "named"),
     [

@@ -9,6 +9,7 @@ import torch
 import toyguide as tg
 from toyguide.guided import guided_at
 from toyguide_apps import inspector
+from toyguide_apps.arrows import KINDS
 from toyguide_apps.compute import picture
 from toyguide_apps.inspector import SETTLE
 from toyguide_apps.session import Explorer
@@ -124,7 +125,7 @@ def test_sixteen_dimensions_are_inspected_at_the_point_in_the_plane():
 def test_arrows_start_at_the_point_and_end_where_they_say():
     p = shown(dataset="fractal", label="A", rule="autoguidance", point=(0.1, 0.55))
     seen, drawing = p.inspection, p.terms[1]
-    shafts = {inspector_kind(k): drawing.strokes[:, i] for i, k in reversed(list(enumerate(drawing.strokes[4])))}
+    shafts = {KINDS[int(k)]: drawing.strokes[:, i] for i, k in reversed(list(enumerate(drawing.strokes[4])))}
     point = np.array(seen.uv)
     for role in ("main", "weak"):
         start, end = shafts[role][:2], shafts[role][2:4]
@@ -136,11 +137,14 @@ def test_arrows_start_at_the_point_and_end_where_they_say():
     assert p.terms[0].scale == drawing.scale  # the two sides can be compared
 
 
-def inspector_kind(number):
-    return inspector_kinds[int(number)]
-
-
-inspector_kinds = ("main", "uncond", "weak", "push", "guided", "up", "down")
+@pytest.mark.parametrize("point", [(0.1, 0.55), (0.55, 0.6), (0.4, 0.2), (0.3, 0.9)])
+def test_no_label_lies_on_another(point):
+    p = shown(dataset="fractal", label="A", rule="sfg+autoguidance", point=point)
+    for drawing in p.terms:
+        for i, (x, y) in enumerate(drawing.at.T / 2.91):  # the window's width
+            for j, (u, v) in enumerate(drawing.at.T / 2.91):
+                letters = (len(drawing.names[i]) + len(drawing.names[j])) / 2
+                assert i == j or abs(x - u) > 0.0219 * letters or abs(y - v) > 0.0499
 
 
 def test_dragging_one_rules_slider_leaves_the_other_rules_terms(monkeypatch):
