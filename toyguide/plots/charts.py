@@ -26,7 +26,7 @@ Keys = dict[Key, Any]
 """The legend's entries, as matplotlib's handles."""
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b3458a", "#e69f00", "#56b4e9", "#22262b")
-_MARKERS = "os^DvPXh"
+_MARKERS = "os^Dv<>"
 _CROWDED = 30  # points of a line from which on not all of them have a marker
 _PAD = 0.05  # of the axis, around the data
 _BARS = 0.8  # of the room of a category
