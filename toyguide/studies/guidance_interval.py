@@ -129,11 +129,17 @@ class GuidanceInterval(Study):
 
     def sheets(self, rows: Rows, workshop: Workshop) -> list[Sheet]:
         clouds = []
-        for region in ("nowhere", "everywhere", "above", "middle"):
+        titles = {
+            "nowhere": "Unguided",
+            "above": "Guided above σ = 1.61",
+            "middle": "Guided from 0.19 to 1.61",
+            "everywhere": "Guided everywhere",
+        }
+        for region, title in titles.items():
             x = workshop.run(_experiment(workshop, "networks", *_REGIONS[region], 0)).x[-1]
             row = rows.where(**_at(region), seed=0)[0]
             caption = f"outliers {row['outliers']:.1%},  coverage {row['coverage']:.0%}"
-            clouds.append(Cloud(f"Guided {region}", "fractal", "A", x, caption))
+            clouds.append(Cloud(title, "fractal", "A", x, caption))
 
         def bars(column: str, fields: str) -> Series:
             points = [(region, rows.over_seeds(column, **_at(region, fields))) for region in _REGIONS]
@@ -150,7 +156,9 @@ class GuidanceInterval(Study):
                 )
                 for column in ("coverage", "outliers")
             ]
-            return Chart(title, x_label, "share", lines, [Mark("the paper's", x=paper)], x_scale="log")
+            return Chart(
+                title, x_label, "share", lines, [Mark("the paper's", x=paper)], x_scale="log", y_range=(0.0, 1.0)
+            )
 
         charts = [
             Chart("Coverage", "where CFG guides", "share of the mass", [bars("coverage", f) for f in _FIELDS]),
@@ -162,8 +170,8 @@ class GuidanceInterval(Study):
             Sheet(
                 "samples",
                 clouds,
-                "Samples of class A from the networks of seed 0 under CFG at w = 4, guided nowhere, everywhere, only "
-                "above sigma = 1.61 and only from 0.19 to 1.61, over the exact 99 % region; outliers are vermillion.",
+                "Samples of class A from the networks of seed 0 under CFG at w = 4, guided nowhere, only above "
+                "sigma = 1.61, only from 0.19 to 1.61, and everywhere, over the exact 99 % region; outliers are red.",
             ),
             Sheet(
                 "intervals",

@@ -112,12 +112,12 @@ class SfgCost(Study):
     def sheets(self, rows: Rows, workshop: Workshop) -> list[Sheet]:
         kinds = [(f"{_FIELDS[f]},\n{s.capitalize()}, n = {_size(rows, f, z)}", f, z, s) for f, z, s in _kinds(rows)]
 
-        def bars(column: str, label: str) -> Series:
+        def dots(column: str, label: str, colour: int) -> Series:
             points = [
                 (text, rows.over_seeds(column, fields=fields, size=size, sampler=sampler))
                 for text, fields, size, sampler in kinds
             ]
-            return series(label, points, style="bars")
+            return series(label, points, style="points", colour=colour)
 
         return [
             Sheet(
@@ -127,20 +127,21 @@ class SfgCost(Study):
                         "SFG beside CFG",
                         "",
                         "SFG's time over CFG's",
-                        [bars("sfg_over_cfg", "SFG over CFG")],
-                        [Mark("within 25 %", y=1.25), Mark("", y=0.8)],
+                        [dots("sfg_over_cfg", "", 2)],
+                        [Mark("1.25 times", y=1.25), Mark("0.8 times", y=0.8)],
                     ),
                     Chart(
                         "Both beside two evaluations in a row",
                         "",
                         "time over that of two unguided runs",
-                        [bars("sfg_over_two_unguided", "SFG"), bars("cfg_over_two_unguided", "CFG")],
-                        [Mark("two unguided runs", y=1.0)],
+                        [dots("sfg_over_two_unguided", "SFG", 0), dots("cfg_over_two_unguided", "CFG", 1)],
+                        [Mark("", y=1.0)],
                     ),
                 ],
-                "Wall time of SFG over that of CFG beside it, and of either over twice that of an unguided run; means "
-                "and 95 % intervals over the seeds, each a median over turns. Below 1 on the right, fields are "
-                "evaluated beside one another; above 1, the rule's own arithmetic shows.",
+                "Wall time of SFG over that of CFG beside it, and of either over that of two unguided runs; means and "
+                "95 % intervals over the seeds, each a median over turns. In the lower panel, below 1 CFG's fields are "
+                "evaluated beside one another, or its second one is smaller; above 1 the rule's own arithmetic shows, or "
+                "a larger second field.",
                 columns=1,
             )
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from toyguide.experiment import Experiment
@@ -14,7 +14,6 @@ from toyguide.studies.workshop import Workshop
 from toyguide.training import TrainSettings
 
 _PLACES = {"fractal": "Fractal, class A", "fractal-union": "Fractal, both classes", "simplex16": "16-simplex"}
-_UNITS = {"outliers": "share of the samples", "coverage": "share of the mass", "sliced_w2": "sliced W2"}
 _JUDGED = ("fractal", "simplex16")
 _H, _ALPHA = 0.1, 1.0  # the paper's step and its least shift
 _W = 5.0  # where step and shift are varied: the middle of 1 … 30 on a logarithmic axis
@@ -149,33 +148,68 @@ class SfgStepAndShift(Study):
         return found
 
     def sheets(self, rows: Rows, workshop: Workshop) -> list[Sheet]:
-        weights = [w for w in rows.values("w") if w > 0]
-        by_weight = {w: {"w": w} for w in weights}
+        by_weight = {w: {"w": w} for w in rows.values("w") if w > 0}
         by_step, by_shift = {h: {"h": h} for h in _STEPS}, {alpha: {"alpha": alpha} for alpha in _SHIFTS}
+
+        def over_unguided(key: Mapping[str, Any]) -> Interval:
+            pairs = zip(rows.per_seed("sliced_w2", **key), rows.per_seed("sliced_w2", **{**key, "w": 0.0}), strict=True)
+            return interval(a / b for a, b in pairs)
+
+        def outliers(key: Mapping[str, Any]) -> Interval:
+            return rows.over_seeds("outliers", **key)
+
+        def coverage(key: Mapping[str, Any]) -> Interval:
+            return rows.over_seeds("coverage", **key)
+
+        samples, mass = "share of the samples", "share of the mass"
+        exact = [Mark("exact samples", y=0.01)]
         return [
             Sheet(
                 "weights",
                 [
-                    _chart(rows, "Outliers", "outliers", "w", by_weight, unguided=True),
-                    _chart(rows, "Coverage", "coverage", "w", by_weight, unguided=True),
-                    _chart(rows, "Distance", "sliced_w2", "w", by_weight, unguided=True),
+                    Chart("Outliers", "w", samples, _lines(outliers, by_weight, unguided=True), exact, "log"),
+                    Chart("Coverage", "w", mass, _lines(coverage, by_weight, unguided=True), x_scale="log"),
+                    Chart(
+                        "Distance",
+                        "w",
+                        "sliced W2 over that of unguided samples",
+                        _lines(over_unguided, by_weight),
+                        [Mark("unguided", y=1.0)],
+                        "log",
+                        "log",
+                    ),
                 ],
-                "Outliers, coverage and distance against the weight at h = 0.1 and alpha = 1, unguided samples dashed; "
+                "Outliers, coverage and distance against the weight at h = 0.1 and alpha = 1, unguided ones dashed; "
                 "means and 95 % intervals over the seeds of training and sampling. The paper's weights are 1 to 30.",
             ),
             Sheet(
                 "step-and-shift",
                 [
-                    _chart(rows, "Outliers over h", "outliers", "finite-difference step h", by_step),
-                    _chart(rows, "Coverage over h", "coverage", "finite-difference step h", by_step),
-                    _chart(rows, "Outliers over α", "outliers", "least shift α", by_shift),
-                    _chart(rows, "Coverage over α", "coverage", "least shift α", by_shift),
+                    Chart("Outliers over h", "finite-difference step h", samples, _lines(outliers, by_step), (), "log"),
+                    Chart("Coverage over h", "finite-difference step h", mass, _lines(coverage, by_step), (), "log"),
+                    Chart("Outliers over α", "least shift α", samples, _lines(outliers, by_shift), (), "log"),
+                    Chart("Coverage over α", "least shift α", mass, _lines(coverage, by_shift), (), "log"),
                 ],
-                "Outliers and coverage against the finite-difference step h and the least shift alpha, all at w = 5; "
-                "means and 95 % intervals over the seeds. The paper's step is 0.1, in units of sigma.",
+                "Outliers and coverage against the finite-difference step h in units of sigma (the paper's is 0.1) "
+                "and the least shift alpha, all at w = 5; means and 95 % intervals over the seeds.",
                 columns=2,
             ),
         ]
+
+
+def _lines(
+    found: Callable[[Mapping[str, Any]], Interval],
+    settings: Mapping[float, Mapping[str, float]],
+    unguided: bool = False,
+) -> list[Series]:
+    """What is found against one parameter, a line for each place; with it, what is found there unguided."""
+    lines: list[Series] = []
+    for colour, (place, label) in enumerate(_PLACES.items()):
+        lines.append(series(label, [(x, found(_at(place, **s))) for x, s in settings.items()], colour=colour))
+        if unguided:
+            level = found(_at(place, w=0.0)).mean
+            lines.append(Series("", [min(settings), max(settings)], [level] * 2, style="dashed", colour=colour))
+    return lines
 
 
 def _experiment(shop: Workshop, place: str, seed: int, params: Mapping[str, float]) -> Experiment:
@@ -189,24 +223,3 @@ def _experiment(shop: Workshop, place: str, seed: int, params: Mapping[str, floa
 
 def _needs(plan: Plan, place: str, seed: int) -> tuple[TrainSettings, ...]:
     return (simplex_networks if place == "simplex16" else fractal_networks).networks(plan, seed)
-
-
-def _chart(
-    rows: Rows,
-    title: str,
-    column: str,
-    x_label: str,
-    settings: Mapping[float, Mapping[str, float]],
-    unguided: bool = False,
-) -> Chart:
-    """A column against one parameter, a line for each place."""
-    lines: list[Series] = []
-    for colour, (place, label) in enumerate(_PLACES.items()):
-        points = [(x, rows.over_seeds(column, **_at(place, **s))) for x, s in settings.items()]
-        lines.append(series(label, points, colour=colour))
-        if unguided:
-            level = rows.over_seeds(column, **_at(place, w=0.0)).mean
-            ends = [min(settings), max(settings)]
-            lines.append(Series(f"{label}, unguided", ends, [level, level], style="dashed", colour=colour))
-    exact = [Mark("exact samples", y=0.01)] if column == "outliers" else []
-    return Chart(title, x_label, _UNITS[column], lines, exact, x_scale="log")
