@@ -44,8 +44,8 @@ class SfgCurvatureIsTheClassifier(Study):
     source = "Yeats et al. 2025, arXiv 2511.21863, the two-dimensional Gaussian separation problem (read in a review)"
     setting = (
         "Two round Gaussians at (±1, 0) with variance 0.05, one class each; the paper's settings are not public. The "
-        "points are diffused data moved a random share along the line between the means, at five noise levels from a tenth to "
-        "nine tenths of that at which the two modes merge. Where the top eigenvalue of a field's own Hessian is "
+        "points are diffused data moved a random share along the line between the means, at five noise levels from a "
+        "tenth to nine tenths of that at which the two modes merge. Where the top eigenvalue of a field's own Hessian is "
         "positive, its eigenvector is compared with the exact gradient of log p(left|x)/p(right|x): the mean |cos|, 1 "
         "if parallel and 0.64 for random directions in the plane. Networks of the union (width 64, no label seen) are "
         "trained anew for each seed. The 16-simplex and the fractal, on exact data, show how far the claim reaches."
@@ -144,8 +144,8 @@ class SfgCurvatureIsTheClassifier(Study):
                     chart("Where the curvature is positive", "share of the points", "positive", _BELOW + _ABOVE),
                 ],
                 "Mean |cos| between eigenvector and classifier's gradient where the curvature is positive, and how "
-                "many points that is, over the noise level in units of the level σ* at which the two modes merge; means and "
-                "95 % intervals over the seeds.",
+                "many points that is, over the noise level in units of the level σ* at which the two modes merge; "
+                "means and 95 % intervals over the seeds.",
             ),
         ]
 

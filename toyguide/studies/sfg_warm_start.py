@@ -1,0 +1,213 @@
+"""Saddle-free guidance's one power iteration a step: whether it follows the eigenvector, and what more would buy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toyguide.experiment import Experiment, Result
+from toyguide.fields import Field
+from toyguide.geometry.curvature import top_eigenpair
+from toyguide.guidance.sfg import power_step
+from toyguide.studies import fractal_networks, simplex_networks
+from toyguide.studies.base import Cell, Criterion, Plan, Study
+from toyguide.studies.charts import Chart, Mark, Series, Sheet, series
+from toyguide.studies.rows import Interval, Rows
+from toyguide.studies.workshop import Workshop
+
+_PLACES = {"fractal": "Fractal, class A", "simplex16": "16-simplex", "simplex16-exact": "16-simplex, exact"}
+_STARTS = {"warm": "warm start", "random": "random restart"}
+_W = 1.0  # the paper's least weight
+_LOOKED_AT = 128  # trajectories whose Hessians are taken
+_TRACKS = 0.9  # the mean |cos| from which v counts as following the eigenvector: 26 degrees
+
+_UNGUIDED: dict[str, Any] = {"start": "warm", "iterations": 1, "w": 0.0}
+
+
+def _at(start: str, iterations: int = 1) -> dict[str, Any]:
+    return {"start": start, "iterations": iterations, "w": _W}
+
+
+def _counts(plan: Plan, place: str) -> tuple[int, ...]:
+    """How many iterations in each step; the exact field, which takes longest, shows the ends."""
+    return (1, 10) if place == "simplex16-exact" else plan.pick((1, 2, 3, 5, 10), (1, 2, 10))
+
+
+def _follows(place: str, start: str) -> Criterion:
+    where = "the fractal's class A" if place == "fractal" else "the 16-simplex"
+    warm = start == "warm"
+    return Criterion(
+        f"{'tracks' if warm else 'restarts'}_{place}",
+        f"On networks of {where}, one iteration from {'the last v' if warm else 'a random v'} leaves v with a mean "
+        f"|cos| of {_TRACKS} or {'more' if warm else 'less'} with the top eigenvector",
+        lambda rows: rows.per_seed("cosine", place=place, **_at(start)),
+        at_least=_TRACKS if warm else None,
+        at_most=None if warm else _TRACKS,
+    )
+
+
+class SfgWarmStart(Study):
+    """See the module's text."""
+
+    name = "sfg-warm-start"
+    title = "SFG: one warm-started iteration"
+    statement = (
+        "One power iteration per step, started from the last step's direction, tracks the top eigenvector; started "
+        "from a new random direction it does not."
+    )
+    source = "Yeats et al. 2025, arXiv 2511.21863, warm start and its open question 1 (read in a review)"
+    setting = (
+        "SFG's formula is a reconstruction from a review, and the threshold is ours. Runs of 32 Heun steps at w = 1 on "
+        "the fractal's class A (width 64) and the union of the 16-simplex (width 64), networks trained anew for each "
+        "seed. At the beginning of each step, wherever the top eigenvalue of the network's own Hessian is positive, v "
+        "as the step's iterations leave it is compared with the eigenvector of the same place: the mean |cos|, 0.64 "
+        "for random directions in the plane and 0.20 in 16 dimensions, over the points of each step and then over the "
+        "steps. All iterations of a step are made at one point. What 1 to 10 of them buy is reported, in samples too; "
+        "so is the push, sigma² J v, which is made from the v before the last iteration, how often it is made where "
+        "it should be, and the exact 16-simplex."
+    )
+    order = 9
+    criteria = tuple(_follows(place, start) for start in _STARTS for place in ("fractal", "simplex16"))
+
+    def cells(self, plan: Plan) -> list[Cell]:
+        def cell(seed: int, place: str, settings: Mapping[str, Any]) -> Cell:
+            def work(shop: Workshop) -> Mapping[str, float]:
+                experiment = _experiment(shop, place, seed, settings)
+                result = shop.run(experiment)
+                measured = result.metrics(resamples=0)
+                over_steps = _followed(result, experiment.fields()["main"])
+                return {
+                    **{name: float(measured[name]) for name in ("outliers", "coverage", "nfe")},
+                    **{name: float(v.nanmean()) for name, v in over_steps.items()},
+                }
+
+            slow = 2.5 if place == "simplex16-exact" else 1.0
+            cost = slow * plan.pick(0.2, 0.06) * (1 + settings["iterations"]) + 0.3
+            return Cell({"place": place, **settings, "seed": seed}, work, _needs(plan, place, seed), cost)
+
+        def runs(place: str) -> list[dict[str, Any]]:
+            return [_UNGUIDED, *(_at(start, count) for start in _STARTS for count in _counts(plan, place))]
+
+        return [cell(seed, place, run) for seed in range(plan.seeds) for place in _PLACES for run in runs(place)]
+
+    def numbers(self, rows: Rows) -> Mapping[str, Interval]:
+        found = {}
+        for place in _PLACES:
+            name = place.replace("-", "_")
+            for column in ("outliers", "coverage"):
+                found[f"{column}_{name}_unguided"] = rows.over_seeds(column, place=place, **_UNGUIDED)
+            for start in _STARTS:
+                for count in (1, 10):
+                    key = {"place": place, **_at(start, count)}
+                    for column in ("cosine", "cosine_push", "noticed", "outliers", "coverage"):
+                        found[f"{column}_{name}_{start}_{count}"] = rows.over_seeds(column, **key)
+        return found
+
+    def sheets(self, rows: Rows, workshop: Workshop) -> list[Sheet]:
+        def chart(column: str, place: str, y_label: str, level: float, level_label: str) -> Chart:
+            counts = _counts(workshop.plan, place)
+            lines = [
+                series(label, [(k, rows.over_seeds(column, place=place, **_at(start, k))) for k in counts], colour=i)
+                for i, (start, label) in enumerate(_STARTS.items())
+            ]
+            lines.append(Series(level_label, [counts[0], counts[-1]], [level, level], style="dashed", colour=2))
+            return Chart(_PLACES[place], "iterations in each step", y_label, lines)
+
+        def samples(column: str, place: str) -> Chart:
+            return chart(column, place, column, rows.over_seeds(column, place=place, **_UNGUIDED).mean, "unguided")
+
+        return [
+            Sheet(
+                "iterations",
+                [chart("cosine", p, "mean |cos| of v", _chance(p), "any direction") for p in _PLACES],
+                "The mean |cos| between v after a step's iterations and the top eigenvector of the place, wherever the "
+                "top eigenvalue is positive; means and 95 % intervals over the seeds.",
+            ),
+            Sheet(
+                "along",
+                [_along(workshop, place) for place in _PLACES],
+                "The same over the noise level, for the networks of seed 0: one iteration in each step and ten, and "
+                "the direction of the push that one warm-started iteration makes.",
+            ),
+            Sheet(
+                "samples",
+                [samples(c, p) for c in ("outliers", "coverage") for p in ("fractal", "simplex16")],
+                "Outliers and coverage of the samples at w = 1 against the iterations in each step; means and 95 % "
+                "intervals over the seeds. Each iteration costs an evaluation.",
+                columns=2,
+            ),
+        ]
+
+
+def _needs(plan: Plan, place: str, seed: int) -> tuple[Any, ...]:
+    if place == "simplex16-exact":
+        return ()
+    return ((fractal_networks if place == "fractal" else simplex_networks).main(plan, seed),)
+
+
+def _experiment(shop: Workshop, place: str, seed: int, settings: Mapping[str, Any]) -> Experiment:
+    needs = _needs(shop.plan, place, seed)
+    return Experiment(
+        place.removesuffix("-exact"),
+        "A" if place == "fractal" else None,
+        main=shop.reference(needs[0]) if needs else "exact",
+        rule="sfg-iterated",
+        params=settings,
+        n=shop.plan.n,
+        seed=seed,
+    )
+
+
+@torch.no_grad()
+def _followed(result: Result, field: Field) -> dict[str, Tensor]:
+    """How near SFG's direction is to a field's top eigenvector at the beginning of each step, with exact products.
+
+    Returns:
+        Means over the trajectories whose top eigenvalue is positive there, with shape ``(steps,)`` and NaN where there
+        are none. ``cosine``: |cos| of v after the step's last iteration; ``cosine_before``: of the v that its product
+        is taken with; ``cosine_push``: of the product itself. ``noticed``: the share with lambda > 0.
+    """
+    names = ("cosine", "cosine_before", "cosine_push", "noticed")
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    alpha = torch.full((_LOOKED_AT, 1), float(result.experiment.params["alpha"]), dtype=torch.float64)
+    for x, sigma, v in zip(result.x, result.sigma.tolist(), result.trace["v"], strict=False):
+        before, matrix = v[:_LOOKED_AT].double(), sigma**2 * field.hessian(x[:_LOOKED_AT].double(), sigma)
+        value, vector = top_eigenpair(matrix)
+        push = (matrix @ before[..., None])[..., 0]
+        lam, after, alpha = power_step(push, before, alpha[: len(before)])
+        on = value > 0
+        for name, direction in zip(names, (after, before, push), strict=False):
+            found[name].append(torch.nn.functional.cosine_similarity(direction, vector, dim=-1).abs()[on].mean())
+        found["noticed"].append((lam[on] > 0).double().mean())
+    return {name: torch.stack(means) for name, means in found.items()}
+
+
+def _along(shop: Workshop, place: str) -> Chart:
+    lines = {"one, warm": (_at("warm"), "cosine"), "one, random": (_at("random"), "cosine")}
+    lines |= {"ten, warm": (_at("warm", 10), "cosine"), "push, one warm": (_at("warm"), "cosine_push")}
+    drawn = []
+    for colour, (label, (settings, column)) in enumerate(lines.items()):
+        experiment = _experiment(shop, place, 0, settings)
+        result = shop.run(experiment)
+        means = _followed(result, experiment.fields()["main"])[column]
+        points = [(s, m) for s, m in zip(result.sigma.tolist(), means.tolist(), strict=False) if not math.isnan(m)]
+        drawn.append(Series(label, [p[0] for p in points], [p[1] for p in points], colour=colour))
+    return Chart(
+        _PLACES[place],
+        "noise level σ",
+        "mean |cos| with the eigenvector",
+        drawn,
+        [Mark("any direction", y=_chance(place))],
+        x_scale="log",
+        y_range=(0, 1.05),
+    )
+
+
+def _chance(place: str) -> float:
+    """The mean |cos| of a random direction with any other: ``G(d/2) / (sqrt(pi) G((d + 1)/2))``."""
+    d = 2 if place == "fractal" else 16
+    return math.exp(math.lgamma(d / 2) - math.lgamma((d + 1) / 2)) / math.sqrt(math.pi)
