@@ -65,12 +65,12 @@ def networks(plan: Plan, seed: int) -> tuple[TrainSettings, TrainSettings]:
 
 
 def _weights(plan: Plan) -> tuple[float, ...]:
-    return plan.pick((1.0, 1.5, 2.0, _W, 4.0, 6.0, 8.0), (1.0, 2.0, _W, 5.0, 8.0))
+    return plan.pick((1.0, 1.5, 2.0, _W, 5.0, 8.0), (1.0, 2.0, _W, 5.0, 8.0))
 
 
 def _experiment(shop: Workshop, place: str, kind: str, seed: int) -> Experiment:
     plan = shop.plan
-    settings: dict[str, Any] = {"main": "exact", "uncond": "exact@wide", "n": plan.pick(8192, 4096)}
+    settings: dict[str, Any] = {"main": "exact", "uncond": "exact@wide", "n": 4096}
     steps = plan.pick(2048, 1024) if kind == "sde" else plan.pick(256, 128)
     if place == "networks":
         main, uncond = (shop.reference(s) for s in networks(plan, seed))
@@ -171,7 +171,7 @@ class CfgIsNotTilting(Study):
 
     def cells(self, plan: Plan) -> list[Cell]:
         def cell(seed: int, place: str, kind: str) -> Cell:
-            cost = {"ode": plan.pick(4.0, 1.0), "sde": plan.pick(20.0, 4.0), "tilted": 0.1}[kind]
+            cost = {"ode": plan.pick(2.5, 1.0), "sde": plan.pick(12.0, 4.0), "tilted": 0.1}[kind]
             return Cell(
                 {"place": place, "kind": kind, "seed": seed},
                 lambda shop: _measure(shop, place, kind, seed),
