@@ -140,8 +140,8 @@ class SfgCost(Study):
                 ],
                 "Wall time of SFG over that of CFG beside it, and of either over that of two unguided runs; means and "
                 "95 % intervals over the seeds, each a median over turns. In the lower panel, below 1 CFG's fields are "
-                "evaluated beside one another, or its second one is smaller; above 1 the rule's own arithmetic shows, or "
-                "a larger second field.",
+                "evaluated beside one another, or its second one is smaller; above 1 the rule's own arithmetic shows, "
+                "or a larger second field.",
                 columns=1,
             )
         ]
