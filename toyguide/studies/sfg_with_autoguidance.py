@@ -144,32 +144,46 @@ class SfgWithAutoguidance(Study):
     def sheets(self, rows: Rows, workshop: Workshop) -> list[Sheet]:
         strengths, weights = rows.values("w"), rows.values("w_auto")
 
-        def chart(place: str, column: str, title: str, y_label: str) -> Chart:
+        def chart(place: str, title: str, y_label: str, column: str) -> Chart:
+            found = _geometric if column == "sliced_w2" else Rows.over_seeds
             lines = [
                 series(
                     "no SFG" if w == 0 else f"SFG, w = {w:g}",
-                    [(auto, rows.over_seeds(column, place=place, w=w, w_auto=auto)) for auto in weights],
+                    [(auto, found(rows, column, place=place, w=w, w_auto=auto)) for auto in weights],
                     colour=colour,
                 )
                 for colour, w in enumerate(strengths)
             ]
             marks = [Mark("exact samples", y=0.01)] if column == "outliers" else []
-            return Chart(f"{_PLACES[place]}: {title}", "autoguidance weight (1 is none)", y_label, lines, marks)
+            y_scale = "log" if column == "sliced_w2" else "linear"
+            x_label = "autoguidance weight (1 is none)"
+            return Chart(f"{_PLACES[place]}: {title}", x_label, y_label, lines, marks, y_scale=y_scale)
 
-        columns = (
-            ("sliced_w2", "distance", "sliced W2"),
-            ("outliers", "outliers", "share of the samples"),
-            ("coverage", "coverage", "share of the mass"),
-        )
+        panels = []
+        for place in _PLACES:
+            panels += [
+                chart(place, "distance", "sliced W2", "sliced_w2"),
+                chart(place, "outliers", "share of the samples", "outliers"),
+            ]
+            if place in _TITLES:  # an exact field keeps its coverage whatever is done
+                panels.append(chart(place, "coverage", "share of the mass", "coverage"))
         return [
             Sheet(
                 "weights",
-                [chart(place, *column) for place in _PLACES for column in columns],
+                panels,
                 "Distance, outliers and coverage against autoguidance's weight, a line for each strength of SFG; means "
-                "and 95 % intervals over the seeds of training and sampling. At weight 1 is SFG alone.",
+                "(of the distance, geometric ones) and 95 % intervals over the seeds of training and sampling. At "
+                "weight 1 is SFG alone.",
                 columns=3,
             )
         ]
+
+
+def _geometric(rows: Rows, column: str, **key: Any) -> Interval:
+    """The interval of a positive number's logarithm, as the number: a few samples far away are no negative distance."""
+    found = interval(np.log(rows.per_seed(column, **key)))
+    mean, low, high = (float(np.exp(v)) for v in (found.mean, found.low, found.high))
+    return Interval(mean, low, high, found.count)
 
 
 def _experiment(shop: Workshop, place: str, seed: int, params: Mapping[str, float]) -> Experiment:
