@@ -8,9 +8,15 @@ from panel.util import edit_readonly
 
 from toyguide_apps.session import Explorer
 
-__all__ = ["explorer_page"]
+__all__ = ["THEME", "explorer_page", "links"]
 
-_THEME = {
+_LINKS = """
+    nav { display: flex; gap: 4px; font-size: 13.5px; }
+    a { color: white; text-decoration: none; padding: 4px 10px; border-radius: 4px; opacity: .85; }
+    a:hover, a:focus-visible { background: rgba(255,255,255,.16); opacity: 1; }
+    a[aria-current] { opacity: 1; box-shadow: inset 0 -2px white; border-radius: 0; }
+"""
+THEME = {
     "palette": {"primary": {"main": "#2f5d9b"}, "secondary": {"main": "#b2560d"}},
     "typography": {"fontSize": 12.5, "button": {"textTransform": "none", "fontSize": "0.8rem", "letterSpacing": 0}},
     "components": {
@@ -21,6 +27,20 @@ _THEME = {
         "MuiButton": {"styleOverrides": {"root": {"padding": "3px 8px", "whiteSpace": "nowrap", "minWidth": 0}}},
     },
 }
+
+
+def links(here: str, query: dict[str, str]) -> pn.viewable.Viewable:
+    """The server's pages, in the header of each.
+
+    Args:
+        here: The page that they stand on.
+        query: Its URL's query, of which the theme goes with the visitor.
+    """
+    theme = "?theme=dark" if query.get("theme") == "dark" else ""
+    pages = {"explorer": "Explorer", "studies": "Studies"}
+    marked = {name: ' aria-current="page"' if name == here else "" for name in pages}
+    items = "".join(f'<a href="{name}{theme}"{marked[name]}>{text}</a>' for name, text in pages.items())
+    return pn.pane.HTML(f"<nav aria-label='Pages'>{items}</nav>", stylesheets=[_LINKS], margin=(0, 10))
 
 
 def explorer_page() -> pmui.Page:
@@ -36,8 +56,8 @@ def explorer_page() -> pmui.Page:
         sidebar_width=318,
         sidebar_resizable=False,
         main=[explorer],
-        header=[explorer.busy_sign],
-        theme_config=_THEME,
+        header=[links("explorer", query), explorer.busy_sign],
+        theme_config=THEME,
         dark_theme=query.get("theme") == "dark",
         busy_indicator=None,
     )

@@ -1,4 +1,4 @@
-"""The explorer's server: what ``toyguide app`` runs."""
+"""The server of the explorer and of the studies: what ``toyguide app`` runs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 from toyguide.errors import InputError
 from toyguide_apps.compute import warm
 
-__all__ = ["EXPLORER", "serve"]
+__all__ = ["EXPLORER", "STUDIES", "serve"]
 
 EXPLORER = Path(__file__).with_name("explorer.py")
+STUDIES = Path(__file__).with_name("studies.py")
 
 
 def serve(port: int, address: str, show: bool = False) -> None:
-    """Serve the explorer until Ctrl-C, and say where; ``/`` leads there.
+    """Serve the explorer and the studies until Ctrl-C, and say where; ``/`` leads to the explorer.
 
     Args:
         port: The port; 0 takes any free one.
@@ -29,13 +30,20 @@ def serve(port: int, address: str, show: bool = False) -> None:
     warm()
     # Panel takes a second to import; meanwhile the first picture is being computed beside it.
     from panel.io.server import get_server
+    from tornado.web import RedirectHandler
 
     everywhere = address in ("0.0.0.0", "::")
     host = "localhost" if everywhere or ":" in address else address
     try:
         chosen = port or _free_port(address)
         origins = ["*"] if everywhere else [f"{host}:{chosen}", f"localhost:{chosen}"]
-        server = get_server({"explorer": str(EXPLORER)}, port=chosen, address=address, websocket_origin=origins)
+        server = get_server(
+            {"explorer": str(EXPLORER), "studies": str(STUDIES)},
+            port=chosen,
+            address=address,
+            websocket_origin=origins,
+            extra_patterns=[("/?", RedirectHandler, {"url": "/explorer", "permanent": False})],
+        )
     except OSError as problem:
         if problem.errno == errno.EADDRINUSE:
             free = _free_port(address)
@@ -44,8 +52,9 @@ def serve(port: int, address: str, show: bool = False) -> None:
             raise InputError(f"--port {port}: is not ours to take, expected one from 1024") from problem
         raise InputError(f"--address {address!r}: expected an address of this machine ({problem})") from problem
 
-    print(f"The explorer is at http://{host}:{chosen}/explorer (Ctrl-C stops it)", flush=True)
-    importlib.import_module("toyguide_apps.page")  # not only when the first visitor comes
+    print(f"The explorer is at http://{host}:{chosen}/explorer (Ctrl-C stops it),", flush=True)
+    print(f"the studies are at http://{host}:{chosen}/studies", flush=True)
+    importlib.import_module("toyguide_apps.study_page")  # not only when the first visitor comes
     if show:
         server.show("/explorer")
     server.run_until_shutdown()

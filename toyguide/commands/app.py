@@ -1,4 +1,4 @@
-"""``toyguide app``: serve the explorer."""
+"""``toyguide app``: serve the explorer and the studies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import importlib.util
 from toyguide.errors import InputError
 
 NAME = "app"
-HELP = "serve the explorer in the browser"
+HELP = "serve the explorer and the studies in the browser"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
