@@ -17,7 +17,7 @@ LAYERS = [
     {"devices", "files", "graphs", "native", "scratch", "tables"},
     {"fields", "noise", "quadratics"},
     {"mixtures", "networks"},
-    {"together"},
+    {"degradations", "together"},
     {"families"},
     {"datasets"},
     {"checkpoints"},

@@ -116,8 +116,8 @@ class Field(ABC):
 class NoisierField(Field):
     """A field seen at a noise level raised by a fixed share: a weak model that needs no training.
 
-    Karras et al. 2024 (section 4) degrade a network this way; on an exact field the error is known, so the best
-    autoguidance weight is too.
+    On an exact field the error is known, so the best autoguidance weight is too. Karras et al. 2024 (section 4) do a
+    little more: they raise the level by adding noise to the points too (``toyguide.degradations``).
 
     Args:
         field: The field to degrade.

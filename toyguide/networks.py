@@ -156,9 +156,21 @@ class EnergyMLP(nn.Module, Field):
         for w in self.weights:
             w.mul_(math.sqrt(w.shape[1]) / w.norm(dim=1, keepdim=True))
 
-    def log_density(self, x: Tensor, sigma: Sigma) -> Tensor:
-        """The unnormalised log-density G, with shape ``(...)``."""
-        return self._blockwise(self._energy, x, sigma, None, ())
+    def log_density(self, x: Tensor, sigma: Sigma, kept: Tensor | None = None) -> Tensor:
+        """The unnormalised log-density G, with shape ``(...)``.
+
+        Args:
+            x: Points, with shape ``(..., d)``.
+            sigma: Noise levels, positive; a scalar or broadcasting to ``x.shape[:-1]``.
+            kept: What each hidden unit is multiplied by, with shape ``(..., layers, width)``; None for 1. All points
+                are then computed at once.
+        """
+        if kept is None:
+            return self._blockwise(self._energy, x, sigma, None, ())
+        s = as_sigma(sigma, x).expand(*x.shape[:-1], 1).reshape(-1, 1)
+        level = self._level(s, self.label_code.to(x).expand(len(s), -1))
+        energy = self._energy(self._keep(x).rows, x.reshape(-1, self.dim), level, kept.flatten(0, -3))
+        return energy.reshape(x.shape[:-1])
 
     def score(self, x: Tensor, sigma: Sigma, code: Tensor | None = None) -> Tensor:
         """``grad_x G``, with shape ``(..., d)``.
@@ -273,12 +285,13 @@ class EnergyMLP(nn.Module, Field):
         rest = torch.cat([s.log() / 4, torch.ones_like(s), code], -1)
         return _Level(scale, rest, self.gain.to(s.dtype) / (s * self.width))
 
-    def _energy(self, rows: _Rows, x: Tensor, level: _Level) -> Tensor:
-        """G, with shape (n,)."""
+    def _energy(self, rows: _Rows, x: Tensor, level: _Level, kept: Tensor | None = None) -> Tensor:
+        """G, with shape (n,); ``kept`` has shape (n, layers, width)."""
         h = _inputs(x, level)
         x_star = h[:, : self.dim]
-        for row in rows.hidden:
+        for i, row in enumerate(rows.hidden):
             h = functional.silu(h @ row.T)
+            h = h if kept is None else h * kept[:, i]
         return level.strength[:, 0] * (h @ rows.square * h).sum(-1) - 0.5 * x_star.square().sum(-1)
 
 
