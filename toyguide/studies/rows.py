@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Interval", "Rows", "interval"]
+__all__ = ["Interval", "Rows", "at_best", "interval"]
 
 
 @dataclass(frozen=True)
@@ -95,3 +95,21 @@ def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, int | float) and isinstance(b, int | float):
         return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
     return bool(a == b)
+
+
+def at_best(values: Mapping[Any, Sequence[float]]) -> list[float]:
+    """For each seed its value at the setting that is best, the least on average, for the other seeds.
+
+    A seed has no part in the choice of its setting (unless it is alone), so the least of many noisy numbers is not
+    taken for an effect.
+
+    Args:
+        values: One value for each seed, by setting.
+    """
+    table = np.asarray(list(values.values()), dtype=float)  # (settings, seeds)
+    seeds = table.shape[1]
+    chosen = []
+    for seed in range(seeds):
+        others = [s for s in range(seeds) if s != seed] or [seed]
+        chosen.append(float(table[table[:, others].mean(1).argmin(), seed]))
+    return chosen
