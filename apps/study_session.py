@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from typing import Any
+from urllib.parse import urlencode
 
 import panel as pn
 import panel_material_ui as pmui
@@ -70,8 +71,7 @@ class Studies(pn.viewable.Viewer):
             self._list()
             for problem in self._draw():
                 complain(problem)
-        if pn.state.location is not None:
-            pn.state.location.update_query(study=name)
+        _write_address(name)
 
     def refresh(self) -> None:
         """The runner has news: the bar, and what a run that has ended left behind."""
@@ -204,6 +204,15 @@ class Studies(pn.viewable.Viewer):
 
 _TITLE = {"color": "text.primary", "fontSize": "1.05rem !important", "fontWeight": 600, "textAlign": "left"}
 _RULED = {"border-bottom": "1px solid rgba(128,128,128,.25)", "padding-bottom": "4px"}
+
+
+def _write_address(name: str | None) -> None:
+    """Have the page's address lead to a study, or to the list."""
+    location = pn.state.location
+    if location is not None:
+        kept = {k: v for k, v in location.query_params.items() if k != "study"}
+        query = urlencode(kept | ({"study": name} if name else {}))
+        location.search = f"?{query}" if query else ""
 
 
 def _signed(word: str) -> str:

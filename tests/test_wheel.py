@@ -17,13 +17,19 @@ import toyguide as tg
 ROOT = Path(__file__).resolve().parent.parent
 UNPACKED = ("build", "dist", "*.egg-info", ".git", ".venv", "__pycache__", ".*_cache", "tests", "test-results")
 
+RESULT = {"summary.json", "report.md", "runs.csv", "weights.png"}
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """The folder that the wheel was installed to, with nothing but what is in the wheel."""
     folder = tmp_path_factory.mktemp("wheel")
     # Built from a copy: what an earlier build left in the checkout must not get in.
-    shutil.copytree(ROOT, source(folder), ignore=shutil.ignore_patterns(*UNPACKED))
+    shutil.copytree(ROOT, source(folder), ignore=shutil.ignore_patterns(*UNPACKED, "networks"))
+    for study in ("probe", "probe-quick"):  # a result among those that are committed
+        (source(folder) / "studies" / study).mkdir()
+        for name in (*RESULT, "journal.jsonl"):
+            (source(folder) / "studies" / study / name).write_text("{}")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     build = [
         "wheel",
@@ -63,13 +69,18 @@ def test_it_is_the_installed_copy_that_runs_and_finds_its_parts(installed):
 import json, toyguide as tg
 from toyguide.checkpoints import model_names
 from toyguide.datasets import dataset_names, dataset_root
-from toyguide_apps.serve import EXPLORER
-print(json.dumps([tg.__file__, str(dataset_root()), str(EXPLORER), dataset_names(), model_names()]))
+from toyguide_apps.serve import EXPLORER, STUDIES
+from toyguide_apps.study_results import bundled_root
+print(json.dumps([
+    tg.__file__, str(dataset_root()), str(EXPLORER), str(STUDIES), str(bundled_root()), dataset_names(), model_names()
+]))
 """
-    package, datasets, explorer, names, models = json.loads(run(installed, "-c", code))
+    package, datasets, explorer, page, studies, names, models = json.loads(run(installed, "-c", code))
     assert Path(package) == installed / "toyguide" / "__init__.py"
     assert Path(datasets) == installed / "toyguide_datasets"
     assert Path(explorer) == installed / "toyguide_apps" / "explorer.py"
+    assert Path(page) == installed / "toyguide_apps" / "studies.py"
+    assert Path(studies) == installed / "toyguide_studies"
     assert names == ["fractal", "simplex16", "two-gaussians", "two-variances"]
     committed = sorted(f"{p.parent.name}/{p.stem}" for p in source(installed.parent).glob("datasets/*/*.safetensors"))
     assert models == committed
@@ -84,9 +95,20 @@ def test_everything_that_runs_is_in_it(installed):
         assert expected <= {p.relative_to(installed / there) for p in (installed / there).rglob("*")}
 
 
+def test_results_of_studies_are_in_it_and_nothing_else_of_their_folders(installed):
+    studies = installed / "toyguide_studies"
+    assert {p.name for p in (studies / "probe").iterdir()} == RESULT
+    assert not (studies / "probe-quick").exists()
+    for there in source(installed.parent).glob("studies/*/summary.json"):
+        if not there.parent.name.endswith("-quick"):
+            assert (studies / there.parent.name / "summary.json").read_bytes() == there.read_bytes()
+
+
 def test_the_explorers_parts_import_each_other(installed):
-    (page,) = run(installed, "-c", "import toyguide_apps.page as p; print(p.__file__)").split()
+    code = "import toyguide_apps.page as p, toyguide_apps.study_page as s; print(p.__file__, s.__file__)"
+    page, studies = run(installed, "-c", code).split()
     assert Path(page) == installed / "toyguide_apps" / "page.py"
+    assert Path(studies) == installed / "toyguide_apps" / "study_page.py"
 
 
 def test_it_runs(installed):

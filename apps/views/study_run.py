@@ -18,7 +18,7 @@ _KEPT = "What is finished is kept: running it again continues."
 
 
 class RunBar(pn.viewable.Viewer):
-    """Shows a runner; empty while nothing was run.
+    """Shows a runner; empty where there is nothing to tell.
 
     Args:
         runner: The server's.
@@ -27,6 +27,8 @@ class RunBar(pn.viewable.Viewer):
     def __init__(self, runner: Runner) -> None:
         super().__init__()
         self._runner = runner
+        # A run that ended before the visitor came is among the results, unless it failed.
+        self._old = runner.ended if runner.ended and runner.ended.how != "failed" else None
         self._text = pn.pane.HTML("", stylesheets=[STYLE], sizing_mode="stretch_width", margin=(8, 10, 2, 10))
         self._bar = pmui.LinearProgress(value=0, variant="determinate", sizing_mode="stretch_width", margin=(4, 10))
         self._cancel = pmui.Button(label="Cancel", variant="outlined", color="error", size="small", margin=(8, 10))
@@ -43,7 +45,8 @@ class RunBar(pn.viewable.Viewer):
 
     def show(self) -> None:
         """Draw how it stands."""
-        run, ended = self._runner.running, self._runner.ended
+        run = self._runner.running
+        ended = self._runner.ended if self._runner.ended is not self._old else None
         self._row.visible = run is not None or ended is not None
         self._bar.visible = self._cancel.visible = run is not None
         if run is not None:
