@@ -33,15 +33,16 @@ def edge_data(data: Dataset, sigma: float, t: float | Tensor, n: int, generator:
     x = torch.empty(n, data.dim, dtype=torch.float64)
     for k, exact in enumerate(fields):
         here = first == k
-        x[here] = exact.sample(int(here.sum()), sigma, generator)
+        if here.any():
+            x[here] = exact.sample(int(here.sum()), sigma, generator)
     share = torch.as_tensor(t, dtype=torch.float64).expand(n)[:, None]
     return x + share * (means[second] - means[first])
 
 
 def merging_sigma(data: Dataset) -> float:
-    """The noise level at which two round Gaussians of one variance c become one mode: ``sigma^2 + c = |dmu|^2 / 4``.
+    """The noise level at which the first two classes alone become one mode: ``sigma^2 + c = |dmu|^2 / 4``.
 
-    Of the first two classes; with all others as far away, as in a simplex, those shift it a little.
+    For round Gaussians of one variance c. Where there are others about, the middle of an edge fills up sooner.
     """
     a, b = (data.field(label) for label in data.labels[:2])
     return math.sqrt(float((a.mean - b.mean).square().sum()) / 4 - float(a.std[0]) ** 2)

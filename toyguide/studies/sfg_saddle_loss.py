@@ -19,7 +19,7 @@ from toyguide.training import TrainSettings
 
 _DATA = "simplex16"
 _WIDTHS = (32, 64, 128, 256)
-_LEVELS = (1 / 8, 1 / 4, 1 / 2)  # in units of the level at which neighbouring modes merge
+_LEVELS = (1 / 8, 1 / 4, 1 / 2)  # in units of the level at which two vertices alone would merge
 _PLACES = (0.0, 0.125, 0.25, 0.375, 0.5)  # shares of an edge
 _REGIONS = {"modes": (0.0, "mode"), "saddles": (0.5, "saddle")}  # data around vertices, and moved to the middles
 _PAPER = {"modes": 10.0, "saddles": 1.3}  # how much its largest network is better than its smallest
@@ -61,12 +61,12 @@ class SfgSaddleLoss(Study):
     source = "Yeats et al. 2025, arXiv 2511.21863, the 16-simplex experiment (read in a review)"
     setting = (
         "17 Gaussians of standard deviation 0.05 on the unit-norm vertices of a simplex; networks of their union, of "
-        "width 32 to 256 and equally long trained (1024 iterations of 1024 points), anew for each seed. The loss is "
-        "sigma² times the squared error of the score, at an eighth, a quarter and half of the noise level at which "
-        "neighbouring modes merge, averaged geometrically over them. Modes: diffused data in the exact 99 % region. "
-        "Saddles: the same data moved half the way along an edge, where the exact top eigenvalue is positive. The "
-        "paper's regions, sizes and noise levels are not public; these are ours. The threshold between the paper's "
-        "two factors is their geometric mean."
+        "width 32 to 256 and equally long trained (1024 iterations of 1024 points, a quarter in a quick look), anew "
+        "for each seed. The loss is sigma² times the squared error of the score, at an eighth, a quarter and half of "
+        "the noise level at which two vertices alone would merge, averaged geometrically over them. Modes: diffused "
+        "data in the exact 99 % region. Saddles: the same data moved half the way along an edge, where the exact top "
+        "eigenvalue is positive. The paper's regions, sizes and noise levels are not public; these are ours. The "
+        "threshold between the paper's two factors is their geometric mean."
     )
     order = 8
     criteria = (
@@ -118,7 +118,7 @@ class SfgSaddleLoss(Study):
     def sheets(self, rows: Rows, workshop: Workshop) -> list[Sheet]:
         sigma = merging_sigma(load_dataset(_DATA))
         by_width = [
-            series(region, [(w, interval(_losses(rows, region, w))) for w in _WIDTHS], colour=i)
+            series(region, [(str(w), interval(_losses(rows, region, w))) for w in _WIDTHS], colour=i)
             for i, region in enumerate(_REGIONS)
         ]
         improvement = [
@@ -145,7 +145,7 @@ class SfgSaddleLoss(Study):
             Sheet(
                 "widths",
                 [
-                    Chart("Loss by region", "width", _LOSS, by_width, x_scale="log", y_scale="log"),
+                    Chart("Loss by region", "width", _LOSS, by_width, y_scale="log"),
                     Chart(
                         "What width buys",
                         "noise level σ",
