@@ -116,11 +116,11 @@ class Explorer:
 
     def idle(self):
         """Wait until nothing is being computed."""
-        self.page.wait_for_timeout(150)
+        self.page.wait_for_timeout(400)  # the sign comes 200 ms after a change
         self.wait("() => getComputedStyle(document.documentElement).getPropertyValue('--toyguide-busy') != '1'")
 
     def click(self, side, u, v):
-        """Click into a plot at coordinates of its plane."""
+        """Click into a plot at coordinates of its plane, until a point is marked: a slow click is none to Bokeh."""
         at = self.page.evaluate(
             """([name, u, v]) => {
                 const view = Bokeh.index.find_one(Bokeh.documents[0].get_model_by_name(name))
@@ -129,7 +129,13 @@ class Explorer:
             }""",
             [f"{side}-figure", u, v],
         )
-        self.page.mouse.click(*at)
+        marked = "() => Bokeh.documents[0].get_model_by_name('point').data.x.length"
+        for _ in range(10):
+            self.page.mouse.click(*at)
+            self.page.wait_for_timeout(2_000)
+            if self.page.evaluate(marked):
+                return
+        raise AssertionError("no click was taken")
 
     def table(self):
         return self.page.locator("table").last.inner_text()

@@ -214,6 +214,7 @@ def test_dark_theme_and_narrow_page_keep_everything_legible(explorer, address):
 def test_a_click_opens_the_inspector_with_the_exact_numbers_and_escape_closes_it(explorer, address):
     scene = "dataset=two-gaussians&label=union&step=6&rule=sfg&bands=none&layers=region"
     explorer.open(address, f"?{scene}&{QUICK}").idle()
+    explorer.page.wait_for_timeout(1_000)  # the page's own layout stands by then
     plots = [c.bounding_box() for c in explorer.page.locator(".bk-Canvas").all()]
     explorer.click("right", 0.1, 0.3)
     explorer.wait("() => Bokeh.documents[0].get_model_by_name('right-way').data.x.length > 1")
