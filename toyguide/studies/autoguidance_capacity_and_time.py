@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -170,43 +170,63 @@ class AutoguidanceCapacityAndTime(Study):
     def sheets(self, rows: Rows, workshop: Workshop) -> list[Sheet]:
         weights = sorted({setting[3] for setting in _run(rows)})
 
+        def along(guide: str, column: str) -> list[tuple[float, list[float]]]:
+            """For each seed, against the weight, unguided first, at the guide's best length."""
+            _, m, g, _ = _best(rows, _guided_by(rows, guide))
+            guided = [(w, rows.per_seed(column, **_key((guide, m, g, w)))) for w in weights]
+            return [(1.0, rows.per_seed(column, **_unguided())), *guided]
+
+        def beside_unguided(values: Sequence[float]) -> Interval:
+            pairs = zip(values, rows.per_seed("misplaced", **_unguided()), strict=True)
+            return interval([a / b for a, b in pairs])
+
         def curves(column: str, title: str, y_label: str) -> Chart:
-            lines = []
-            for guide, label in _GUIDES.items():
-                _, m, g, _ = _best(rows, _guided_by(rows, guide))
-                points = [(w, rows.over_seeds(column, **_key((guide, m, g, w)))) for w in weights]
-                lines.append(series(label, [(1.0, rows.over_seeds(column, **_unguided())), *points]))
+            summary = beside_unguided if column == "misplaced" else interval
+            lines = [series(label, [(w, summary(v)) for w, v in along(guide, column)]) for guide, label in labels]
             marks = [Mark("exact samples", y=0.01)] if column == "outliers" else []
             return Chart(title, "weight (1 is unguided)", y_label, lines, marks)
 
-        def best_of(m: float, g: float) -> Interval:
-            among = [s for s in _run(rows) if s[:3] == ("both", m, g)]
-            return rows.over_seeds("misplaced", **_key(_best(rows, among)))
+        def traded(guide: str) -> list[tuple[float, Interval]]:
+            pairs = zip(along(guide, "coverage"), along(guide, "outliers"), strict=True)
+            return [(interval(coverage).mean, interval(outliers)) for (_, coverage), (_, outliers) in pairs]
 
+        def best_of(m: float, g: float) -> Interval:
+            best = _best(rows, [s for s in _run(rows) if s[:3] == ("both", m, g)])
+            return beside_unguided(rows.per_seed("misplaced", **_key(best)))
+
+        labels = _GUIDES.items()
         lengths = Chart(
             "Lengths of the averages",
-            "main network's",
-            "misplaced share at the best weight",
-            [series("unguided", [(f"{m:g}", rows.over_seeds("misplaced", **_unguided(m))) for m in _LENGTHS], "bars")]
-            + [series(f"guide's {g:g}", [(f"{m:g}", best_of(m, g)) for m in _LENGTHS], "bars") for g in _LENGTHS],
+            "sigma_rel of the guide's average",
+            "misplaced share / unguided at 0.01",
+            [series(f"main network's {m:g}", [(f"{g:g}", best_of(m, g)) for g in _LENGTHS]) for m in _LENGTHS],
         )
         return [
             Sheet(
                 "guides",
                 [
-                    curves("misplaced", "Misplaced share", "share"),
+                    curves("misplaced", "Misplaced share", "guided / unguided"),
                     curves("outliers", "Outliers", "share of the samples"),
                     curves("coverage", "Coverage", "share of the mass"),
+                    Chart(
+                        "Outliers against coverage",
+                        "coverage",
+                        "outliers",
+                        [series(label, traded(guide)) for guide, label in labels],
+                    ),
                 ],
-                "Misplaced share (outliers, and mass missing from the branches), outliers and coverage against the "
-                "weight, for each guide at the length of average that suits it best; means and 95 % intervals over "
-                "the seeds of training and sampling.",
+                "Misplaced share (outliers, and mass missing from the branches; beside the unguided one of the same "
+                "seed), outliers and coverage against the weight, and outliers against coverage as the weight rises "
+                "(from right to left), for each guide at the length of average that suits it best; means and 95 % "
+                "intervals over the seeds of training and sampling.",
+                columns=2,
             ),
             Sheet(
                 "lengths",
                 [lengths],
-                "The misplaced share for the guide with less of both, for each pair of lengths (sigma_rel) of the two "
-                "networks' averages, at each pair's best weight; means and 95 % intervals over the seeds.",
+                "The misplaced share for the guide with less of both, beside the unguided one of the same seed, for "
+                "each pair of lengths of the two networks' averages, at each pair's best weight; means and 95 % "
+                "intervals over the seeds.",
             ),
         ]
 
