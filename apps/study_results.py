@@ -74,7 +74,7 @@ def bundled_root() -> Path | None:
 
 
 def found(study: Study) -> tuple[list[Found], list[str]]:
-    """A study's results, the newest first, and what is wrong with those that cannot be read, one line each."""
+    """A study's results, full runs before quick looks and new ones before old, and what is wrong, one line each."""
     output, bundled = output_root(), bundled_root()
     places = [(folder_of(study, Plan(quick=quick), output), True) for quick in (False, True)]
     if bundled is not None and bundled.resolve() != output.resolve():
@@ -91,7 +91,7 @@ def found(study: Study) -> tuple[list[Found], list[str]]:
             problems.append(str(problem))
             continue
         results.append(Found(summary, folder, own, when / 1e9, _dated(study, summary)))
-    return sorted(results, key=lambda r: r.when, reverse=True), problems
+    return sorted(results, key=lambda r: (r.key == "quick", -r.when)), problems
 
 
 def rough_seconds(study: Study, quick: bool) -> float:

@@ -37,7 +37,7 @@ class Studies(pn.viewable.Viewer):
         super().__init__()
         self._runner = runner
         self._chosen: Study | None = None
-        self._key: str | None = None  # which of its results; None for the newest
+        self._key: str | None = None  # which of its results; None for the first
         self._ended = runner.ended
         self._busy = runner.running is not None
         self._bar = RunBar(runner)
@@ -80,8 +80,9 @@ class Studies(pn.viewable.Viewer):
             ended, busy = self._runner.ended, self._runner.running is not None
             if (ended, busy) == (self._ended, self._busy):
                 return
-            if ended is not self._ended and ended and self._chosen and ended.name == self._chosen.name:
-                self._key = None  # what has just been found is the newest
+            fresh = ended if ended is not self._ended else None
+            if fresh and fresh.how == "done" and self._chosen and fresh.name == self._chosen.name:
+                self._key = "quick" if fresh.quick else "full"
             self._ended, self._busy = ended, busy
             self._list()
             self._draw()

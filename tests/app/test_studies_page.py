@@ -170,24 +170,26 @@ def test_a_file_that_is_no_summary_is_told_in_one_line_and_is_no_result(output, 
     assert "not run yet" in text(page)
 
 
-def test_the_newest_result_is_shown_first_and_the_others_can_be_had(output):
+def test_the_newest_full_run_is_shown_first_and_the_others_can_be_had(output):
     write(output.parent / "bundled" / NAME, verdict="supported", when=2e9)
     write(output / NAME, verdict="not supported", when=1e9)
     write(output / f"{NAME}-quick", verdict="inconclusive", quick=True, when=3e9)
-    assert [r.key for r in found(study(NAME))[0]] == ["quick", "bundled", "full"]
+    assert [r.key for r in found(study(NAME))[0]] == ["bundled", "full", "quick"]
     page, _ = entered(study=NAME)
-    assert "quick look, 3 seeds" in text(page)
+    assert "came with toyguide" in text(page)
     (switch,) = parts(page, "RadioButtonGroup")
     assert switch.options == {
-        "Quick look, here: ≈ inconclusive": "quick",
         "Came with toyguide: ✓ supported": "bundled",
         "Full run, here: ✗ not supported": "full",
+        "Quick look, here: ≈ inconclusive": "quick",
     }
-    switch.value = "full"
-    assert "full run, 3 seeds" in text(page)
+    switch.value = "quick"
+    assert "quick look, 3 seeds, 18 runs, run here" in text(page)
     (switch,) = parts(page, "RadioButtonGroup")
-    switch.value = "bundled"
-    assert "came with toyguide" in text(page)
+    switch.value = "full"
+    assert "full run, 3 seeds, 18 runs, run here" in text(page)
+    os.utime(output / NAME / "summary.json", (4e9, 4e9))
+    assert "full run, 3 seeds, 18 runs, run here" in text(entered(study=NAME)[0])
 
 
 def test_a_result_by_other_criteria_than_the_study_has_now_says_so(output):
@@ -255,6 +257,7 @@ async def until(true):
 
 def test_a_run_is_seen_by_all_and_its_results_appear_when_it_is_done(output):
     runner = stub()
+    write(output / NAME, verdict="not supported")  # which does not stand before what is found now
     first, _ = entered(runner, study=NAME)
     other, _ = entered(runner)
 
@@ -283,7 +286,9 @@ def test_a_run_is_seen_by_all_and_its_results_appear_when_it_is_done(output):
     assert "inconclusive" in text(first)
     assert "quick look, 3 seeds" in text(first)
     assert not any(b.disabled for b in parts(first, "Button"))
-    assert "≈ inconclusive" in [item.get("secondary") for item in other._menu.items]
+    assert "✗ not supported" in [
+        item.get("secondary") for item in other._menu.items
+    ]  # a quick look does not replace it
     assert "done" in other._bar._text.object
     assert not other._bar._cancel.visible
     assert not entered(runner)[0]._bar._row.visible  # who comes later is told by the results
