@@ -47,9 +47,9 @@ def _at(base: str, pair: tuple[str, str], w: float) -> dict[str, Any]:
     return {"base": base, "main": pair[0], "weak": pair[1], "w": w}
 
 
-def _damage(rows: Rows, base: str, pair: tuple[str, str]) -> dict[float, list[float]]:
-    """For each seed, by weight."""
-    return {w: rows.per_seed("damage", **_at(base, pair, w)) for w in _WEIGHTS[base]}
+def _by_weight(rows: Rows, base: str, pair: tuple[str, str], column: str = "damage") -> dict[float, list[float]]:
+    """A column for each seed, by weight."""
+    return {w: rows.per_seed(column, **_at(base, pair, w)) for w in _WEIGHTS[base]}
 
 
 def _undone(rows: Rows, main_kind: str, weak_kind: str) -> list[float]:
@@ -57,7 +57,7 @@ def _undone(rows: Rows, main_kind: str, weak_kind: str) -> list[float]:
 
     Where it adds damage: minus the share that it makes up in the end, so that 0 lies in the middle of -1 and 1.
     """
-    damage = _damage(rows, "network", (main_kind, weak_kind))
+    damage = _by_weight(rows, "network", (main_kind, weak_kind))
     before = damage.pop(1.0)
     return [(b - a) / max(a, b) for a, b in zip(at_best(damage), before, strict=True)]
 
@@ -67,7 +67,7 @@ def _best_weights(rows: Rows, kind: str) -> list[float]:
 
     The displacement of a sample is linear in the weight while it is small, so a squared distance is a parabola.
     """
-    damage = _damage(rows, "exact", (kind, kind))
+    damage = _by_weight(rows, "exact", (kind, kind))
     a, b, _ = np.polyfit(list(damage), np.array(list(damage.values())) ** 2, 2)
     return [float(w) for w in -b / (2 * a)]
 
@@ -175,7 +175,7 @@ class AutoguidanceDegradations(Study):
             key = _at(base, ("nothing", "nothing"), 1.0)
             found |= {f"{c}_{base}_untouched": rows.over_seeds(c, **key) for c in _QUALITY}
             for pair in pairs:
-                stem, damage = f"{base}_{pair[0]}_{pair[1]}", _damage(rows, base, pair)
+                stem, damage = f"{base}_{pair[0]}_{pair[1]}", _by_weight(rows, base, pair)
                 found[f"damage_{stem}_unguided"] = interval(damage.pop(1.0))
                 found[f"damage_{stem}_guided"] = interval(at_best(damage))
                 best = min(damage, key=lambda w, damage=damage: float(np.mean(damage[w])))  # type: ignore[misc]
@@ -190,15 +190,14 @@ class AutoguidanceDegradations(Study):
         return found
 
     def sheets(self, rows: Rows, workshop: Workshop) -> list[Sheet]:
-        def lines(base: str, column: str) -> list[Series]:
-            return [
-                series(
-                    f"{m}, guided by {g}",
-                    [(w, rows.over_seeds(column, **_at(base, (m, g), w))) for w in _WEIGHTS[base]],
-                    colour=colour,
-                )
-                for colour, (m, g) in enumerate(_PAIRS[base])
-            ]
+        def beside_unguided(base: str, column: str) -> list[Series]:
+            """A column as a share of the unguided one of the same seed."""
+            lines = []
+            for colour, pair in enumerate(_PAIRS[base]):
+                values = _by_weight(rows, base, pair, column)
+                ratios = {w: interval(np.divide(v, values[1.0])) for w, v in values.items()}
+                lines.append(series(f"{pair[0]}, guided by {pair[1]}", list(ratios.items()), colour=colour))
+            return lines
 
         raised = [s[0] for s in _RAISED]
         by_error = [(s[0], interval([w / closed_form(*s) for w in _score_weights(rows, *s)])) for s in _RAISED]
@@ -207,27 +206,14 @@ class AutoguidanceDegradations(Study):
             for k in ("noise", "level")
         ]
         charts = [
-            Chart(
-                "Networks: damage",
-                "weight (1 is unguided)",
-                "sliced W2 to the untouched",
-                lines("network", "damage"),
-                y_scale="log",
-            ),
-            Chart(
-                "Networks: distance to the data",
-                "weight (1 is unguided)",
-                "sliced W2",
-                lines("network", "sliced_w2"),
-                y_scale="log",
-            ),
-            Chart(
-                "Exact fields: damage",
-                "weight (1 is unguided)",
-                "sliced W2 to the untouched",
-                lines("exact", "damage"),
-                [Mark("closed form", x=closed_form(*_DEGREES["noise"]))],
-            ),
+            Chart(title, "weight", "guided / unguided", beside_unguided(base, column), marks, y_range=(0.0, 2.5))
+            for title, base, column, marks in (
+                ("Networks: damage", "network", "damage", ()),
+                ("Networks: distance to the data", "network", "sliced_w2", ()),
+                ("Exact fields: damage", "exact", "damage", [Mark("closed form", x=closed_form(*_DEGREES["noise"]))]),
+            )
+        ]
+        charts.append(
             Chart(
                 "Exact fields: best weight",
                 "noise level of the main field raised by",
@@ -238,15 +224,16 @@ class AutoguidanceDegradations(Study):
                     series("noise, by samples", by_samples[:1], "points"),
                     series("level alone, by samples", by_samples[1:], "points"),
                 ],
-            ),
-        ]
+            )
+        )
         return [
             Sheet(
                 "weights",
                 charts,
-                "The sliced Wasserstein-2 distance from the untouched field's samples and from the data against the "
-                "weight, for each pair of degradations; on the right below the best weight as a share of the closed "
-                "form, d0/(d0 - d1). Means and 95 % intervals over the seeds.",
+                "Damage, the sliced Wasserstein-2 distance from the untouched field's samples, and the same distance "
+                "from the data, as a share of the unguided one of the same seed, for each pair of degradations; on "
+                "the right below the best weight as a share of the closed form, d0/(d0 - d1). Means and 95 % "
+                "intervals over the seeds.",
                 columns=2,
             ),
             Sheet(
