@@ -21,9 +21,8 @@ _CLASSES = 5  # bars of the posterior; the rest is one more
 _PAIRS = 3  # eigenpairs in the table
 _STYLE = """
     :host { font-size: 12px; }
-    .grid { display: grid; gap: 8px 20px;
-            grid-template-columns: minmax(0, 50fr) minmax(0, 50fr) minmax(0, 33fr) minmax(0, 57fr) minmax(0, 57fr); }
-    @media (max-width: 1380px) { .grid { grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 8px 16px; } }
+    .cards { display: flex; flex-wrap: wrap; gap: 8px 18px; }
+    .cards > div { flex: 1 1 auto; }  /* as wide as its numbers, which are never cut off */
     h4 { margin: 0 0 2px; font-size: 11.5px; font-weight: 600; opacity: .8; white-space: nowrap; overflow: hidden;
          text-overflow: ellipsis; }
     table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
@@ -96,7 +95,7 @@ class InspectorPanel(pn.viewable.Viewer):
         self._title.object = _title(seen, scale)
         sides = (("Left", seen.left), ("Right", seen.right))
         cards = [_field(seen), _curvature(seen), _posterior(seen), *(_terms(seen, side, t) for side, t in sides)]
-        self._body.object = f"<div class='grid'>{''.join(f'<div>{c}</div>' for c in cards)}</div>"
+        self._body.object = f"<div class='cards'>{''.join(f'<div>{c}</div>' for c in cards)}</div>"
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self._panel
