@@ -10,6 +10,7 @@ import asyncio
 import atexit
 import contextlib
 import json
+import logging
 import re
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from toyguide_apps.study_results import output_root
 
 __all__ = ["RUNNER", "Ended", "Run", "Runner"]
 
+_LOG = logging.getLogger(__name__)
 _LOOK = 0.3  # seconds from look to look at how far it is
 _PATIENCE = 5.0  # seconds that a run has to end by itself, after each of the ways to ask for it
 
@@ -160,7 +162,10 @@ class Runner:
 
     def _tell(self) -> None:
         for listener in list(self._listeners):
-            listener()
+            try:
+                listener()
+            except Exception:
+                _LOG.exception("a page could not be told of a run")  # which goes on, and so do the other pages
 
     def _later(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

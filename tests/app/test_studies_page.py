@@ -334,6 +334,22 @@ def test_a_failure_is_told_in_the_last_line_that_was_said():
     assert "failed" in entered(runner)[0]._bar._text.object  # also to who comes later
 
 
+def test_a_page_that_fails_keeps_neither_the_run_nor_other_pages_from_going_on(caplog):
+    runner, told = stub("done"), []
+
+    async def run():
+        runner.listen(lambda: 1 / 0)
+        leave = runner.listen(lambda: told.append(runner.running))
+        runner.start(NAME, True)
+        await until(lambda: runner.running is None)
+        leave()
+
+    asyncio.run(run())
+    assert runner.ended.how == "done"
+    assert told[-1] is None
+    assert "a page could not be told" in caplog.text
+
+
 def test_a_command_that_cannot_be_started_is_one_line():
     runner = Runner(lambda *_: ["/nowhere/python"])
 

@@ -12,6 +12,7 @@ import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -41,6 +42,10 @@ _EXACT = 8192  # exact samples that say how far the region reaches
 _INSIDE = 0.995  # the share of the samples, on each axis, that the window holds at least
 _MARGIN = 0.04
 _MISSING = "#e3e5e8"
+# Purple below and orange above 0, without the darkest of either, on which strokes would not be seen.
+_DIVERGING = LinearSegmentedColormap.from_list("toyguide", colormaps["PuOr_r"](np.linspace(0.15, 0.85, 256)), 256)
+_DIVERGING.set_extremes(bad=_MISSING)
+_HALO = (withStroke(linewidth=2.0, foreground="white"),)
 _ROOM = 0.068  # inches of a letter
 
 
@@ -118,7 +123,7 @@ def _draw_values(axes: Axes, map_: Map, values: np.ndarray[Any, Any]) -> None:
     if map_.diverging:
         high = max(abs(low), abs(high))
         low = -high
-    colours = colormaps["PuOr_r" if map_.diverging else "viridis"].with_extremes(bad=_MISSING)
+    colours = _DIVERGING if map_.diverging else colormaps["viridis"].with_extremes(bad=_MISSING)
     image = axes.imshow(
         np.ma.masked_invalid(values),
         origin="lower",
@@ -145,16 +150,13 @@ def _draw_strokes(axes: Axes, strokes: Strokes, colour: str) -> Line2D:
     finite = torch.cat([x, d], -1).isfinite().all(-1)
     x, d = x[finite], d[finite]
     if strokes.signed:
-        axes.quiver(
-            *x.T, *d.T, angles="xy", scale_units="xy", scale=1, width=0.009, minlength=0, color=colour,
-            edgecolor="white", linewidth=0.4, zorder=3, label=strokes.label,
-        )  # fmt: skip
+        look: dict[str, Any] = {"color": colour, "width": 0.009, "minlength": 0, "path_effects": _HALO, "zorder": 3}
+        axes.quiver(*x.T, *d.T, angles="xy", scale_units="xy", scale=1, label=strokes.label, **look)
         arrow: dict[str, Any] = {"marker": r"$\rightarrow$", "linestyle": "", "markersize": 9, "markeredgewidth": 0}
         return Line2D([], [], color=colour, label=strokes.label, **arrow)
     ends = torch.stack([x - d / 2, x + d / 2], 1)
-    halo = [withStroke(linewidth=2.2, foreground="white")]
     lines = LineCollection(
-        list(ends.numpy()), colors=colour, linewidths=1.3, path_effects=halo, zorder=3, label=strokes.label
+        list(ends.numpy()), colors=colour, linewidths=1.3, path_effects=_HALO, zorder=3, label=strokes.label
     )
     axes.add_collection(lines, autolim=False)
     return Line2D([], [], color=colour, linewidth=1.3, label=strokes.label)
