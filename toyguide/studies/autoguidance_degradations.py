@@ -39,7 +39,7 @@ _SHOWN = (
 )
 _RAISED = ((0.01, 0.02), (0.02, 0.04), (0.05, 0.1), (0.1, 0.2), (0.2, 0.4))  # shares of sigma, main and guide
 _QUALITY = ("sliced_w2", "outliers", "coverage")
-_POINTS = 1024  # at each level, for the score error
+_POINTS = 256  # at each level, for the score error
 _ANGLES = 64
 
 
@@ -151,14 +151,14 @@ class AutoguidanceDegradations(Study):
                 {**_at(base, pair, w), "seed": seed},
                 lambda shop: _measured(shop, base, pair, w, seed),
                 (main(plan, seed),) if base == "network" else (),
-                cost=plan.pick(1.0, 0.25),
+                cost=plan.pick(1.2, 0.3),
             )
 
         def fitted(seed: int, main_share: float, weak_share: float) -> Cell:
             return Cell(
                 {"main_share": main_share, "weak_share": weak_share, "seed": seed},
                 lambda shop: {"best_w": score_error_weight(main_share, weak_share, _POINTS, seed)},
-                cost=0.6,
+                cost=0.2,
             )
 
         cells = []
