@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -253,6 +254,14 @@ def test_the_files_say_what_was_found(growth, tmp_path):
     results = (tmp_path / "RESULTS.md").read_text()
     assert "Twice the setting" in results
     assert "**supported**" in results
+
+
+def test_a_bar_in_a_text_does_not_end_its_cell(growth, tmp_path, monkeypatch):
+    monkeypatch.setattr(Growth, "statement", "|y| doubles.")
+    write(run_study(growth, Plan(seeds=2), tmp_path), tmp_path / "growth")
+    write_results(tmp_path, ["growth"])
+    row = next(line for line in (tmp_path / "RESULTS.md").read_text().splitlines() if line.startswith("| [growth]"))
+    assert len(re.split(r"(?<!\\)\|", row)) == 6  # four cells, and what is outside
 
 
 def test_a_number_that_is_not_finite_is_null_in_json(growth, tmp_path, monkeypatch):

@@ -43,8 +43,9 @@ _INSIDE = 0.995  # the share of the samples, on each axis, that the window holds
 _MARGIN = 0.04
 _MISSING = "#e3e5e8"
 # Purple below and orange above 0, without the darkest of either, on which strokes would not be seen.
-_DIVERGING = LinearSegmentedColormap.from_list("toyguide", colormaps["PuOr_r"](np.linspace(0.15, 0.85, 256)), 256)
-_DIVERGING.set_extremes(bad=_MISSING)
+_DIVERGING = LinearSegmentedColormap.from_list(
+    "toyguide", colormaps["PuOr_r"](np.linspace(0.15, 0.85, 256)), 256
+).with_extremes(bad=_MISSING)
 _HALO = (withStroke(linewidth=2.0, foreground="white"),)
 _ROOM = 0.068  # inches of a letter
 

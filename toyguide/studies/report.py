@@ -135,7 +135,7 @@ def write_results(output: Path, names: list[str]) -> None:
         "|---|---|---|---|",
     ]
     lines += [
-        f"| [{s['name']}]({s['name']}/report.md) | {s['statement']} | {s['source']} | **{s['verdict']}** |"
+        _row(f"[{s['name']}]({s['name']}/report.md)", s["statement"], s["source"], f"**{s['verdict']}**")
         for s in summaries
     ]
     for s in summaries:
@@ -160,7 +160,7 @@ def _body(s: dict[str, Any], folder: str) -> list[str]:
         "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {c['text']} | {c['threshold']} | {show(c['value'])} | {_range(c['low'], c['high'])} | {c['verdict']} |"
+        _row(c["text"], c["threshold"], show(c["value"]), _range(c["low"], c["high"]), c["verdict"])
         for c in s["criteria"]
     ]
     for sheet in s["sheets"]:
@@ -175,13 +175,18 @@ def _numbers(s: dict[str, Any]) -> list[str]:
         return []
     lines = ["| number | mean | 95 % interval |", "|---|---|---|"]
     for name, value in others.items():
-        lines.append(f"| {name} | {show(value)} | {_range(*s['intervals'][name])} |")
+        lines.append(_row(name, show(value), _range(*s["intervals"][name])))
     return lines
 
 
 def show(value: float | None) -> str:
     """A number in four significant digits; a dash for one that is not finite."""
     return "–" if value is None else f"{value:.4g}"
+
+
+def _row(*cells: str) -> str:
+    """A row of a table in Markdown."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _range(low: float | None, high: float | None) -> str:
