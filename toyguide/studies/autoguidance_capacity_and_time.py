@@ -15,8 +15,8 @@ from toyguide.studies.workshop import Workshop
 from toyguide.training import TrainSettings
 
 _GUIDES = {"both": "less of both", "time": "less training", "capacity": "less capacity"}
-_LENGTHS = (0.010, 0.050, 0.100)  # of the averages; the first is the toy's in the paper
-_TOY = _LENGTHS[0]
+_LENGTHS = fractal_networks.AVERAGES
+_TOY = _LENGTHS[0]  # of the toy in the paper
 
 Setting = tuple[str, float, float, float]
 """A guide, the lengths of the main network's average and of the guide's, and the weight."""
@@ -27,7 +27,7 @@ def _network(plan: Plan, seed: int, guide: str = "") -> TrainSettings:
     own = fractal_networks.main(plan, seed)
     width = own.width // 2 if guide in ("both", "capacity") else own.width
     iterations = own.iterations // 8 if guide in ("both", "time") else own.iterations
-    return replace(own, width=width, iterations=iterations, ema=_LENGTHS)
+    return replace(own, width=width, iterations=iterations)
 
 
 def _settings(plan: Plan) -> list[Setting]:

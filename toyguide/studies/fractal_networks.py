@@ -7,8 +7,9 @@ from toyguide.studies.base import Plan
 from toyguide.studies.workshop import Workshop
 from toyguide.training import TrainSettings
 
-__all__ = ["experiment", "main", "networks", "uncond", "weak"]
+__all__ = ["AVERAGES", "experiment", "main", "networks", "uncond", "weak"]
 
+AVERAGES = (0.010, 0.050, 0.100)  # sigma_rel; the first is the paper's, one study compares them
 _SHORT = 512  # iterations of the guiding networks, as in the paper
 _LENGTHS = (0.010, 0.050, 0.100)  # of the main network's averages; only one study looks at more than the first
 
