@@ -99,7 +99,8 @@ class AutoguidanceCapacityAndTime(Study):
         "misplaced share: the outliers, and the mass that is missing from the branches. Like the paper's Fréchet "
         "distance it grows with samples that are off and with those that are missing; unlike a Wasserstein distance "
         "on the bare points it is bounded, so that a few strays, which the main networks already have, do not decide. "
-        "It does not see how samples lie within a branch. The claims are comparisons, and any difference counts."
+        "It does not see how samples lie within a branch, and was settled on development runs. The claims are "
+        "comparisons, and any difference counts."
     )
     order = 3
     criteria = (

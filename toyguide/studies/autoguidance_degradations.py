@@ -101,7 +101,8 @@ class AutoguidanceDegradations(Study):
         "and nothing no positive share at any weight from 1.25 on, are our thresholds. The closed form (1.91, the "
         "paper found 2.00) is ours and of first order: it is judged within a tenth by samples of the exact field with "
         "the paper's noise, and by the score's error where the level alone is raised by 1 % and 2 %; at 10 % and 20 % "
-        "that lies a fifth higher, which is reported and not judged."
+        "that lies a fifth higher, which is reported and not judged. The measure of damage, and at which levels the "
+        "closed form is judged, were settled on development runs; the thresholds on networks follow from the claim."
     )
     order = 2
     criteria = (
