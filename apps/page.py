@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import panel as pn
 import panel_material_ui as pmui
 from panel.util import edit_readonly
 
 from toyguide_apps.session import Explorer
 
-__all__ = ["THEME", "explorer_page", "links"]
+__all__ = ["Framed", "asked", "explorer_page", "framed"]
 
 _LINKS = """
     nav { display: flex; gap: 4px; font-size: 13.5px; }
@@ -16,7 +18,7 @@ _LINKS = """
     a:hover, a:focus-visible { background: rgba(255,255,255,.16); opacity: 1; }
     a[aria-current] { opacity: 1; box-shadow: inset 0 -2px white; border-radius: 0; }
 """
-THEME = {
+_THEME = {
     "palette": {"primary": {"main": "#2f5d9b"}, "secondary": {"main": "#b2560d"}},
     "typography": {"fontSize": 12.5, "button": {"textTransform": "none", "fontSize": "0.8rem", "letterSpacing": 0}},
     "components": {
@@ -29,7 +31,13 @@ THEME = {
 }
 
 
-def links(here: str, query: dict[str, str]) -> pn.viewable.Viewable:
+class Framed(Protocol):
+    """What a page is about; a Panel viewer."""
+
+    def sidebar(self) -> list[pn.viewable.Viewable]: ...
+
+
+def _links(here: str, query: dict[str, str]) -> pn.viewable.Viewable:
     """The server's pages, in the header of each.
 
     Args:
@@ -43,21 +51,23 @@ def links(here: str, query: dict[str, str]) -> pn.viewable.Viewable:
     return pn.pane.HTML(f"<nav aria-label='Pages'>{items}</nav>", stylesheets=[_LINKS], margin=(0, 10))
 
 
-def explorer_page() -> pmui.Page:
-    """A new visitor's page."""
-    pn.config.respect_explicit_sizing = True
-    explorer = Explorer()
-    pn.config.exception_handler = explorer.refuse
-    query = {k: v[0].decode("utf-8", "replace") for k, v in pn.state.session_args.items() if v}
-    problems = explorer.enter(query)
+def framed(here: str, content: Framed, query: dict[str, str], *header: pn.viewable.Viewable) -> pmui.Page:
+    """A page of the server's: its header and sidebar around what it is about.
+
+    Args:
+        here: The page's name.
+        content: What it shows, with a sidebar of its own.
+        query: Its URL's query.
+        header: What else stands in the header.
+    """
     page = pmui.Page(
-        title="toyguide explorer",
-        sidebar=explorer.sidebar(),
+        title=f"toyguide {here}",
+        sidebar=content.sidebar(),
         sidebar_width=318,
         sidebar_resizable=False,
-        main=[explorer],
-        header=[links("explorer", query), explorer.busy_sign],
-        theme_config=THEME,
+        main=[content],
+        header=[_links(here, query), *header],
+        theme_config=_THEME,
         dark_theme=query.get("theme") == "dark",
         busy_indicator=None,
     )
@@ -65,6 +75,22 @@ def explorer_page() -> pmui.Page:
     # ms, four times per change of a slider, for every visitor.
     with edit_readonly(page):
         page.busy = False
+    return page
+
+
+def asked() -> dict[str, str]:
+    """The query of the URL that a new visitor came by."""
+    return {k: v[0].decode("utf-8", "replace") for k, v in pn.state.session_args.items() if v}
+
+
+def explorer_page() -> pmui.Page:
+    """A new visitor's page."""
+    pn.config.respect_explicit_sizing = True
+    explorer = Explorer()
+    pn.config.exception_handler = explorer.refuse
+    query = asked()
+    problems = explorer.enter(query)
+    page = framed("explorer", explorer, query, explorer.busy_sign)
     pn.state.on_session_destroyed(lambda _context, explorer=explorer: explorer.close())
     pn.state.onload(lambda: explorer.open(problems))
     return page

@@ -52,3 +52,13 @@ def random_mixture():
         return GaussianMixture(weights, means, (covariances + covariances.mT) / 2)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def coarse_grids():
+    """Figures in a hurry: borders need not be smooth to be tested."""
+    parts = pytest.importorskip("toyguide.plots.parts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "_FINE", 120)
+        patch.setattr(parts, "_COARSE", 60)
+        yield

@@ -23,13 +23,7 @@ nan = math.nan
 PLACES = ["nowhere", "above", "in the middle", "below", "everywhere"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _coarse_grids():
-    """Borders need not be smooth to be tested."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "_FINE", 120)
-        patch.setattr(parts, "_COARSE", 60)
-        yield
+pytestmark = pytest.mark.usefixtures("coarse_grids")
 
 
 def around(label, x, y, half=0.05, **settings):

@@ -24,13 +24,7 @@ parts = pytest.importorskip("toyguide.plots.parts")
 figures = pytest.importorskip("toyguide.plots.figures")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _coarse_grids():
-    """Borders need not be smooth to be tested."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "_FINE", 120)
-        patch.setattr(parts, "_COARSE", 60)
-        yield
+pytestmark = pytest.mark.usefixtures("coarse_grids")
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from study_rows import SmallPlan, cell_of, rows_like, values, verdicts
 
 from toyguide.checkpoints import save_model
 from toyguide.datasets import load_dataset
@@ -18,17 +19,11 @@ from toyguide.studies import Plan, study
 from toyguide.studies import autoguidance_capacity_and_time as ablation
 from toyguide.studies import autoguidance_degradations as degraded
 from toyguide.studies import raised_levels as raised
-from toyguide.studies.base import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Cell
+from toyguide.studies.base import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from toyguide.studies.rows import Rows, at_best
 from toyguide.studies.workshop import Workshop
 
 N = 128
-
-
-class SmallPlan(Plan):
-    """A quick plan with few trajectories."""
-
-    n = N
 
 
 class ExactShop(Workshop):
@@ -46,28 +41,6 @@ def shop(tmp_path):
     made = ExactShop(SmallPlan(quick=True, seeds=1, device="cpu"), tmp_path)
     made.asked = []
     return made
-
-
-def cell_of(name: str, shop: Workshop, **key) -> Cell:
-    """The one cell of a study's first seed with these values."""
-    found = [c for c in study(name).cells(shop.plan) if all(c.key.get(k) == v for k, v in key.items())]
-    assert len(found) == 1
-    return found[0]
-
-
-def rows_like(name: str, numbers, seeds: int = 5) -> Rows:
-    """A study's rows with numbers of one's own: a function of the key and a little noise, the same for a seed."""
-    noise = np.random.default_rng(0).normal(0, 1, seeds)
-    cells = study(name).cells(Plan(quick=True, seeds=seeds))
-    return Rows({**c.key, **numbers(dict(c.key), noise[int(c.key["seed"])])} for c in cells)
-
-
-def verdicts(name: str, rows: Rows) -> dict[str, str]:
-    return {c.name: c.judge(rows).verdict for c in study(name).criteria}
-
-
-def values(name: str, rows: Rows) -> dict[str, list[float]]:
-    return {c.name: list(c.effect(rows)) for c in study(name).criteria}
 
 
 def test_a_seed_has_no_part_in_the_choice_of_its_setting():

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
+from study_rows import SmallPlan, cell_of, rows_like, values, verdicts
 
 from toyguide.experiment import Experiment, Result
 from toyguide.noise import edm_schedule
@@ -15,15 +16,9 @@ from toyguide.studies import guidance_interval as limited
 from toyguide.studies import sfg_cost as cost
 from toyguide.studies import sfg_step_and_shift as parameters
 from toyguide.studies import sfg_with_autoguidance as added
-from toyguide.studies.base import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Cell
+from toyguide.studies.base import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from toyguide.studies.rows import Rows
 from toyguide.studies.workshop import Workshop
-
-
-class SmallPlan(Plan):
-    """A quick plan with few trajectories."""
-
-    n = 128
 
 
 class ExactShop(Workshop):
@@ -36,28 +31,6 @@ class ExactShop(Workshop):
 @pytest.fixture
 def shop(tmp_path):
     return ExactShop(SmallPlan(quick=True, seeds=1, device="cpu"), tmp_path)
-
-
-def cell_of(name: str, shop: Workshop, **key) -> Cell:
-    """The one cell of a study's first seed with these values."""
-    found = [c for c in study(name).cells(shop.plan) if all(c.key[k] == v for k, v in key.items())]
-    assert len(found) == 1
-    return found[0]
-
-
-def rows_like(name: str, numbers, seeds: int = 5) -> Rows:
-    """A study's rows with numbers of one's own: a function of the key and a little noise, the same for a seed."""
-    noise = np.random.default_rng(0).normal(0, 1, seeds)
-    cells = study(name).cells(Plan(quick=True, seeds=seeds))
-    return Rows({**c.key, **numbers(dict(c.key), noise[int(c.key["seed"])])} for c in cells)
-
-
-def verdicts(name: str, rows: Rows) -> dict[str, str]:
-    return {c.name: c.judge(rows).verdict for c in study(name).criteria}
-
-
-def values(name: str, rows: Rows) -> dict[str, list[float]]:
-    return {c.name: list(c.effect(rows)) for c in study(name).criteria}
 
 
 # --- step, shift and weight ---------------------------------------------------------------------------------------
