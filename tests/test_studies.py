@@ -356,6 +356,19 @@ def test_bad_input_is_one_line_and_nothing_is_written(listed, tmp_path, monkeypa
     assert not listed.ran
 
 
+@pytest.mark.parametrize("place", ["/proc/nothing", "/dev/null/inside"])
+def test_a_place_where_nobody_can_make_a_folder_is_one_line(listed, capsys, place):
+    assert main(["study", "growth", "-o", place]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not listed.ran
+
+
+def test_a_file_in_a_folders_place_is_one_line(listed, tmp_path, capsys):
+    (tmp_path / "growth").write_text("")
+    assert main(["study", "growth", "-o", str(tmp_path)]) == 2
+    assert "cannot be made" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_runs(listed, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("os.access", lambda path, mode: False)
     assert main(["study", "growth", "-o", str(tmp_path / "new")]) == 2

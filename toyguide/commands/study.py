@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -55,8 +56,9 @@ def run(args: argparse.Namespace) -> None:
     seeds = check_plan(args.seeds if args.seeds is not None else 3 if args.quick else 5)
     resolve_device(args.device)
     plan = Plan(args.quick, seeds, args.device)
-    output = _checked(args.output)
     import toyguide.plots  # noqa: F401, which says at once when matplotlib is missing
+
+    output = _checked(args.output)
 
     chosen = list(studies()) if args.study == _ALL else [args.study]
     summaries = [_run(study(name), plan, output) for name in chosen]
@@ -107,7 +109,8 @@ class _Bar:
         if kind is None:  # also where there was nothing left to do
             self._bar.update(self._bar.total - self._bar.n)
         self._bar.close()
-        self._file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it was never written
+            self._file.unlink()
 
     def tell(self, progress: Any) -> None:
         self._bar.total = max(progress.total, 1e-9)
@@ -122,18 +125,23 @@ class _Bar:
 
     def _write(self, values: dict[str, Any]) -> None:
         temporary = self._file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(values), encoding="utf-8")
-        os.replace(temporary, self._file)
+        with contextlib.suppress(OSError):  # whoever watches waits; the study goes on
+            temporary.write_text(json.dumps(values), encoding="utf-8")
+            os.replace(temporary, self._file)
 
 
 def _checked(output: str) -> Path:
-    """The folder of all studies, once it is known that it is there or can be made."""
+    """The folder of all studies, made if it is not there; the last of the flags to be looked at."""
     folder = Path(output)
     nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not nearest.is_dir():
         raise InputError(f"output {output!r}: {str(nearest)!r} is a file, expected a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise InputError(f"output {output!r}: the folder {str(nearest)!r} is not writable")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:  # a file system that no rights open
+        raise InputError(f"output {output!r}: the folder cannot be made ({problem.strerror})") from problem
     return folder
 
 

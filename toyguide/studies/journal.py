@@ -44,12 +44,19 @@ class Journal:
         return self._found[_name(key)]
 
     def add(self, key: Mapping[str, Any], numbers: Mapping[str, float]) -> None:
-        """Note a finished run; on disk when this returns."""
+        """Note a finished run; on disk when this returns.
+
+        Raises:
+            InputError: If it cannot be written.
+        """
         line = json.dumps({"key": dict(key), "numbers": dict(numbers)})
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(("" if self._whole else "\n") + line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(("" if self._whole else "\n") + line + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as problem:
+            raise InputError(f"{str(self.path)!r}: cannot be written ({problem.strerror})") from problem
         self._whole = True
         # Read back from the text, so that a run that was resumed and one that was not see the same numbers.
         row = json.loads(line)

@@ -91,10 +91,16 @@ def run_study(study: Study, plan: Plan, output: Path, tell: Tell = lambda progre
         plan: How much to run.
         output: The folder of all studies; networks are shared in its ``networks``.
         tell: Is told of the progress.
+
+    Raises:
+        InputError: If the folder cannot be made, read or written to.
     """
     began = time.perf_counter()
     folder = folder_of(study, plan, output)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise InputError(f"output {str(folder)!r}: the folder cannot be made ({problem.strerror})") from problem
     journal = Journal(folder / "journal.jsonl")
     cells = study.cells(plan)
     steps = _Steps(tell)
