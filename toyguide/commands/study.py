@@ -115,7 +115,7 @@ class _Bar:
     def tell(self, progress: Any) -> None:
         self._bar.total = max(progress.total, 1e-9)
         self._bar.set_postfix_str(progress.text, refresh=False)
-        self._bar.update(progress.done - self._bar.n)
+        self._bar.update(min(progress.done, self._bar.total) - self._bar.n)  # sums of costs are equal up to rounding
         shown = self._bar.format_dict
         if shown["elapsed"] - self._written > 0.3:
             self._written = shown["elapsed"]
