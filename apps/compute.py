@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from cachetools import LRUCache
 
+from toyguide.datasets.references import natural_reference
 from toyguide.devices import resolve_device
 from toyguide.errors import InputError
-from toyguide.references import natural_reference
 from toyguide_apps import curvature, layers
 from toyguide_apps.arrows import Drawing, drawings
 from toyguide_apps.critical import Critical, critical_at_hand, find_critical

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from toyguide.datasets import load_dataset
 from toyguide.fields import Field, Sigma
+from toyguide.fields.networks import EnergyMLP
 from toyguide.geometry.critical import CriticalPoints, critical_points, starting_points
-from toyguide.networks import EnergyMLP
 from toyguide_apps.layers import Spot
 from toyguide_apps.paths import CancelledError, field
 

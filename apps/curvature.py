@@ -17,8 +17,8 @@ from toyguide.datasets import load_dataset
 from toyguide.fields import Field
 from toyguide.geometry.curvature import top_eigenpair
 from toyguide.geometry.regions import Region
+from toyguide.guidance.sfg_diagnostics import product_error
 from toyguide.metrics import hdr_threshold
-from toyguide.power_iteration import product_error
 from toyguide_apps.layers import Spot, log_density
 
 __all__ = [

@@ -16,7 +16,7 @@ from toyguide.datasets import load_dataset
 from toyguide.fields import Field
 from toyguide.geometry.regions import regions
 from toyguide.guidance import Evaluation, Guided, Rule, Transition
-from toyguide.guided import guided_at
+from toyguide.guidance.probe import guided_at
 from toyguide.metrics import hdr_threshold
 from toyguide.samplers import sampler, trajectory
 from toyguide_apps.layers import Spot

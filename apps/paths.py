@@ -14,12 +14,12 @@ from cachetools import LRUCache
 
 from toyguide import Experiment
 from toyguide.datasets import load_dataset
+from toyguide.datasets.references import resolve_field
 from toyguide.devices import resolve_device
 from toyguide.experiment import Result
 from toyguide.fields import Field
+from toyguide.fields.networks import EnergyMLP
 from toyguide.metrics import hdr_threshold, reference
-from toyguide.networks import EnergyMLP
-from toyguide.references import resolve_field
 from toyguide_apps.planes import Anchors, home_window, plane
 
 __all__ = ["CancelledError", "Paths", "field", "fields_of", "run_paths", "truth"]

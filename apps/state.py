@@ -17,11 +17,11 @@ from typing import Any
 import param
 
 from toyguide import Experiment, load_dataset, load_model, rule
-from toyguide.checkpoints import UNION, model_names
 from toyguide.datasets import dataset_names
+from toyguide.datasets.checkpoints import UNION, model_names
+from toyguide.datasets.references import natural_reference
 from toyguide.errors import InputError, unknown
 from toyguide.guidance import Rule
-from toyguide.references import natural_reference
 from toyguide.samplers import SAMPLERS
 from toyguide_apps.planes import Anchors, checked_anchors, home_window
 

@@ -6,8 +6,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from toyguide import load_dataset, native
-from toyguide.mixtures import GaussianMixture
+from toyguide import load_dataset
+from toyguide._speed import compiled
+from toyguide.fields.mixtures import GaussianMixture
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every process that they start too; those
 # that test Ctrl-C would wait for ever.
@@ -25,9 +26,9 @@ def torch_device(request):
 @pytest.fixture(params=["compiled", "torch"])
 def way(request):
     """With the compiled loops, where the machine has a compiler, and without them."""
-    if request.param == "compiled" and native.loops() is None:
+    if request.param == "compiled" and compiled.loops() is None:
         pytest.skip("no C compiler")
-    with native.without() if request.param == "torch" else nullcontext():
+    with compiled.without() if request.param == "torch" else nullcontext():
         yield request.param
 
 

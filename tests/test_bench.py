@@ -27,7 +27,7 @@ from toyguide.bench.machine import describe
 from toyguide.bench.run import Figure, Row
 from toyguide.bench.timing import Spread
 from toyguide.cli import main
-from toyguide.networks import EnergyMLP
+from toyguide.fields.networks import EnergyMLP
 from toyguide.samplers import sampler, trajectory
 from toyguide.training import TrainSettings, batch_loss, draw_batch, ema_exponent
 

@@ -10,10 +10,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from toyguide import load_dataset, load_model
-from toyguide.checkpoints import model_names, save_model
 from toyguide.datasets import dataset_root
+from toyguide.datasets.checkpoints import model_names, save_model
 from toyguide.errors import InputError
-from toyguide.networks import EnergyMLP
+from toyguide.fields.networks import EnergyMLP
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import torch
 
 from toyguide import load_dataset, load_model
 from toyguide.errors import InputError
+from toyguide.fields.mixtures import GaussianMixture
 from toyguide.geometry.critical import critical_points, follow, merging_sigma, starting_points
-from toyguide.mixtures import GaussianMixture
 
 F64 = torch.float64
 

@@ -9,8 +9,8 @@ import torch
 
 from toyguide import load_dataset
 from toyguide.datasets import dataset_names, dataset_root
+from toyguide.datasets.references import natural_reference
 from toyguide.errors import InputError
-from toyguide.references import natural_reference
 
 
 class TestFractal:

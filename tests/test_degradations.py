@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional
 
 from toyguide.datasets import load_dataset
-from toyguide.degradations import DropoutField, NoisyInputField
-from toyguide.networks import EnergyMLP
+from toyguide.fields.degradations import DropoutField, NoisyInputField
+from toyguide.fields.networks import EnergyMLP
 
 PAIR = load_dataset("two-gaussians")
 EXACT = PAIR.field("left")

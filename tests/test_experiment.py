@@ -13,12 +13,12 @@ import pytest
 import torch
 
 import toyguide as tg
-from toyguide.checkpoints import save_model
 from toyguide.datasets import load_dataset
+from toyguide.datasets.checkpoints import save_model
 from toyguide.errors import InputError
+from toyguide.fields.networks import EnergyMLP
 from toyguide.guidance import Interval
-from toyguide.guidance.cfg import ClassifierFreeGuidance
-from toyguide.networks import EnergyMLP
+from toyguide.guidance.rules.cfg import ClassifierFreeGuidance
 from toyguide.samplers import SAMPLERS, sampler, trajectory
 
 SMALL = {"dataset": "two-gaussians", "label": "left", "main": "exact", "n": 32, "steps": 6}

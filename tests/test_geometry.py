@@ -7,6 +7,7 @@ import torch
 
 from toyguide import load_dataset, load_model
 from toyguide.errors import InputError
+from toyguide.fields.mixtures import GaussianMixture
 from toyguide.geometry.contours import in_chunks, log_density_levels, region_levels
 from toyguide.geometry.curvature import (
     align,
@@ -20,7 +21,6 @@ from toyguide.geometry.curvature import (
 from toyguide.geometry.planes import Plane, Window, plane_of, window_of
 from toyguide.geometry.profiles import edge_profile
 from toyguide.metrics import hdr_threshold
-from toyguide.mixtures import GaussianMixture
 
 F64 = torch.float64
 

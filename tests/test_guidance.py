@@ -25,9 +25,9 @@ from toyguide.fields import (
     score_from_denoised,
     velocity_from_denoised,
 )
+from toyguide.fields.mixtures import GaussianMixture
 from toyguide.guidance import ROLES, Evaluation, Guided, Interval, Rule, rules
-from toyguide.guidance.sfg import Direction
-from toyguide.mixtures import GaussianMixture
+from toyguide.guidance.rules.sfg import Direction
 from toyguide.samplers import Step, sampler, trajectory
 
 RULES = list(rules())

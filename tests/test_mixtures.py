@@ -7,7 +7,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from toyguide import load_dataset
 from toyguide.errors import InputError
-from toyguide.mixtures import GaussianMixture
+from toyguide.fields.mixtures import GaussianMixture
 
 METHODS = ("log_density", "responsibilities", "score", "denoise", "hessian")
 
@@ -149,7 +149,7 @@ class TestShapes:
         x = mixture.sample(23, 0.1, torch.Generator().manual_seed(0))
         sigma = torch.rand(23, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         whole = {name: getattr(mixture, name)(x, sigma) for name in METHODS}
-        monkeypatch.setattr("toyguide.mixtures._BLOCK", 4 * len(mixture))
+        monkeypatch.setattr("toyguide.fields.mixtures._BLOCK", 4 * len(mixture))
         for name in METHODS:
             torch.testing.assert_close(getattr(mixture, name)(x, sigma), whole[name], rtol=1e-13, atol=1e-13)
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from toyguide import networks
 from toyguide.errors import InputError
-from toyguide.networks import EnergyMLP
+from toyguide.fields import networks
+from toyguide.fields.networks import EnergyMLP
 
 LABELS = [(), ("a", "b"), ("a", "b", "c")]
 SIGMA_DATA = torch.tensor([0.5, 0.8, 0.3])

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from toyguide.checkpoints import load_model, save_model
 from toyguide.datasets import Dataset, load_dataset
+from toyguide.datasets.checkpoints import load_model, save_model
+from toyguide.datasets.references import natural_reference, resolve_field
 from toyguide.errors import InputError
-from toyguide.networks import EnergyMLP
-from toyguide.references import natural_reference, resolve_field
+from toyguide.fields.networks import EnergyMLP
 
 X = torch.randn(16, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 PAIR = load_dataset("two-gaussians")

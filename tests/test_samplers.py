@@ -12,7 +12,7 @@ from torch import Tensor
 
 import toyguide as tg
 from toyguide.errors import InputError
-from toyguide.mixtures import GaussianMixture
+from toyguide.fields.mixtures import GaussianMixture
 from toyguide.noise import edm_schedule
 from toyguide.samplers import SAMPLERS, Step, sampler, trajectory
 

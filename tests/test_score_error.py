@@ -11,7 +11,7 @@ from toyguide.errors import InputError
 from toyguide.fields import NoisierField
 from toyguide.geometry.regions import Region, regions
 from toyguide.metrics import hdr_threshold
-from toyguide.score_error import edge_points, error_at, score_error
+from toyguide.metrics.score_error import edge_points, error_at, score_error
 
 F64 = torch.float64
 

@@ -9,7 +9,7 @@ import torch
 
 import toyguide as tg
 from toyguide.guidance.base import Evaluation
-from toyguide.guidance.sfg import Direction, power_step
+from toyguide.guidance.rules.sfg import Direction, power_step
 from toyguide.samplers import sampler, trajectory
 
 W = torch.float64

@@ -12,8 +12,8 @@ import pytest
 from scipy import stats
 
 from toyguide import studies as registry
-from toyguide.checkpoints import load_model
 from toyguide.cli import main
+from toyguide.datasets.checkpoints import load_model
 from toyguide.errors import InputError
 from toyguide.experiment import Experiment
 from toyguide.studies import Plan, run_study, studies

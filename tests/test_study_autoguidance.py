@@ -10,11 +10,11 @@ import pytest
 import torch
 from study_rows import SmallPlan, cell_of, rows_like, values, verdicts
 
-from toyguide.checkpoints import save_model
 from toyguide.datasets import load_dataset
+from toyguide.datasets.checkpoints import save_model
 from toyguide.experiment import Experiment
+from toyguide.fields.networks import EnergyMLP
 from toyguide.metrics import measure
-from toyguide.networks import EnergyMLP
 from toyguide.studies import Plan, study
 from toyguide.studies import autoguidance_capacity_and_time as ablation
 from toyguide.studies import autoguidance_degradations as degraded

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import integrate
 
-from toyguide.mixtures import GaussianMixture
+from toyguide.fields.mixtures import GaussianMixture
 from toyguide.studies import Plan, cfg_is_not_tilting, cfg_overshoots, on_a_line, study
 from toyguide.studies.base import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, verdict_of
 from toyguide.studies.rows import Rows

@@ -11,7 +11,7 @@ from toyguide import load_dataset, load_model
 from toyguide.cli import main
 from toyguide.commands import train as command
 from toyguide.errors import InputError
-from toyguide.networks import EnergyMLP
+from toyguide.fields.networks import EnergyMLP
 from toyguide.training import PowerFunctionEMA, TrainSettings, batch_loss, draw_batch, ema_exponent, train
 
 SHORT = {"dataset": "two-gaussians", "width": 16, "layers": 2, "batch": 256}

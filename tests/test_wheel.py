@@ -67,7 +67,7 @@ def run(installed: Path, *argv: str) -> str:
 def test_it_is_the_installed_copy_that_runs_and_finds_its_parts(installed):
     code = """
 import json, toyguide as tg
-from toyguide.checkpoints import model_names
+from toyguide.datasets.checkpoints import model_names
 from toyguide.datasets import dataset_names, dataset_root
 from toyguide_apps.serve import EXPLORER, STUDIES
 from toyguide_apps.study_results import bundled_root

@@ -5,8 +5,8 @@ a *rule* combines fields into a guided denoiser; a *sampler* steps; an *experime
 is one claim of a paper, put to the test.
 """
 
-from toyguide.checkpoints import load_model
 from toyguide.datasets import load_dataset
+from toyguide.datasets.checkpoints import load_model
 from toyguide.experiment import Experiment, Result
 from toyguide.fields import Field
 from toyguide.guidance import rule, rules

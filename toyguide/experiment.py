@@ -21,15 +21,15 @@ import torch
 from torch import Tensor
 
 from toyguide.datasets import Dataset, load_dataset
+from toyguide.datasets.references import natural_reference, resolve_field
 from toyguide.devices import resolve_device
 from toyguide.errors import InputError, unknown
 from toyguide.fields import Field
+from toyguide.fields.networks import EnergyMLP
 from toyguide.files import writing
 from toyguide.guidance import Interval, Rule, rule
 from toyguide.metrics import measure
-from toyguide.networks import EnergyMLP
 from toyguide.noise import edm_schedule
-from toyguide.references import natural_reference, resolve_field
 from toyguide.samplers import Step, sampler, trajectory
 
 __all__ = ["Experiment", "Result"]

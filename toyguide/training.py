@@ -38,11 +38,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from toyguide._speed.cuda_graphs import Replayed
 from toyguide.datasets import Dataset, load_dataset
 from toyguide.devices import one_torch_thread, resolve_device
 from toyguide.errors import InputError, unknown
-from toyguide.graphs import Replayed
-from toyguide.networks import EnergyMLP
+from toyguide.fields.networks import EnergyMLP
 
 __all__ = ["LOSSES", "PowerFunctionEMA", "TrainSettings", "TrainStep", "ema_exponent", "train"]
 

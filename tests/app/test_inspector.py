@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import toyguide as tg
-from toyguide.guided import guided_at
+from toyguide.guidance.probe import guided_at
 from toyguide_apps import inspector
 from toyguide_apps.arrows import KINDS
 from toyguide_apps.compute import picture

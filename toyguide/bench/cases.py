@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toyguide import native
+from toyguide._speed import compiled
 from toyguide.bench import textbook
-from toyguide.checkpoints import load_model
 from toyguide.datasets import Dataset, load_dataset
+from toyguide.datasets.checkpoints import load_model
 from toyguide.experiment import Experiment
+from toyguide.fields.networks import EnergyMLP
 from toyguide.geometry.planes import plane_of, window_of
 from toyguide.metrics import measure
-from toyguide.networks import EnergyMLP
 from toyguide.samplers import sampler, trajectory
 from toyguide.sweeps.batch import walk_batch
 from toyguide.training import TrainSettings, ema_exponent, train
@@ -75,7 +75,7 @@ def exact_score(device: torch.device, n: int = _BATCH) -> Case:
 
 def exact_score_without_compiler(device: torch.device, n: int = _BATCH) -> Case:
     case = exact_score(device, n)
-    return Case(f"{case.name}, no compiler", native.without()(case.toyguide), case.textbook)
+    return Case(f"{case.name}, no compiler", compiled.without()(case.toyguide), case.textbook)
 
 
 def log_density(device: torch.device, sigma: float, side: int = 400, part: int = 40) -> Case:

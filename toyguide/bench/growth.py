@@ -20,7 +20,7 @@ from torch import Tensor
 from toyguide.bench.cases import guided
 from toyguide.bench.timing import Clock, seconds_per_call
 from toyguide.datasets import load_dataset
-from toyguide.mixtures import GaussianMixture
+from toyguide.fields.mixtures import GaussianMixture
 
 __all__ = ["GROWTH", "Series", "slope"]
 

@@ -2,8 +2,8 @@
 
     mixture   log p(x; sigma) = logsumexp_k [log w_k - ((x - m_k)' S_k^-1 (x - m_k) + log det S_k + d log 2 pi) / 2]
               with S_k = C_k + sigma^2 I for each point and component; its score by automatic differentiation
-    network   G of ``toyguide.networks``, weights normalised at every call; its score by automatic differentiation,
-              through which training differentiates once more
+    network   G of ``toyguide.fields.networks``, weights normalised at every call; its score by automatic
+              differentiation, through which training differentiates once more
     sampling  Heun's method on dx = -sigma s dsigma, with s = s_main + (w - 1) (s_main - s_guide)
     training  Adam on the mean of sigma^2 |s_theta - s|^2, unit rows and power-function averages after each step
 
@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from toyguide.mixtures import GaussianMixture
-from toyguide.networks import EnergyMLP
+from toyguide.fields.mixtures import GaussianMixture
+from toyguide.fields.networks import EnergyMLP
 
 __all__ = ["Mixture", "Network", "sample_guided", "train"]
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from toyguide.checkpoints import UNION, save_model
+from toyguide.datasets.checkpoints import UNION, save_model
 from toyguide.devices import DEVICES, resolve_device
 from toyguide.errors import InputError
 from toyguide.files import check_writable

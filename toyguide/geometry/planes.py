@@ -14,7 +14,7 @@ from torch import Tensor
 
 from toyguide.datasets import Dataset
 from toyguide.errors import InputError
-from toyguide.mixtures import GaussianMixture
+from toyguide.fields.mixtures import GaussianMixture
 
 __all__ = ["Plane", "Window", "plane_of", "window_of"]
 

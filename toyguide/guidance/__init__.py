@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toyguide.errors import InputError, unknown
+from toyguide.guidance import rules as published
 from toyguide.guidance.base import ROLES, Evaluation, Guided, Rule, Transition
 from toyguide.guidance.interval import Interval
 
@@ -25,8 +26,8 @@ def rules() -> dict[str, type[Rule]]:
     Raises:
         InputError: If a file on the search path cannot be imported or takes a name that is taken.
     """
-    for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
+    for module in pkgutil.iter_modules(published.__path__):
+        importlib.import_module(f"{published.__name__}.{module.name}")
     for folder in filter(None, os.environ.get("TOYGUIDE_RULES", "").split(os.pathsep)):
         if not Path(folder).is_dir():
             raise InputError(f"TOYGUIDE_RULES: {folder!r}: expected a folder")

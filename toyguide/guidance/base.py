@@ -34,7 +34,7 @@ from torch import Tensor
 
 from toyguide.errors import InputError, unknown
 from toyguide.fields import Field, eps_from_denoised, score_from_denoised, velocity_from_denoised
-from toyguide.together import denoise_together
+from toyguide.fields.joint import denoise_together
 
 __all__ = ["ROLES", "Evaluation", "Guided", "Rule", "Transition", "expectation"]
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toyguide.degradations import DropoutField, NoisyInputField
 from toyguide.experiment import Experiment
 from toyguide.fields import Field, NoisierField
+from toyguide.fields.degradations import DropoutField, NoisyInputField
+from toyguide.fields.networks import EnergyMLP
 from toyguide.metrics import measure
-from toyguide.networks import EnergyMLP
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Cloud, Mark, Series, Sheet, series
 from toyguide.studies.fractal_networks import main

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from toyguide.devices import one_torch_thread, resolve_device
 from toyguide.fields import Field, NoisierField, Sigma
-from toyguide.guidance.cfg import ClassifierFreeGuidance
-from toyguide.mixtures import GaussianMixture
+from toyguide.fields.mixtures import GaussianMixture
+from toyguide.guidance.rules.cfg import ClassifierFreeGuidance
 from toyguide.noise import edm_schedule
 from toyguide.samplers import sampler, trajectory
 

@@ -9,7 +9,7 @@ import torch
 
 from toyguide.datasets import load_dataset
 from toyguide.geometry.regions import Region
-from toyguide.score_error import error_at
+from toyguide.metrics.score_error import error_at
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Mark, Sheet, series
 from toyguide.studies.edges import edge_data, merging_sigma

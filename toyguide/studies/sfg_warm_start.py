@@ -12,7 +12,7 @@ from torch import Tensor
 from toyguide.experiment import Experiment, Result
 from toyguide.fields import Field
 from toyguide.geometry.curvature import top_eigenpair
-from toyguide.guidance.sfg import power_step
+from toyguide.guidance.rules.sfg import power_step
 from toyguide.studies import fractal_networks, simplex_networks
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Mark, Series, Sheet, series

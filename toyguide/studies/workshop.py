@@ -13,10 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from toyguide.checkpoints import load_model, save_model
+from toyguide.datasets.checkpoints import load_model, save_model
 from toyguide.errors import InputError
 from toyguide.experiment import Experiment, Result
-from toyguide.networks import EnergyMLP
+from toyguide.fields.networks import EnergyMLP
 from toyguide.studies.base import Plan
 from toyguide.training import TrainSettings, TrainStep, train
 

@@ -23,10 +23,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from toyguide.checkpoints import UNION
+from toyguide.datasets.checkpoints import UNION
+from toyguide.datasets.tables import Table, read_table
 from toyguide.errors import InputError
 from toyguide.experiment import Experiment
-from toyguide.tables import Table, read_table
 
 __all__ = ["read_sweep"]
 

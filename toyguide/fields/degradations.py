@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toyguide.fields import Field, Sigma, as_sigma
-from toyguide.networks import EnergyMLP
+from toyguide.fields.base import Field, Sigma, as_sigma
+from toyguide.fields.networks import EnergyMLP
 
 __all__ = ["DropoutField", "NoisyInputField"]
 

@@ -8,7 +8,7 @@ import torch
 from toyguide import Experiment, load_dataset, load_model
 from toyguide.errors import InputError
 from toyguide.geometry.curvature import eigenpairs
-from toyguide.power_iteration import along, iterations, product_error
+from toyguide.guidance.sfg_diagnostics import along, iterations, product_error
 
 F64 = torch.float64
 

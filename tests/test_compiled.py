@@ -9,11 +9,12 @@ import textwrap
 import pytest
 import torch
 
-from toyguide import load_dataset, load_model, native
-from toyguide.mixtures import GaussianMixture
-from toyguide.networks import EnergyMLP
+from toyguide import load_dataset, load_model
+from toyguide._speed import compiled
+from toyguide.fields.mixtures import GaussianMixture
+from toyguide.fields.networks import EnergyMLP
 
-pytestmark = pytest.mark.skipif(native.loops() is None, reason="no C compiler")
+pytestmark = pytest.mark.skipif(compiled.loops() is None, reason="no C compiler")
 
 
 def exploded(*_args):
@@ -23,7 +24,7 @@ def exploded(*_args):
 @pytest.fixture
 def compiled_only(monkeypatch):
     """Nothing but the compiled loops may answer in float32."""
-    monkeypatch.setattr("toyguide.networks._gradient", exploded)
+    monkeypatch.setattr("toyguide.fields.networks._gradient", exploded)
     monkeypatch.setattr(GaussianMixture, "_quadratics", exploded)
     monkeypatch.setattr(GaussianMixture, "_blockwise", exploded)
 
@@ -147,33 +148,34 @@ def test_weights_that_change_are_seen(compiled_only):
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_shares_make_up_the_whole(threads, monkeypatch):
-    monkeypatch.setattr(native, "_THREADS", threads)
-    native._pool.cache_clear()
+    monkeypatch.setattr(compiled, "_THREADS", threads)
+    compiled._pool.cache_clear()
     for n in (0, 1, 7, 100):
         done = []
-        native.share_out(lambda begin, end, done=done: done.extend(range(begin, end)), n, 3)
+        compiled.share_out(lambda begin, end, done=done: done.extend(range(begin, end)), n, 3)
         assert sorted(done) == list(range(n))
-    native._pool.cache_clear()
+    compiled._pool.cache_clear()
 
 
 def test_what_fails_in_a_thread_is_told(monkeypatch):
-    monkeypatch.setattr(native, "_THREADS", 2)
+    monkeypatch.setattr(compiled, "_THREADS", 2)
 
     def work(begin, end):
         if begin:
             raise MemoryError
 
     with pytest.raises(MemoryError):
-        native.share_out(work, 100, 3)
+        compiled.share_out(work, 100, 3)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_has_threads_of_its_own():
     code = """
 import multiprocessing, torch
-from toyguide import load_model, native
+from toyguide import load_model
+from toyguide._speed import compiled
 torch.set_num_threads(1)  # torch's own threads do not live through a fork
-native._THREADS = 2
+compiled._THREADS = 2
 network, x = load_model("fractal/main"), torch.zeros(5000, 2)
 network.score(x, 0.3)
 child = multiprocessing.get_context("fork").Process(target=network.score, args=(x, 0.3), daemon=True)
@@ -187,7 +189,7 @@ print(child.exitcode)
 
 def library_of(**environment):
     """Whether a new process has the compiled loops."""
-    code = "from toyguide import native; print(native.loops() is not None)"
+    code = "from toyguide._speed import compiled; print(compiled.loops() is not None)"
     env = {k: v for k, v in os.environ.items() if k != "TOYGUIDE_NATIVE"} | environment
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
     assert not done.stderr

@@ -6,7 +6,7 @@ import torch
 from toyguide import Experiment, load_dataset, load_model, rule
 from toyguide.fields import score_from_denoised
 from toyguide.geometry.curvature import curl, top_eigenpair
-from toyguide.guided import guided_at, guided_jacobian
+from toyguide.guidance.probe import guided_at, guided_jacobian
 
 F64 = torch.float64
 SIGMA = 0.3

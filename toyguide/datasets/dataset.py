@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from toyguide.datasets.families import FAMILIES, LabelledMixture, points
+from toyguide.datasets.tables import Table, read_table
 from toyguide.errors import InputError, unknown
-from toyguide.families import FAMILIES, LabelledMixture, points
 from toyguide.fields import Sigma
-from toyguide.mixtures import GaussianMixture
+from toyguide.fields.mixtures import GaussianMixture
 from toyguide.noise import LogNormalNoise, edm_schedule
-from toyguide.tables import Table, read_table
 
 __all__ = ["Dataset", "Sampling", "View", "dataset_names", "dataset_root", "load_dataset"]
 
@@ -127,7 +127,7 @@ class Dataset:
 
 def dataset_root() -> Path:
     """The folder of the bundled datasets: beside the package in a checkout, its own package in an installation."""
-    beside = Path(__file__).resolve().parent.parent / "datasets"
+    beside = Path(__file__).resolve().parents[2] / "datasets"
     if (beside / "fractal" / "dataset.toml").is_file():
         return beside
     spec = importlib.util.find_spec("toyguide_datasets")

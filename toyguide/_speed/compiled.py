@@ -157,7 +157,7 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, _THREADS - 1), "toyguide-native")
+    return ThreadPoolExecutor(max(1, _THREADS - 1), "toyguide-compiled")
 
 
 if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import math
 
-from toyguide.checkpoints import UNION, load_model, model_names
-from toyguide.datasets import Dataset
+from toyguide.datasets.checkpoints import UNION, load_model, model_names
+from toyguide.datasets.dataset import Dataset
 from toyguide.errors import InputError, unknown
 from toyguide.fields import Field, NoisierField
-from toyguide.networks import EnergyMLP
+from toyguide.fields.networks import EnergyMLP
 
 __all__ = ["natural_reference", "resolve_field"]
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from toyguide.graphs import Replayed
+from toyguide._speed.cuda_graphs import Replayed
 from toyguide.training import TrainSettings, train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from toyguide.datasets.tables import Table
 from toyguide.errors import InputError
-from toyguide.mixtures import LARGEST, GaussianMixture
-from toyguide.tables import Table
+from toyguide.fields.mixtures import LARGEST, GaussianMixture
 
 __all__ = ["FAMILIES", "LabelledMixture", "points"]
 

@@ -117,7 +117,7 @@ class NoisierField(Field):
     """A field seen at a noise level raised by a fixed share: a weak model that needs no training.
 
     On an exact field the error is known, so the best autoguidance weight is too. Karras et al. 2024 (section 4) do a
-    little more: they raise the level by adding noise to the points too (``toyguide.degradations``).
+    little more: they raise the level by adding noise to the points too (``toyguide.fields.degradations``).
 
     Args:
         field: The field to degrade.

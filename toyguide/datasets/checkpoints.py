@@ -13,10 +13,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from toyguide.datasets import dataset_names, dataset_root, load_dataset
+from toyguide.datasets.dataset import dataset_names, dataset_root, load_dataset
 from toyguide.errors import InputError, unknown
+from toyguide.fields.networks import EnergyMLP
 from toyguide.files import writing
-from toyguide.networks import EnergyMLP
 
 __all__ = ["load_model", "model_names", "save_model"]
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from toyguide.scratch import room
+from toyguide._speed.buffers import room
 
 __all__ = ["Quadratics"]
 

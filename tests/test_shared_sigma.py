@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from toyguide import native
+from toyguide._speed import compiled
+from toyguide._speed.shared_sigma import Quadratics, _along_a_curve
 from toyguide.datasets import load_dataset
-from toyguide.mixtures import GaussianMixture
-from toyguide.quadratics import Quadratics, _along_a_curve
+from toyguide.fields.mixtures import GaussianMixture
 
 
 @pytest.fixture(autouse=True)
 def without_compiled_loops():
     """Which would answer first."""
-    with native.without():
+    with compiled.without():
         yield
 
 
@@ -95,7 +95,7 @@ def test_leaving_components_out_changes_roundings_only(sigma, monkeypatch):
     grid = torch.stack(torch.meshgrid(across, across, indexing="ij"), -1)
     assert quadratics(field, sigma)._selective
     some = field.log_density(grid, sigma), field.score(grid, sigma)
-    monkeypatch.setattr("toyguide.quadratics._FEWEST", 10**9)
+    monkeypatch.setattr("toyguide._speed.shared_sigma._FEWEST", 10**9)
     every = field.log_density(grid, sigma), field.score(grid, sigma)
     torch.testing.assert_close(some[0], every[0], rtol=2e-7, atol=1e-6)
     torch.testing.assert_close(some[1], every[1], rtol=1e-5, atol=1e-5 * float(every[1].abs().max()))

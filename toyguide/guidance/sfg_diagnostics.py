@@ -25,7 +25,7 @@ from torch import Tensor
 from toyguide.errors import InputError
 from toyguide.fields import Field
 from toyguide.geometry.curvature import top_eigenpair
-from toyguide.guidance.sfg import finite_product, power_step
+from toyguide.guidance.rules.sfg import finite_product, power_step
 
 __all__ = ["Inside", "Iterated", "Run", "along", "iterations", "product_error"]
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from toyguide.guidance.base import Evaluation, Transition
-from toyguide.guidance.sfg import Direction, SaddleFreeGuidance
+from toyguide.guidance.rules.sfg import Direction, SaddleFreeGuidance
 
 
 class IteratedSaddleFreeGuidance(SaddleFreeGuidance):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from toyguide import native
-from toyguide.fields import Field, denoised_from_score
-from toyguide.networks import EnergyMLP
+from toyguide._speed import compiled
+from toyguide.fields.base import Field, denoised_from_score
+from toyguide.fields.networks import EnergyMLP
 
 __all__ = ["denoise_together"]
 
@@ -36,5 +36,5 @@ def denoise_together(fields: Sequence[Field], x: Tensor, sigma: float) -> list[T
             if low < high:
                 own(low, high)
 
-    native.share_out(work, n * len(ready), min(network.worth for network in networks))
+    compiled.share_out(work, n * len(ready), min(network.worth for network in networks))
     return [denoised_from_score(score, x, sigma) for _, score in ready]

@@ -29,10 +29,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from toyguide import native
+from toyguide._speed import compiled
+from toyguide._speed.buffers import Scratch, differentiated
 from toyguide.errors import InputError, unknown
-from toyguide.fields import Field, Sigma, as_sigma
-from toyguide.scratch import Scratch, differentiated
+from toyguide.fields.base import Field, Sigma, as_sigma
 
 __all__ = ["EnergyMLP"]
 
@@ -183,7 +183,7 @@ class EnergyMLP(nn.Module, Field):
         prepared = self.prepare(x, sigma) if code is None else None
         if prepared is not None:
             work, out = prepared
-            native.share_out(work, len(out), self.worth)
+            compiled.share_out(work, len(out), self.worth)
             return out.reshape(x.shape)
         function = functools.partial(_gradient, self._scratch(x, sigma, code))
         return self._blockwise(function, x, sigma, code, (self.dim,))
@@ -193,11 +193,16 @@ class EnergyMLP(nn.Module, Field):
         """How many points are worth a thread."""
         return max(24, (1 << 19) // self.width**2)
 
-    def prepare(self, x: Tensor, sigma: Sigma) -> tuple[native.Work, Tensor] | None:
+    def prepare(self, x: Tensor, sigma: Sigma) -> tuple[compiled.Work, Tensor] | None:
         """The compiled work that computes the score at points of shape ``(..., d)``, and the ``(n, d)`` that it is
         written to; None where torch has to do it."""
         watched = [x, self.gain, *([sigma] if isinstance(sigma, Tensor) else [])]
-        if not native.available(x) or self.layers == 0 or x.shape[-1] != self.dim or any(map(differentiated, watched)):
+        if (
+            not compiled.available(x)
+            or self.layers == 0
+            or x.shape[-1] != self.dim
+            or any(map(differentiated, watched))
+        ):
             return None
         points = x.detach().reshape(-1, self.dim).contiguous()
         if not math.isfinite(points.sum()):  # a sum is not finite if one of them is not
@@ -212,7 +217,7 @@ class EnergyMLP(nn.Module, Field):
         weights, width = kept.packed
         parts = (level.scale.contiguous(), level.rest.contiguous(), level.strength.contiguous())
         out = torch.empty_like(points)
-        return native.energy_gradient(weights, width, self.layers, points, parts, out), out
+        return compiled.energy_gradient(weights, width, self.layers, points, parts, out), out
 
     def hessian(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The Jacobian of the score, with shape ``(..., d, d)``."""

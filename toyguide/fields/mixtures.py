@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from toyguide import native
+from toyguide._speed import compiled
+from toyguide._speed.buffers import Scratch, differentiated
+from toyguide._speed.shared_sigma import Quadratics
 from toyguide.errors import InputError
-from toyguide.fields import Field, Sigma
-from toyguide.quadratics import Quadratics
-from toyguide.scratch import Scratch, differentiated
+from toyguide.fields.base import Field, Sigma
 
 __all__ = ["LARGEST", "GaussianMixture"]
 
@@ -239,7 +239,7 @@ class GaussianMixture(Field):
 
     def _compiled(self, x: Tensor, sigma: Sigma, shape: tuple[int, ...]) -> Tensor | None:
         """The log-density, of shape (), or the score, of shape (d,), at each point by the compiled loop, or None."""
-        if self._planes is None or x.shape[-1] != self.dim or not native.available(x):
+        if self._planes is None or x.shape[-1] != self.dim or not compiled.available(x):
             return None
         noise = torch.as_tensor(sigma, dtype=x.dtype).square()
         if differentiated(x) or differentiated(noise) or not x.numel():
@@ -250,8 +250,8 @@ class GaussianMixture(Field):
         each = noise.detach().expand(x.shape[:-1]).reshape(-1).contiguous()
         out = points.new_empty(len(points), *shape)
         wanted = (None, out) if shape else (out, None)
-        work = native.mixture(self._planes, points, each, *wanted)
-        native.share_out(work, len(points), max(1, _WORTH // len(self)))
+        work = compiled.mixture(self._planes, points, each, *wanted)
+        compiled.share_out(work, len(points), max(1, _WORTH // len(self)))
         return out.reshape((*x.shape[:-1], *shape))
 
     def _packed(self) -> Tensor | None:

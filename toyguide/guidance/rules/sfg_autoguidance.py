@@ -5,7 +5,7 @@ from __future__ import annotations
 import param
 
 from toyguide.guidance.base import Evaluation, Guided
-from toyguide.guidance.sfg import Direction, SaddleFreeGuidance
+from toyguide.guidance.rules.sfg import Direction, SaddleFreeGuidance
 
 
 class SfgAutoguidance(SaddleFreeGuidance):

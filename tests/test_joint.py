@@ -7,9 +7,10 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from toyguide import load_model, native
-from toyguide.networks import EnergyMLP
-from toyguide.together import denoise_together
+from toyguide import load_model
+from toyguide._speed import compiled
+from toyguide.fields.joint import denoise_together
+from toyguide.fields.networks import EnergyMLP
 
 
 def make(seed, width=24, layers=3, labels=()):
@@ -36,7 +37,7 @@ def check(networks, x, sigma):
 @pytest.mark.parametrize("layers", [0, 1, 4])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_each_gets_what_it_gives_alone(layers, threads, monkeypatch, way, torch_device):
-    monkeypatch.setattr("toyguide.native._THREADS", threads)
+    monkeypatch.setattr("toyguide._speed.compiled._THREADS", threads)
     networks = [make(seed, width, layers).to(torch_device) for seed, width in ((1, 24), (2, 16), (3, 33))]
     for sigma in (0.01, 0.5, 20.0):
         check(networks, X.to(torch_device), sigma)
@@ -70,7 +71,7 @@ def test_threads_do_not_write_into_each_others_rooms(way):
     wrong = []
 
     def work(k):
-        with native.without() if way == "torch" else nullcontext():
+        with compiled.without() if way == "torch" else nullcontext():
             wrong.extend(k for _ in range(20) if not torch.equal(network.score(x[k], 0.3), expected[k]))
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]

@@ -1,0 +1,1 @@
+"""What only makes fields and training faster: compiled loops, reused buffers, shared noise levels, CUDA graphs."""

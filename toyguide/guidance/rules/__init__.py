@@ -1,0 +1,1 @@
+"""The guidance rules, one per file, found by being there."""
