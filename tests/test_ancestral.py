@@ -18,7 +18,7 @@ from torch import Tensor
 
 import toyguide as tg
 from toyguide.fields import Field
-from toyguide.guidance import Guided, Rule
+from toyguide.guidance import Arrival, Guided, Rule
 from toyguide.noise import edm_schedule
 from toyguide.samplers import SAMPLERS, sampler, trajectory
 
@@ -94,7 +94,7 @@ class CfgPlusPlus(Rule):
     first_order = True
 
     def guide(self, at, memory):
-        main, uncond = at.together("main", "uncond")
+        main, uncond = at.denoised_each("main", "uncond")
         return Guided(uncond + self.lam * (main - uncond), renoise=uncond)
 
 
@@ -225,7 +225,7 @@ class Redrawing(Rule):
 
     def after_step(self, step, memory, generator):
         draws = torch.stack([step.x_next, *(step.draw() for _ in range(3999))])
-        return draws.mean(0), draws.var(0)
+        return Arrival(draws.mean(0), draws.var(0))
 
 
 def test_a_step_drawn_again_has_fresh_noise():

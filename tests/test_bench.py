@@ -135,7 +135,7 @@ def test_textbook_sampling():
     data = tg.load_dataset("two-gaussians")
     e = tg.Experiment(dataset="two-gaussians", label="left", main="exact", rule="cfg", params={"w": 2.5}, n=20, steps=6)
     x, levels = e.start().double(), e.levels()
-    steps = list(trajectory(e.build_rule(), e.fields(), sampler("heun"), x, levels, torch.Generator()))
+    steps = list(trajectory(e.build_rule(), e.build_fields(), sampler("heun"), x, levels, torch.Generator()))
     main, union = (textbook.Mixture(data.field(label), x) for label in ("left", None))
     end = textbook.sample_guided(main, union, 2.5, x, levels)
     torch.testing.assert_close(end, steps[-1].x, rtol=1e-9, atol=1e-9)

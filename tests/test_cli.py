@@ -160,7 +160,7 @@ def test_sample_is_the_library_call(cli, tmp_path):
     )  # fmt: skip
     r = e.run("cpu")
     assert (code, err) == (0, "")
-    assert f"24 trajectories, {r.nfe} evaluations each" in out
+    assert f"24 trajectories, {r.nfe:g} evaluations each" in out
     assert "0 diverged" in out
     with np.load(tmp_path / "run.npz", allow_pickle=False) as arrays:
         assert np.array_equal(arrays["x"], r.x.numpy())

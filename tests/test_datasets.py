@@ -317,7 +317,7 @@ class TestOwnMixture:
                 "[training]\nlog_sigma_std = 0\n[mixture]",
                 ["training.log_sigma_std: 0: expected a positive"],
             ),
-            ("[mixture]", "[models]\nmian = 'a'\n[mixture]", ["models.mian: unknown key", "did you mean 'main'?"]),
+            ("[mixture]", "[models]\nmain = 3\n[mixture]", ["models.main: 3: expected a text"]),
         ],
     )
     def test_malformed_toml_is_refused(self, write, old, new, expected):

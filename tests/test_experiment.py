@@ -17,7 +17,7 @@ from toyguide.datasets import load_dataset
 from toyguide.datasets.checkpoints import save_model
 from toyguide.errors import InputError
 from toyguide.fields.networks import EnergyMLP
-from toyguide.guidance import Interval
+from toyguide.guidance import Evaluation, Interval
 from toyguide.guidance.rules.cfg import ClassifierFreeGuidance
 from toyguide.samplers import SAMPLERS, sampler, trajectory
 
@@ -77,9 +77,11 @@ WRONG = [
     ({"dataset": 5}, "unknown dataset .* '5'"),
     ({"label": "lefft"}, r"unknown label of two-gaussians 'lefft': .*did you mean 'left'\?"),
     ({"label": ["left"]}, r"label = \['left'\]: expected a name"),
-    ({"main": 5}, "main = 5: expected a name"),
-    ({"uncond": 0.5}, "uncond = 0.5: expected a name"),
-    ({"weak": True}, "weak = True: expected a name"),
+    ({"main": 5}, "main = 5: expected a field's reference"),
+    ({"uncond": 0.5}, "uncond = 0.5: expected a field's reference"),
+    ({"weak": True}, "weak = True: expected a field's reference"),
+    ({"fields": {"weak": ""}}, "weak = '': expected a field's reference"),
+    ({"fields": "exact"}, "fields = 'exact': expected a table of references by role"),
     ({"rule": "cgf"}, r"unknown rule 'cgf': .*did you mean 'cfg'\?"),
     ({"rule": ["cfg"]}, r"unknown rule \"\['cfg'\]\""),
     ({"rule": None}, "unknown rule 'None'"),
@@ -94,7 +96,6 @@ WRONG = [
     ({"rule": "sfg", "params": {"sign": "scor"}}, "sfg: sign = 'scor': expected one of persistent, score"),
     ({"params": [3]}, r"params = \[3\]: expected a table"),
     ({"params": {3: 3}}, r"params = \{3: 3\}: expected a table"),
-    ({"params": None}, "params = None: expected a table"),
     ({"interval": (1.0, 0.5)}, r"interval = \(1.0, 0.5\): expected two noise levels, 0 <= low < high"),
     ({"interval": (-1.0, 0.5)}, "0 <= low < high"),
     ({"interval": (0.5, math.inf)}, "0 <= low < high"),
@@ -159,9 +160,9 @@ def test_only_needed_fields_are_looked_for():
     """A rule that needs no weak field does not stumble over a wrong one; main alone is always there."""
     assert small(rule="cfg", weak="nothing/there").references() == {"main": "exact", "uncond": "exact@union"}
     assert small(rule="autoguidance").references() == {"main": "exact", "weak": "exact+noise:0.2"}
-    assert set(small(rule="autoguidance", weak="exact+noise:1").fields()) == {"main", "weak"}
+    assert set(small(rule="autoguidance", weak="exact+noise:1").build_fields()) == {"main", "weak"}
     with pytest.raises(InputError, match=r"unknown dataset .* 'nothing'"):
-        small(rule="autoguidance", weak="nothing/there").fields()
+        small(rule="autoguidance", weak="nothing/there").build_fields()
 
 
 def test_levels_are_the_datasets_or_ones_own():
@@ -195,7 +196,7 @@ def test_a_run_repeats_itself():
 
 def test_a_rules_random_numbers_are_not_the_starts():
     e = small(rule="sfg")
-    same_stream = e.build_rule().begin(e.start(), 1.0, torch.Generator().manual_seed(e.seed)).v
+    same_stream = e.build_rule().begin(Evaluation({}, e.start(), 1.0), torch.Generator().manual_seed(e.seed))[1].v
     assert (e.run("cpu").trace["v"][0] - same_stream).abs().max() > 0.1
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import itertools
 import math
-import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import param
 import pytest
 import torch
 from torch import Tensor
 
 import toyguide as tg
+from toyguide.datasets.classifiers import ExactClassifier
 from toyguide.errors import InputError
 from toyguide.fields import (
+    Field,
     NoisierField,
     denoised_from_eps,
     denoised_from_score,
@@ -26,7 +28,22 @@ from toyguide.fields import (
     velocity_from_denoised,
 )
 from toyguide.fields.mixtures import GaussianMixture
-from toyguide.guidance import ROLES, Evaluation, Guided, Interval, Rule, rules
+from toyguide.fields.networks import EnergyMLP
+from toyguide.guidance import (
+    FAMILIES,
+    ROLES,
+    Arrival,
+    Evaluation,
+    Guided,
+    Interval,
+    Role,
+    Rule,
+    Scene,
+    Wrapper,
+    rules,
+)
+from toyguide.guidance.base import DEFINED
+from toyguide.guidance.registry import _from_files as files
 from toyguide.guidance.rules.sfg import Direction
 from toyguide.samplers import Step, sampler, trajectory
 
@@ -54,7 +71,7 @@ def gaussian(variance: float, dim: int = 2) -> GaussianMixture:
     )
 
 
-FIELDS = {role: mixture(seed) for seed, role in enumerate(ROLES)}
+FIELDS = {role: mixture(seed) for seed, role in enumerate(("main", "uncond", "weak"))}
 X = torch.randn(32, 2, generator=seeded(7), dtype=W) * 1.5
 LEVELS = torch.tensor([3.0, 1.5, 0.7, 0.3, 0.1, 0.0], dtype=W)
 
@@ -66,7 +83,12 @@ def walk(
 
 
 def allowed(rule: Rule) -> str:
-    return "euler" if rule.first_order else "heun"
+    return "ancestral" if rule.needs_noise else "euler" if rule.first_order else "heun"
+
+
+def begun(rule: Rule, x: Tensor, sigma: float, generator: torch.Generator) -> Any:
+    """A rule's memory at the start of a run."""
+    return rule.begin(Evaluation(FIELDS, x, sigma), generator)[1]
 
 
 def mapped(memory: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -88,78 +110,192 @@ def two_steps(rule: Rule, fields: dict, x: Tensor, memory: Any) -> Tensor:
     return torch.stack([first.denoised, second.denoised])
 
 
-# What holds for every rule
+# What holds for every rule, published or an example, on whole walks
 
 
-@pytest.mark.parametrize("key", RULES)
+EXAMPLES = Path(__file__).parent / "example_rules"
+EVERY = {**rules(), **{key: cls for key, cls in files(str(EXAMPLES)).items() if key not in RULES}}
+
+
+def network(seed: int) -> EnergyMLP:
+    """An untrained network in float64 whose score is of the size of a mixture's."""
+    net = EnergyMLP(2, 16, 2, torch.tensor([0.5, 0.5]), generator=seeded(seed)).double().requires_grad_(False)
+    net.gain.fill_(-0.5)
+    return net
+
+
+def fields_for(cls: type[Rule], turn: Tensor | None = None, shift: Tensor | float = 0.0) -> dict[str, Any]:
+    """A field for each role of a rule; turned and shifted if it is a mixture."""
+    turn = torch.eye(2, dtype=W) if turn is None else turn
+
+    def placed(seed: int) -> GaussianMixture:
+        f = mixture(seed)
+        return GaussianMixture(f.weights, f.means @ turn.T + shift, turn @ f.covariances @ turn.T)
+
+    found: dict[str, Any] = {}
+    for seed, (name, role) in enumerate({"main": ROLES["main"], **cls.roles()}.items()):
+        found[name] = network(seed) if role.kind == "network" else placed(seed)
+        if role.kind == "classifier":
+            found[name] = ExactClassifier({"A": placed(0), "B": placed(9)}, {"A": 0.3, "B": 0.7})
+    return found
+
+
+def scene(fields: dict[str, Any]) -> Scene:
+    return Scene(fields, tuple(LEVELS.tolist()), label="A")
+
+
+class Counted(Field):
+    """A field that counts the points at which it is evaluated, and at which it is differentiated."""
+
+    def __init__(self, field: Field) -> None:
+        self.field, self.dim, self.points, self.products = field, field.dim, 0, 0
+
+    def log_density(self, x, sigma):
+        self.points += len(x)
+        return self.field.log_density(x, sigma)
+
+    def score(self, x, sigma):
+        self.points += len(x)
+        return self.field.score(x, sigma)
+
+    def hessian(self, x, sigma):
+        self.products += len(x) * self.dim
+        return self.field.hessian(x, sigma)
+
+    def jvp(self, x, sigma, v):
+        self.products += len(x)
+        return self.field.jvp(x, sigma, v)
+
+
+class Turned(Wrapper):
+    """A rule that begins with its directions turned."""
+
+    def __init__(self, rule: Rule, turn: Tensor) -> None:
+        super().__init__(rule)
+        self.turn = turn
+
+    def begin(self, at, generator):
+        x, memory = super().begin(at, generator)
+        return x, mapped(memory, lambda m: m @ self.turn.T if m.shape == at.x.shape else m)
+
+
+def every_walk(rule: Rule, fields: dict, x: Tensor = X, count: int | None = None) -> list[Step]:
+    return list(trajectory(rule, scene(fields), sampler(allowed(rule)), x, LEVELS, seeded(2), count))
+
+
+@pytest.mark.parametrize("key", [k for k, cls in EVERY.items() if cls.unguided is not None])
 def test_unguided_values_give_the_main_field(key):
-    cls = rules()[key]
-    rule = cls(**cls.unguided)
-    steps, plain = walk(rule, method=allowed(rule)), walk(tg.rule("none"), method=allowed(rule))
+    cls = EVERY[key]
+    rule, fields = cls(**cls.unguided), fields_for(cls)
+    steps = every_walk(rule, fields)
+    plain = trajectory(tg.rule("none"), scene(fields), sampler(allowed(rule)), X, LEVELS, seeded(2))
     # Not bit by bit: score scaling's x + 1 (D - x) rounds.
     for a, b in zip(steps, plain, strict=True):
         torch.testing.assert_close(a.x, b.x, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("key", [k for k in RULES if k != "none"])
+@pytest.mark.parametrize("key", [k for k in EVERY if k != "none"])
 def test_default_values_guide(key):
-    cls = rules()[key]
-    assert cls.unguided, "a rule that cannot be unguided cannot be compared"
-    assert (
-        two_steps(cls(), FIELDS, X, cls().begin(X, 1.0, seeded())) - FIELDS["main"].denoise(X, 1.0)
-    ).abs().max() > 1e-3
+    cls = EVERY[key]
+    fields, plain = fields_for(cls), tg.rule("none")
+    ends = [
+        list(trajectory(rule, scene(fields), sampler(allowed(cls())), X, LEVELS, seeded(2)))[-1].x
+        for rule in (cls(), plain)
+    ]
+    assert (ends[0] - ends[1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("key", RULES)
+@pytest.mark.parametrize("key", [k for k, cls in EVERY.items() if not cls.interacts])
 def test_each_point_is_guided_by_itself(key):
-    rule = tg.rule(key)
-    memory = rule.begin(X, 1.0, seeded())
-    rows = torch.tensor([3, 17, 4])
-    alone = two_steps(rule, FIELDS, X[rows], mapped(memory, lambda m: m[rows]))
-    torch.testing.assert_close(alone, two_steps(rule, FIELDS, X, memory)[:, rows], rtol=0, atol=1e-12)
+    """The first points alone go where they go among all: 16, a multiple of which a generator draws alike."""
+    cls = EVERY[key]
+    fields = fields_for(cls)
+    for alone, all_of_them in zip(every_walk(cls(), fields, X[:16], len(X)), every_walk(cls(), fields), strict=True):
+        torch.testing.assert_close(alone.x, all_of_them.x[:16], rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("key", RULES)
-def test_a_moved_world_is_guided_alike(key):
-    """Turning and shifting fields and points turns and shifts what a rule makes of them."""
+@pytest.mark.parametrize("change", ["rotation", "translation"])
+@pytest.mark.parametrize("key", EVERY)
+def test_a_moved_world_is_guided_alike(key, change):
+    """Turning or shifting fields and points turns or shifts where a rule leads, if it says so."""
+    cls = EVERY[key]
+    if change not in cls.equivariant:
+        pytest.skip("not declared")
     turn = torch.linalg.qr(torch.randn(2, 2, generator=seeded(3), dtype=W)).Q
-    shift = torch.tensor([0.7, -1.1], dtype=W)
-    moved = {
-        role: GaussianMixture(f.weights, f.means @ turn.T + shift, turn @ f.covariances @ turn.T)
-        for role, f in FIELDS.items()
-    }
-    rule = tg.rule(key)
-    memory = rule.begin(X, 1.0, seeded())
-    turned = mapped(memory, lambda m: m @ turn.T if m.shape == X.shape else m)
-    here = two_steps(rule, FIELDS, X, memory) @ turn.T + shift
-    torch.testing.assert_close(two_steps(rule, moved, X @ turn.T + shift, turned), here, rtol=0, atol=1e-10)
+    turn, shift = (turn, 0.0) if change == "rotation" else (torch.eye(2, dtype=W), torch.tensor([0.7, -1.1], dtype=W))
+    here = every_walk(cls(), fields_for(cls))
+    moved = every_walk(Turned(cls(), turn), fields_for(cls, turn, shift), X @ turn.T + shift)
+    for a, b in zip(here, moved, strict=True):
+        torch.testing.assert_close(b.x, a.x @ turn.T + shift, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("key", RULES)
+def test_what_is_not_declared_does_not_hold():
+    """The check above sees a rule that minds where the origin is."""
+    cls, shift = EVERY["pull"], torch.tensor([0.7, -1.1], dtype=W)
+    here, moved = every_walk(cls(), fields_for(cls)), every_walk(cls(), fields_for(cls, None, shift), X + shift)
+    assert (moved[-1].x - here[-1].x - shift).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("key", EVERY)
+def test_evaluations_are_counted_as_they_are_made(key, monkeypatch):
+    """Whatever a rule asks of the fields, in every hook; a network that is thinned is counted by its denoiser."""
+    cls = EVERY[key]
+    fields = fields_for(cls)
+    if any(role.kind == "network" for role in cls.roles().values()):
+        calls = []
+        for name in ("score", "log_density"):
+            method = getattr(EnergyMLP, name)
+            monkeypatch.setattr(EnergyMLP, name, lambda self, *a, f=method: calls.append(len(a[0])) or f(self, *a))
+        assert every_walk(cls(), fields)[-1].nfe == sum(calls) / len(X)
+        return
+    counted = {name: f if isinstance(f, ExactClassifier) else Counted(f) for name, f in fields.items()}
+    last = every_walk(cls(), counted)[-1]
+    made = [f for f in counted.values() if isinstance(f, Counted)]
+    assert last.nfe == sum(f.points for f in made) / len(X)
+    if "classifier" not in counted:
+        assert last.cost.gradients == sum(f.products for f in made) / len(X)
+
+
+@pytest.mark.parametrize("key", EVERY)
 def test_needs_are_what_is_evaluated(key):
     """A rule with only the fields it declares runs, and without one of them does not."""
-    cls = rules()[key]
-    memory = cls().begin(X, 1.0, seeded())
-    cls().guide(Evaluation({r: FIELDS[r] for r in cls.needs}, X, 1.0), memory)
+    cls = EVERY[key]
+    every_walk(cls(), {name: f for name, f in fields_for(cls).items() if name in cls.needs})
     for missing in cls.needs:
-        with pytest.raises(InputError, match=f"field '{missing}'"):
-            cls().guide(Evaluation({r: FIELDS[r] for r in cls.needs if r != missing}, X, 1.0), memory)
+        with pytest.raises(InputError, match=f"field '{missing}'|posterior: this run has no dataset"):
+            every_walk(cls(), {name: f for name, f in fields_for(cls).items() if name != missing})
 
 
-@pytest.mark.parametrize("key", RULES)
+@pytest.mark.parametrize("key", EVERY)
+def test_an_experiment_with_it_is_written_and_read(key, monkeypatch):
+    monkeypatch.setenv("TOYGUIDE_RULES", str(EXAMPLES))
+    cls = EVERY[key]
+    halved = {k: cls.declared()[k].default / 2 + 0.5 for k in cls.per_trajectory()}
+    numbers = {k: v for k, v in halved.items() if v <= cls.declared()[k].bounds[1]}
+    e = tg.Experiment(label="A", rule=key, params=numbers, sampler="ancestral" if cls.needs_noise else "euler")
+    assert tg.Experiment.from_json(e.to_json()) == e
+    assert set(e.fields) >= {"main", *cls.needs}
+    assert all(e.params[name] == value for name, value in numbers.items())
+    assert hash(e) == hash(tg.Experiment.from_json(e.to_json()))
+
+
+@pytest.mark.parametrize("key", EVERY)
 def test_a_rule_is_a_described_value(key):
-    cls = rules()[key]
+    cls = EVERY[key]
     rule = cls()
-    assert rule == tg.rule(key, **rule.values())
-    assert hash(rule) == hash(tg.rule(key, **rule.values()))
+    assert rule == cls(**rule.values())
+    assert hash(rule) == hash(cls(**rule.values()))
     assert all([cls.title, cls.formula, cls.source, cls.summary]), "what the help text shows"
-    assert set(cls.needs) <= set(ROLES)
-    assert set(cls.unguided) <= set(cls.declared())
+    assert cls.family in FAMILIES
+    assert all(role.doc for role in cls.roles().values())
+    assert set(cls.unguided or {}) <= set(cls.declared())
     for name, declared in cls.declared().items():
         assert declared.doc, name
-        for wrong in (math.nan, math.inf, True, None, "much", -1e9):
-            with pytest.raises(InputError, match=rf"{name} = .*: expected (a number|a whole number|one of) ") as caught:
-                tg.rule(key, **{name: wrong})
+        yes_or_no = isinstance(declared, param.Boolean)
+        for wrong in (math.nan, math.inf, 1 if yes_or_no else True, None, "much", -1e9):
+            expected = rf"{name} = .*: expected (a number|a whole number|one of|true or false)"
+            with pytest.raises(InputError, match=expected) as caught:
+                cls(**{name: wrong})
             assert "\n" not in str(caught.value)
 
 
@@ -242,7 +378,7 @@ def test_cfg_and_autoguidance_share_their_weight_as_in_eq_6():
     """Karras et al. 2024, Eq. 6: ``w_u = (1 - a)(w - 1) + 1``, ``w_c = a (w - 1) + 1``."""
     a, w = 0.3, 2.5
     w_u, w_c = (1 - a) * (w - 1) + 1, a * (w - 1) + 1
-    main, uncond, weak = (FIELDS[r].denoise(X, 0.8) for r in ROLES)
+    main, uncond, weak = (FIELDS[r].denoise(X, 0.8) for r in FIELDS)
     expected = main + (w_u - 1) * (main - uncond) + (w_c - 1) * (main - weak)
     guided = tg.rule("cfg+autoguidance", w=w, mix=a).guide(Evaluation(FIELDS, X, 0.8), None).denoised
     torch.testing.assert_close(guided, expected, rtol=0, atol=1e-12)
@@ -321,7 +457,7 @@ def test_sfg_is_the_papers_form_in_eps(h):
     """``eps - w H(lambda) u`` with ``u = (eps(x) - eps(x + h sigma v)) / h``, at any h."""
     sigma, w, field = 0.5, 3.0, FIELDS["main"]
     rule = tg.rule("sfg", w=w, h=h)
-    memory = rule.begin(X, sigma, seeded(1))
+    memory = begun(rule, X, sigma, seeded(1))
 
     def eps(x):
         return -sigma * field.score(x, sigma)
@@ -363,7 +499,7 @@ def test_sfg_finds_the_top_eigenpair():
     assert clear.sum() > 15
 
     rule = tg.rule("sfg", h=1e-4)
-    memory = rule.begin(X, sigma, seeded())
+    memory = begun(rule, X, sigma, seeded())
     for _ in range(400):
         guided = rule.guide(Evaluation(FIELDS, X, sigma), memory)
         memory = guided.memory
@@ -380,7 +516,7 @@ def test_sfg_between_two_gaussians():
     p = torch.sigmoid(2 * x[:, 0] / variance)
     expected = sigma**2 * (-1 / variance + p * (1 - p) * 4 / variance**2)
     rule = tg.rule("sfg", h=1e-4)
-    memory = rule.begin(x, sigma, seeded())
+    memory = begun(rule, x, sigma, seeded())
     for _ in range(60):
         guided = rule.guide(Evaluation(SADDLE, x, sigma), memory)
         memory = guided.memory
@@ -390,6 +526,8 @@ def test_sfg_between_two_gaussians():
 
 class Linear:
     """A denoiser ``D = x M``; ``sigma^2 J = M - 1``, which no exact field's is below -1."""
+
+    evaluations = 1
 
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
@@ -401,7 +539,7 @@ class Linear:
 def test_sfg_shift_grows_and_never_shrinks():
     field = Linear(torch.tensor([[-3.0, 0.5], [0.5, -1.0]], dtype=W))
     rule = tg.rule("sfg", alpha=1.5)
-    memory = rule.begin(X, 1.0, seeded())
+    memory = begun(rule, X, 1.0, seeded())
     expected = torch.full((len(X),), 1.5, dtype=W)
     seen = []
     for sigma in (2.0, 1.0, 0.5, 0.2):
@@ -417,7 +555,7 @@ def test_sfg_shift_grows_and_never_shrinks():
 def test_sfg_keeps_its_direction_where_the_product_vanishes():
     """``u + alpha v = 0`` where D turns nothing: an eigenvalue of -1 with alpha 1."""
     rule = tg.rule("sfg", alpha=1.0)
-    memory = rule.begin(X, 1.0, seeded())
+    memory = begun(rule, X, 1.0, seeded())
     after = rule.guide(Evaluation({"main": Linear(torch.zeros(2, 2, dtype=W))}, X, 1.0), memory).memory
     torch.testing.assert_close(after.v, memory.v)
 
@@ -485,7 +623,7 @@ def test_interval_keeps_the_rules_memory():
     rule = tg.rule("sfg")
     steps = walk(Interval(rule, 0.3, 1.5), seed=4)
     assert [bool(s.trace) for s in steps] == [False, False, True, True, False, False]
-    assert torch.equal(steps[2].trace["v"], rule.begin(X, 3.0, seeded(4)).v), "v waits as it was drawn"
+    assert torch.equal(steps[2].trace["v"], begun(rule, X, 3.0, seeded(4)).v), "v waits as it was drawn"
 
 
 def test_intervals_compare_by_what_they_hold():
@@ -501,8 +639,8 @@ def test_intervals_compare_by_what_they_hold():
 class Counting(Rule):
     """Memory: how often it was handed on."""
 
-    def begin(self, x, sigma, generator):
-        return 0
+    def begin(self, at, generator):
+        return at.x, 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -575,8 +713,8 @@ def test_renoise_makes_cfg_plus_plus():
 class Resampling(Rule):
     """Replaces the points by draws from among them, and remembers where each came from."""
 
-    def begin(self, x, sigma, generator):
-        return torch.arange(len(x))
+    def begin(self, at, generator):
+        return at.x, torch.arange(len(at.x))
 
     def guide(self, at, memory):
         return Guided(at.denoised(), memory=memory, trace={"parent": memory.clone()})
@@ -584,7 +722,7 @@ class Resampling(Rule):
     def after_step(self, step, memory, generator):
         assert torch.equal(step.draw(), step.x_next), "a deterministic sampler draws the same again"
         rows = torch.randint(len(step.x), (len(step.x),), generator=generator)
-        return step.x_next[rows], memory[rows]
+        return Arrival(step.x_next[rows], memory[rows], rows)
 
 
 def test_after_step_resamples():
@@ -604,9 +742,9 @@ def test_an_evaluation_is_made_once_and_counted():
     at = Evaluation(FIELDS, X, 0.5)
     assert at.denoised("main") is at.denoised("main")
     at.score("weak"), at.eps("weak"), at.velocity("weak")
-    assert at.nfe == 2
-    at.elsewhere(X + 1, 0.5, "main")
-    assert at.nfe == 3
+    assert at.cost.evaluations == 2
+    at.denoised_at(X + 1, 0.5, "main")
+    assert at.cost.evaluations == 3
     with pytest.raises(TypeError, match="does not say how it guides"):
         Rule().guide(at, None)
 
@@ -626,23 +764,16 @@ class Mine(Rule):
 
 @pytest.fixture
 def search_path(tmp_path, monkeypatch):
-    """A folder in TOYGUIDE_RULES; afterwards its rules are forgotten."""
-    before = set(sys.modules)
+    """A folder in TOYGUIDE_RULES."""
     monkeypatch.setenv("TOYGUIDE_RULES", str(tmp_path))
-    rules.cache_clear()
     yield tmp_path
-    for name in set(sys.modules) - before:
-        if name.startswith("toyguide_rules."):
-            del sys.modules[name]
     monkeypatch.undo()
-    rules.cache_clear()
-    gc.collect()  # or Rule.__subclasses__ would still know them
     assert list(rules()) == RULES
 
 
 def test_a_file_on_the_search_path_is_a_rule(search_path):
     (search_path / "mine.py").write_text(RULE_FILE.format(key="mine"))
-    assert list(rules()) == [*RULES, "mine"]
+    assert set(rules()) == {*RULES, "mine"}
     assert torch.equal(walk(tg.rule("mine"))[-1].x, walk(tg.rule("none"))[-1].x)
 
 
@@ -650,6 +781,11 @@ def test_a_file_on_the_search_path_is_a_rule(search_path):
     ("text", "complaint"),
     [
         (RULE_FILE.format(key="cfg"), "mine.py: the rule name 'cfg' is taken"),
+        (RULE_FILE.format(key="a") + RULE_FILE.format(key="a").replace("Mine", "Other"), "rule name 'a' is taken"),
+        (
+            RULE_FILE.replace("    key", "    needs = ('main', 'wek')\n    key"),
+            "needs 'wek': expected one of main, uncond",
+        ),
         ("import nothing_of_that_name", "mine.py: cannot be imported .ModuleNotFoundError"),
         ("class:", "mine.py: cannot be imported .SyntaxError"),
     ],
@@ -664,3 +800,52 @@ def test_a_wrong_search_path_is_named(search_path, monkeypatch):
     monkeypatch.setenv("TOYGUIDE_RULES", "/no/such/folder")
     with pytest.raises(InputError, match="TOYGUIDE_RULES: '/no/such/folder': expected a folder"):
         rules()
+
+
+# Classes of this process
+
+
+@pytest.fixture
+def own_rules():
+    """What is defined in a test is forgotten after it."""
+    before = dict(DEFINED)
+    yield
+    DEFINED.clear()
+    DEFINED.update(before)
+    assert list(rules()) == RULES
+
+
+def constant(name: str, value: float) -> type[Rule]:
+    class Constant(Rule):
+        key = name
+
+        def guide(self, at, memory):
+            return Guided(torch.full_like(at.x, value))
+
+    return Constant
+
+
+def test_a_class_defined_later_replaces_the_earlier_one(own_rules):
+    first = constant("mine", 1.0)
+    assert walk(tg.rule("mine"))[-1].x.unique().tolist() == [1.0]
+    constant("mine", 2.0)
+    assert walk(tg.rule("mine"))[-1].x.unique().tolist() == [2.0]
+    assert tg.register(first) is first
+    assert walk(tg.rule("mine"))[-1].x.unique().tolist() == [1.0]
+    constant("cfg", 3.0)
+    assert walk(tg.rule("cfg"))[-1].x.unique().tolist() == [3.0], "also one of the package"
+
+
+def test_only_rules_with_a_key_are_registered():
+    for wrong in (Rule, int, "cfg", tg.rule("cfg")):
+        with pytest.raises(InputError, match=r"register\(.*\): expected a subclass of Rule with a key"):
+            tg.register(wrong)
+
+
+def test_a_role_says_what_it_is():
+    with pytest.raises(TypeError, match=r"needs 'weak2': expected one of main, .*Role\('weak2', kind, doc\)"):
+        type("Mine", (Rule,), {"needs": ("main", "weak2")})
+    with pytest.raises(ValueError, match="role 'weak2': kind 'weeker', expected one of sampled, "):
+        Role("weak2", "weeker", "another")
+    with pytest.raises(ValueError, match="role 'weak 2': expected letters, digits and underscores"):
+        Role("weak 2", "weaker", "another")

@@ -235,7 +235,7 @@ def test_reference_is_a_fresh_exact_sample(fractal):
 def test_every_metric_has_a_label(fractal):
     found = measure(draw(fractal, "A", 64, 0), fractal, "A")
     known = found.keys() - {"n", "outliers_exact", "tips_exact", "intervals"}
-    assert known == METRICS.keys() - {"nfe", "seconds"}
+    assert known == METRICS.keys() - {"nfe", "gradients", "seconds"}
     for name, metric in METRICS.items():
         assert metric.better in {"low", "high", "truth"}
         assert format(7 if metric.unit == "count" else 0.123456, metric.format), name

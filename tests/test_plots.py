@@ -1,6 +1,7 @@
 """Figures: what is drawn is what was computed, nothing lies outside the canvas, and every format is a whole file."""
 
 import argparse
+import dataclasses
 import re
 import subprocess
 import sys
@@ -16,7 +17,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from toyguide import Experiment, load_dataset
 from toyguide.commands import plot as command
 from toyguide.errors import InputError
-from toyguide.experiment import Result
 from toyguide.metrics import hdr_threshold, measure
 
 plots = pytest.importorskip("toyguide.plots")
@@ -121,7 +121,7 @@ def test_figure_2_draws_score_arrows_and_their_difference(figure_2):
     assert len(at) > 10
     moved = [np.stack([q.U, q.V], -1) for q in quivers]
     np.testing.assert_allclose(moved[2], moved[0] - moved[1], atol=1e-6)
-    main = Experiment("fractal", "A", main="fractal/main").fields()["main"]
+    main = Experiment("fractal", "A", main="fractal/main").build_fields()["main"]
     np.testing.assert_allclose(moved[0], (main.denoise(at, 0.03) - at).numpy(), atol=1e-6)
 
 
@@ -186,7 +186,7 @@ def test_diverged_trajectories_are_counted_and_never_drawn(run):
     x = run.x.clone()
     x[-1, :3], x[2, 3] = torch.nan, torch.inf
     x[-1, 4] = 50.0
-    spoilt = Result(run.experiment, x, run.sigma, run.nfe, run.seconds, run.trace)
+    spoilt = dataclasses.replace(run, x=x)
     figure = plots.plot_run(spoilt)
     caption = figure.axes[0].texts[0].get_text()
     assert "3 diverged" in caption

@@ -38,7 +38,7 @@ def test_the_terms_are_those_of_a_runs_first_step():
     steps = list(e.walk())
     first = torch.Generator().manual_seed(3)
     seed = int(torch.randint(2**62, (), generator=first))
-    found = guided_at(e.build_rule(), e.fields(), steps[0].x, steps[0].sigma, seed)
+    found = guided_at(e.build_rule(), e.build_fields(), steps[0].x, steps[0].sigma, seed)
     torch.testing.assert_close(found["push"], steps[1].push, rtol=0, atol=0)
 
 

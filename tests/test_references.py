@@ -9,7 +9,9 @@ import torch
 
 from toyguide.datasets import Dataset, load_dataset
 from toyguide.datasets.checkpoints import load_model, save_model
-from toyguide.datasets.references import natural_reference, resolve_field
+from toyguide.datasets.classifiers import ExactClassifier
+from toyguide.datasets.references import canonical, natural_reference, resolve, resolve_field
+from toyguide.datasets.roles import ROLES, Role
 from toyguide.errors import InputError
 from toyguide.fields.networks import EnergyMLP
 
@@ -96,12 +98,23 @@ def test_conditional_fields(conditional):
         ("exat", r"unknown field 'exat': expected one of exact, exact@left, .*did you mean 'exact'\?"),
         ("exact@lefft", r"unknown label of two-gaussians 'lefft': .*did you mean 'left'\?"),
         ("exact@", "unknown label of two-gaussians ''"),
-        ("exact+", r"field 'exact\+': expected exact\+noise:SHARE"),
-        ("exact+noise:", r"field 'exact\+noise:': expected exact\+noise:SHARE"),
-        ("exact+noise:x", r"exact\+noise:SHARE with a share from 0 to 10"),
-        ("exact+noise:-1", r"exact\+noise:SHARE with a share from 0 to 10"),
-        ("exact+noise:nan", r"exact\+noise:SHARE with a share from 0 to 10"),
-        ("exact+blur:1", r"exact\+noise:SHARE with a share from 0 to 10"),
+        ("exact+", r"unknown change of the field 'exact\+' '\+': expected one of \+noise, "),
+        ("exact+noise:", r"field 'exact\+noise:': expected \+noise:SHARE with a number from 0 to 10"),
+        ("exact+noise:x", r"expected \+noise:SHARE with a number from 0 to 10"),
+        ("exact+noise:-1", r"expected \+noise:SHARE with a number from 0 to 10"),
+        ("exact+noise:nan", r"expected \+noise:SHARE with a number from 0 to 10"),
+        ("exact+nois:1", r"unknown change .* did you mean '\+noise'\?"),
+        ("exact+dropout:0.1", "expected a trained network in front of the plus sign"),
+        ("exact+layer:1", "expected a trained network in front of the plus sign"),
+        ("two-gaussians/main+layer:9", "layer 9: expected 1 to 4, the network's hidden layers"),
+        ("two-gaussians/main+layer:1.5", "layer:1.5, expected a whole number"),
+        ("exact+temperature:2", r"expected a classifier in front of \+temperature, like posterior"),
+        ("posterior", "main 'posterior': expected a field, like exact"),
+        ("posterior+noise:1", "expected a field in front of the plus sign, not a classifier"),
+        ("mean()", r"expected mean\(FIELD, FIELD, ...\)"),
+        ("mean(exact,)", r"expected mean\(FIELD, FIELD, ...\)"),
+        ("mean(exact, posterior)", r"expected fields in mean\(...\), not a classifier"),
+        ("mean(exact, exat)", r"unknown field 'exat': .*did you mean 'exact'\?"),
         ("two-gaussians/nothing", "unknown model 'two-gaussians/nothing'"),
         ("two-gausians/main", r"unknown dataset .* 'two-gausians': .*did you mean 'two-gaussians'\?"),
         ("such.safetensors@left", "model 'such.safetensors': no such file"),
@@ -158,3 +171,62 @@ def test_partners_of_a_conditional_main(conditional):
 def test_without_networks_the_main_is_exact(tmp_path):
     data = dataset(tmp_path / "bare", 'main = "main"')
     assert natural_reference("main", None, data, "left") == "exact"
+
+
+OTHER, SECOND = Role("other", "class", "another class"), Role("weak2", "weaker", "another weak one", "exact+noise:0.4")
+
+
+def test_partners_of_any_role(trained, conditional):
+    assert natural_reference(OTHER, "exact", PAIR, "left") == "exact@right"
+    assert natural_reference(OTHER, f"{conditional.name}/main", conditional, "right") == f"{conditional.name}/main@left"
+    assert natural_reference(SECOND, f"{trained.name}/main", trained, "left") == "exact+noise:0.4", "its own partner"
+    assert natural_reference("classifier", "exact", PAIR, "left") == "posterior"
+    with pytest.raises(InputError, match=r"other: .* has no trained network for it: expected a field named for other"):
+        natural_reference(OTHER, f"{trained.name}/main", trained, "left")
+
+
+def test_changed_fields(trained):
+    """What a plus sign makes of a field, by hand: more noise, fewer units or layers, a softer classifier."""
+    name = f"{trained.name}/main"
+    network = load_model(name)
+    cut = EnergyMLP(2, 8, 1, torch.full((2,), 0.5)).requires_grad_(False)
+    cut.weights[0].copy_(network.weights[0]), cut.weights[1].copy_(network.weights[2]), cut.gain.fill_(1.0)
+    same(resolve_field(f"{name}+layer:1", trained, "left"), cut)
+    same(resolve_field(f"{name}+layer:2", trained, "left"), network)
+    noisy = resolve_field(f"{name}+noise:0.25", trained, "left")
+    same(noisy, network, 0.4, 0.5)
+    thinned = resolve_field(f"{name}+dropout:0.2", trained, "left")
+    assert thinned.rate == 0.2
+    assert not torch.equal(thinned.score(X, 0.4), network.score(X, 0.4))
+    soft = resolve("posterior+temperature:2+temperature:1.5", PAIR, "left", "classifier")
+    assert isinstance(soft, ExactClassifier)
+    odds = PAIR.posterior(X, 0.4).log().diff() / 3
+    torch.testing.assert_close(soft.log_posterior(X, 0.4).diff(), odds)
+
+
+def test_means_may_hold_means(trained):
+    name = f"{trained.name}/weak"
+    mean = resolve_field(f"mean(exact, mean({name}, exact+noise:0.25))", trained, "left", "weak")
+    exact, weak = trained.field("left"), load_model(name)
+    expected = exact.score(X, 0.4) / 2 + weak.score(X, 0.4) / 4 + exact.score(X, 0.5) / 4
+    torch.testing.assert_close(mean.score(X, 0.4), expected, rtol=0, atol=1e-5)
+    assert mean.evaluations == 3
+
+
+def test_a_path_may_have_a_plus_sign(tmp_path):
+    folder = tmp_path / "c++"
+    folder.mkdir()
+    save(folder, "main", 1, "left")
+    network = load_model(folder / "main.safetensors")
+    same(resolve_field(f"{folder}/main.safetensors", PAIR, "left"), network)
+    same(resolve_field(f"{folder}/main.safetensors+noise:0.25", PAIR, "left"), network, 0.4, 0.5)
+
+
+def test_one_field_has_one_canonical_reference(conditional):
+    main, uncond = ROLES["main"], ROLES["uncond"]
+    assert canonical("exact", "left", main) == canonical("exact@left", "right", uncond) == "exact@left"
+    assert canonical("exact", None, main) == canonical("exact@union", "left", uncond) == "exact@union"
+    assert canonical("exact+noise:0.1", "left", main) == "exact@left+noise:0.1"
+    name = f"{conditional.name}/main"
+    assert canonical(name, "left", main) == f"{name}@left"
+    assert canonical(name, "left", uncond) == f"{name}@union"

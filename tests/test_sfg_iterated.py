@@ -56,7 +56,7 @@ def test_iterations_are_those_of_the_matrix(fields):
     """
     sigma, count, w = 0.6, 4, 2.0
     rule = tg.rule("sfg-iterated", iterations=count, h=1e-4, w=w)
-    memory = rule.begin(X, sigma, seeded())
+    memory = rule.begin(Evaluation(fields, X, sigma), seeded())[1]
     matrix = sigma**2 * fields["main"].hessian(X, sigma)
     v, alpha = memory.v, memory.alpha
     for _ in range(count):
@@ -78,7 +78,7 @@ def test_a_warm_start_is_where_the_last_step_ended_and_a_random_one_is_not(field
     for start in ("warm", "random"):
         rule = tg.rule("sfg-iterated", iterations=1, start=start, w=0.0)
         steps = walk(rule, fields, x, method="euler")
-        carried = rule.begin(x, float(LEVELS[0]), seeded(3))
+        carried = rule.begin(Evaluation(fields, x, float(LEVELS[0])), seeded(3))[1]
         for before, step in itertools.pairwise(steps):
             cosine = (step.trace["v"] * carried.v).sum(-1).abs()
             if start == "warm" or step.index == 1:

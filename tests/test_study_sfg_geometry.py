@@ -306,7 +306,7 @@ def test_more_iterations_and_a_warm_start_follow_better(tmp_path):
         e = warm._experiment(shop, "simplex16-exact", 0, {"start": start, "iterations": count, "w": 1.0})
         result = shop.run(e)
         assert result.nfe == 63 * (1 + count)
-        return float(warm._followed(result, e.fields()["main"])["cosine"].nanmean())
+        return float(warm._followed(result, e.build_fields()["main"])["cosine"].nanmean())
 
     assert found("random", 1) < found("random", 10) <= 1
     assert found("warm", 10) > 0.99

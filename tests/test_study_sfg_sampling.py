@@ -128,7 +128,7 @@ def test_both_of_cfgs_fields_are_as_large_as_sfgs(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cost, "_conditional", lambda seed: tiny)
         run = cost._experiment(shop, {"fields": "conditional", "sampler": "heun", "n": 2, "seed": 0}, "cfg")
-    fields = run.fields()
+    fields = run.build_fields()
     sizes = [sum(p.numel() for p in fields[role].parameters()) for role in ("main", "uncond")]
     assert sizes[0] == sizes[1]
     x = run.start()

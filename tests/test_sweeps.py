@@ -169,7 +169,7 @@ def test_batches_are_of_one_kind_and_of_bounded_size(monkeypatch):
 
 
 def test_a_rule_that_does_not_allow_it_is_run_one_by_one(monkeypatch):
-    monkeypatch.setattr(rules()["cfg"], "per_point", None)
+    monkeypatch.setattr(rules()["cfg"], "batchable", False)
     assert [len(b) for b in batches([tg.Experiment(rule="cfg", params={"w": w}) for w in (1.0, 2.0)])] == [1, 1]
 
 
@@ -179,7 +179,7 @@ def test_a_row_is_a_runs_settings_and_metrics():
     (row,) = run_batch([run.to_json()], "cpu")
     assert json.loads(json.dumps(row)) == row, "plain values"
     settings = {
-        "id": identity(run), "dataset": "fractal", "label": "A", "main": "fractal/main", "uncond": None, "weak": None,
+        "id": identity(run), "dataset": "fractal", "label": "A", "main": "fractal/main",
         "rule": "sfg", "params.w": 2.0, "params.alpha": 1.0, "params.h": 0.1, "params.sign": "persistent",
         "interval.low": 0.1, "interval.high": 1.0, "sampler": "heun", "steps": 4, "n": 64, "seed": 3,
         "sigma_min": None, "sigma_max": None, "rho": None,

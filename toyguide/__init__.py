@@ -9,8 +9,8 @@ from toyguide.datasets import load_dataset
 from toyguide.datasets.checkpoints import load_model
 from toyguide.experiment import Experiment, Result
 from toyguide.fields import Field
-from toyguide.guidance import rule, rules
+from toyguide.guidance import register, rule, rules
 
 __version__ = "0.1.0"
 
-__all__ = ["Experiment", "Field", "Result", "__version__", "load_dataset", "load_model", "rule", "rules"]
+__all__ = ["Experiment", "Field", "Result", "__version__", "load_dataset", "load_model", "register", "rule", "rules"]

@@ -7,12 +7,13 @@ shown or measured follows from it, and the same experiment gives the same points
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +22,36 @@ import torch
 from torch import Tensor
 
 from toyguide.datasets import Dataset, load_dataset
-from toyguide.datasets.references import natural_reference, resolve_field
+from toyguide.datasets.classifiers import Classifier
+from toyguide.datasets.references import canonical, check_role, natural_reference, resolve
 from toyguide.devices import resolve_device
 from toyguide.errors import InputError, unknown
 from toyguide.fields import Field
+from toyguide.fields.mixtures import GaussianMixture
 from toyguide.fields.networks import EnergyMLP
 from toyguide.files import writing
-from toyguide.guidance import Interval, Rule, rule
+from toyguide.guidance import ROLES, Fields, Interval, Role, Rule, Scene
+from toyguide.guidance import rule as make_rule
 from toyguide.metrics import measure
 from toyguide.noise import edm_schedule
-from toyguide.samplers import Step, sampler, trajectory
+from toyguide.samplers import Step, follow, trajectory
+from toyguide.samplers import sampler as make_sampler
 
-__all__ = ["Experiment", "Result"]
+__all__ = ["Experiment", "Reference", "Result"]
+
+Reference = str | Field | Classifier
+"""How an experiment is given a field: a reference (see ``toyguide.datasets.references``), or the object itself."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False)
 class Experiment:
     """One run: what is sampled, how it is guided, and from which random numbers. Checked when it is made.
 
     Args:
         dataset: A dataset's name or path.
         label: The class to sample; None for the union.
-        main: The field that is sampled; None for the dataset's trained network, or the exact field where none models
-            the label.
+        main: The field that is sampled, as a reference or a :class:`toyguide.Field`; None for the dataset's trained
+            network, or the exact field where none models the label.
         uncond: What CFG-like rules extrapolate from; None for the natural partner of ``main``.
         weak: What autoguidance extrapolates from; None for the natural partner of ``main``.
         rule: The guidance rule's name.
@@ -56,56 +64,108 @@ class Experiment:
         sigma_min: The last noise level before 0; None for the dataset's.
         sigma_max: The first noise level; None for the dataset's.
         rho: How the levels crowd; None for the dataset's.
+        fields: Fields and classifiers by role, for roles of any name. A keyword above replaces the one in here. Roles
+            that the rule needs and that are left out get their natural partners, so an experiment's ``fields`` name
+            all that is evaluated.
 
     Raises:
         InputError: If a value is out of range or names something that does not exist.
     """
 
-    dataset: str = "fractal"
-    label: str | None = None
-    main: str | None = None
-    uncond: str | None = None
-    weak: str | None = None
-    rule: str = "none"
-    params: Mapping[str, Any] = field(default_factory=dict)
-    interval: tuple[float, float] | None = None
-    sampler: str = "heun"
-    steps: int = 32
-    n: int = 4096
-    seed: int = 0
-    sigma_min: float | None = None
-    sigma_max: float | None = None
-    rho: float | None = None
+    dataset: str
+    label: str | None
+    fields: Mapping[str, Reference]
+    rule: str
+    params: Mapping[str, Any]
+    interval: tuple[float, float] | None
+    sampler: str
+    steps: int
+    n: int
+    seed: int
+    sigma_min: float | None
+    sigma_max: float | None
+    rho: float | None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "dataset", str(self.dataset))
-        for name in ("label", "main", "uncond", "weak"):
-            value = getattr(self, name)
-            if not (value is None or isinstance(value, str)):
-                raise InputError(f"{name} = {value!r}: expected a name, or nothing")
-        for name, value, low, high in (
-            ("steps", self.steps, 1, 10_000),
-            ("n", self.n, 1, 100_000_000),
-            ("seed", self.seed, 0, 2**63 - 1),
+    def __init__(
+        self,
+        dataset: str | Path = "fractal",
+        label: str | None = None,
+        main: Reference | None = None,
+        uncond: Reference | None = None,
+        weak: Reference | None = None,
+        rule: str = "none",
+        params: Mapping[str, Any] | None = None,
+        interval: tuple[float, float] | None = None,
+        sampler: str = "heun",
+        steps: int = 32,
+        n: int = 4096,
+        seed: int = 0,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+        rho: float | None = None,
+        fields: Mapping[str, Reference | None] | None = None,
+    ) -> None:
+        put = partial(object.__setattr__, self)
+        if not (label is None or isinstance(label, str)):
+            raise InputError(f"label = {label!r}: expected a name, or nothing")
+        for name, count, low, high in (
+            ("steps", steps, 1, 10_000),
+            ("n", n, 1, 100_000_000),
+            ("seed", seed, 0, 2**63 - 1),
         ):
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise InputError(f"{name} = {value!r}: expected a whole number from {low} to {high}")
-        for name in ("sigma_min", "sigma_max", "rho"):
-            value = getattr(self, name)
+            if not isinstance(count, int) or isinstance(count, bool) or not low <= count <= high:
+                raise InputError(f"{name} = {count!r}: expected a whole number from {low} to {high}")
+            put(name, count)
+        for name, value in (("sigma_min", sigma_min), ("sigma_max", sigma_max), ("rho", rho)):
             if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
                 raise InputError(f"{name} = {value!r}: expected a positive number")
-            object.__setattr__(self, name, None if value is None else float(value))
-        if not isinstance(self.params, Mapping) or not all(isinstance(k, str) for k in self.params):
-            raise InputError(f"params = {self.params!r}: expected a table of numbers by name")
-        object.__setattr__(self, "params", rule(str(self.rule), **self.params).values())
-        object.__setattr__(self, "interval", _checked_interval(self.interval))
-        self.data.check_label(self.label)
-        if sampler(str(self.sampler)).order > 1 and self.build_rule().first_order:
-            raise InputError(f"sampler {self.sampler!r}: the rule {self.rule!r} needs a first-order one, like 'euler'")
+            put(name, None if value is None else float(value))
+        params = {} if params is None else params
+        if not isinstance(params, Mapping) or not all(isinstance(k, str) for k in params):
+            raise InputError(f"params = {params!r}: expected a table of numbers by name")
+        put("dataset", str(dataset))
+        put("label", label)
+        put("rule", str(rule))
+        put("params", make_rule(self.rule, **params).values())
+        put("interval", _checked_interval(interval))
+        put("sampler", str(sampler))
+        self.data.check_label(label)
+        self._check_sampler()
         self.levels()
+        fields = _checked_fields({} if fields is None else fields)
+        put("fields", self._completed({**fields, **_checked_fields({"main": main, "uncond": uncond, "weak": weak})}))
+
+    def _check_sampler(self) -> None:
+        chosen, guidance = make_sampler(self.sampler), self.build_rule()
+        if chosen.order > 1 and guidance.first_order:
+            raise InputError(f"sampler {self.sampler!r}: the rule {self.rule!r} needs a first-order one, like 'euler'")
+        if guidance.needs_noise and not chosen.stochastic:
+            raise InputError(f"sampler {self.sampler!r}: the rule {self.rule!r} needs one with noise, like 'ancestral'")
+
+    def _completed(self, named: dict[str, Reference]) -> dict[str, Reference]:
+        """The fields that were named and those that stand in; ``main`` and the rule's own first."""
+        roles = self.roles()
+        main = named.get("main") or natural_reference(roles["main"], None, self.data, self.label)
+        partner_of = main if isinstance(main, str) else "exact" if isinstance(main, GaussianMixture) else ""
+        found: dict[str, Reference] = {"main": main}
+        for name in list(roles)[1:]:
+            found[name] = named.get(name) or natural_reference(roles[name], partner_of, self.data, self.label)
+        return {**found, **named}
 
     def __hash__(self) -> int:
-        return hash(self.to_json())
+        fixed = tuple(v for k, v in vars(self).items() if k not in ("fields", "params"))
+        return hash((fixed, tuple(self.fields.items()), tuple(self.params.items())))
+
+    def __repr__(self) -> str:
+        where = self.dataset if self.label is None else f"{self.dataset} {self.label}"
+        fields = ", ".join(f"{name}={_called(self.fields[name])}" for name in self.roles())
+        counts = f"{self.steps} {self.sampler} steps, n={self.n}, seed={self.seed}"
+        return f"<Experiment {where}: {self.build_rule()!r}, {fields}, {counts}>"
+
+    @property
+    def main(self) -> Reference:
+        """The field that is sampled."""
+        return self.fields["main"]
 
     @property
     def data(self) -> Dataset:
@@ -114,31 +174,68 @@ class Experiment:
 
     def build_rule(self) -> Rule:
         """The rule, inside its interval if there is one."""
-        bare = rule(self.rule, **self.params)
+        bare = make_rule(self.rule, **self.params)
         return bare if self.interval is None else Interval(bare, *self.interval)
 
-    def references(self) -> dict[str, str]:
-        """The field in each role that the rule needs (and ``main``), by what it is called."""
-        main = self.main or natural_reference("main", None, self.data, self.label)
-        named = {"uncond": self.uncond, "weak": self.weak}
-        partners = {r: named[r] or natural_reference(r, main, self.data) for r in self.build_rule().needs if r in named}
-        return {"main": main, **partners}
+    def roles(self) -> dict[str, Role]:
+        """The roles of the fields that are evaluated, by name, the first one ``main``, which is sampled."""
+        return {"main": ROLES["main"], **self.build_rule().roles()}
 
-    def fields(self, device: str = "cpu") -> dict[str, Field]:
-        """The fields by role, on a device.
+    def references(self) -> dict[str, Reference]:
+        """The fields that are evaluated, by role: ``fields`` without those that the rule does not need."""
+        return {name: self.fields[name] for name in self.roles()}
+
+    def build_fields(self, device: str = "cpu") -> dict[str, Field | Classifier]:
+        """The fields and classifiers that are evaluated, by role, on a device.
 
         Raises:
             InputError: If a field does not exist or does not fit.
         """
         where = resolve_device(device)
-        found = {r: resolve_field(ref, self.data, self.label, r) for r, ref in self.references().items()}
-        return {r: f.to(where) if isinstance(f, EnergyMLP) else f for r, f in found.items()}
+        found: dict[str, Field | Classifier] = {}
+        for name, role in self.roles().items():
+            given = self.fields[name]
+            field = resolve(given, self.data, self.label, role) if isinstance(given, str) else given
+            if field is given:
+                check_role(field, _called(given), self.data, self.label, role)
+            found[name] = field.to(where) if isinstance(field, EnergyMLP) else field
+        return found
+
+    def build_field(self, role: str = "main", device: str = "cpu") -> Field:
+        """The field in one role, on a device.
+
+        Raises:
+            InputError: If it does not exist, does not fit, or is a classifier.
+        """
+        return self.scene(device).field(role)
+
+    def warnings(self) -> list[str]:
+        """What is allowed but hardly meant, one line each: a rule whose fields are one and the same."""
+        roles: dict[Reference, str] = {}
+        found = []
+        for name, role in self.roles().items():
+            given = self.fields[name]
+            same = canonical(given, self.label, role) if isinstance(given, str) else given
+            if same in roles:
+                found.append(f"{self.rule}: {roles[same]} and {name} are the same field, {_called(same)}")
+            roles.setdefault(same, name)
+        return found
 
     def levels(self) -> Tensor:
         """The noise levels, with shape ``(steps + 1,)``, float64, the last one 0."""
         s = self.data.sampling
         low, high = self.sigma_min or s.sigma_min, self.sigma_max or s.sigma_max
         return edm_schedule(self.steps, low, high, self.rho or s.rho)
+
+    def scene(self, device: str = "cpu", fields: Fields | None = None) -> Scene:
+        """What stays the same during the run.
+
+        Args:
+            device: ``auto``, ``cpu`` or ``cuda``.
+            fields: The fields by role, if they were made already.
+        """
+        levels = tuple(float(s) for s in self.levels())
+        return Scene(fields or self.build_fields(device), levels, self.data, self.label)
 
     def start(self) -> Tensor:
         """The starting points, exact samples of ``p(x | label; sigma_max)``, with shape ``(n, d)``, float32."""
@@ -150,24 +247,23 @@ class Experiment:
         generator = torch.Generator().manual_seed(self.seed)
         return generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
 
-    def walk(
-        self, device: str = "cpu", fields: dict[str, Field] | None = None, first: int | None = None
-    ) -> Iterator[Step]:
+    def walk(self, device: str = "cpu", fields: Fields | None = None, first: int | None = None) -> Iterator[Step]:
         """The run, step by step.
 
         Args:
             device: ``auto``, ``cpu`` or ``cuda``.
             fields: The fields by role, if they were made already.
             first: Only so many of the trajectories, the first ones. They start where those of the whole run start, and
-                follow them where a rule moves each point by itself, with random numbers drawn in the points' order (up
-                to rounding, which depends on how many points are computed together). A sampler's noise is the same.
+                follow them (up to rounding, which depends on how many points are computed together) if the rule draws
+                its random numbers in the points' order. A sampler's noise is the same. A rule whose points see each
+                other always runs with all of them.
         """
-        where = resolve_device(device)
+        where, guidance = resolve_device(device), self.build_rule()
         yield from trajectory(
-            self.build_rule(),
-            fields or self.fields(device),
-            sampler(self.sampler),
-            self.start()[:first].to(where),
+            guidance,
+            self.scene(device, fields),
+            make_sampler(self.sampler),
+            self.start()[: None if guidance.interacts else first].to(where),
             self.levels(),
             self.generator(),
             self.n,
@@ -180,16 +276,32 @@ class Experiment:
             device: ``auto``, ``cpu`` or ``cuda``.
             watch: Wraps the steps as they come: a progress bar, say.
         """
-        fields = self.fields(device)
+        fields = self.build_fields(device)
         began = time.perf_counter()
         steps = list(watch(self.walk(device, fields)))
         if steps[-1].x.is_cuda:
             torch.cuda.synchronize()
         return Result.of(self, steps, time.perf_counter() - began)
 
+    def settings(self) -> dict[str, Any]:
+        """All settings as plain values, as they are written down.
+
+        Raises:
+            InputError: If a field is a Python object and not a reference.
+        """
+        for name, given in self.fields.items():
+            if not isinstance(given, str):
+                raise InputError(f"field {name!r}: a {_called(given)} object cannot be written, expected a reference")
+        found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**found, "fields": dict(self.fields), "params": dict(self.params)}
+
     def to_json(self) -> str:
-        """One line of JSON."""
-        return json.dumps(dataclasses.asdict(self))
+        """One line of JSON.
+
+        Raises:
+            InputError: If a field is a Python object and not a reference.
+        """
+        return json.dumps(self.settings())
 
     @classmethod
     def from_json(cls, text: str) -> Experiment:
@@ -204,14 +316,17 @@ class Experiment:
             raise InputError(f"experiment: not JSON ({problem})") from problem
         if not isinstance(values, dict):
             raise InputError("experiment: expected a JSON object")
-        known = [f.name for f in dataclasses.fields(cls)]
         for key in values:
-            if key not in known:
-                raise unknown("setting of an experiment", key, known)
+            if key not in SETTINGS:
+                raise unknown("setting of an experiment", key, SETTINGS)
         return cls(**values)
 
 
-@dataclass(frozen=True, eq=False)
+SETTINGS = tuple(inspect.signature(Experiment).parameters)
+"""What an experiment can be given, by name."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """What came of an experiment.
 
@@ -219,56 +334,87 @@ class Result:
         experiment: What was run.
         x: The points at every level, with shape ``(steps + 1, n, d)``, float32 on the CPU.
         sigma: The levels, with shape ``(steps + 1,)``.
-        nfe: Field evaluations per trajectory.
+        nfe_per_trajectory: The evaluations of fields made for each trajectory, with shape ``(n,)``, int64.
+        gradients: Products with a field's Jacobian, and gradients of classifiers, made for each trajectory.
         seconds: Wall time of the sampling.
         trace: What the rule showed at the beginning of each step, each with shape ``(steps, n)`` or ``(steps, n, d)``;
             steps without guidance are NaN. SFG shows ``v`` and ``lambda``.
+        ancestors: Where a rule resampled, the place before each step of what is at each place after it, with shape
+            ``(steps, n)``, int64; None otherwise.
     """
 
     experiment: Experiment
     x: Tensor
     sigma: Tensor
-    nfe: int
+    nfe_per_trajectory: Tensor
+    gradients: int
     seconds: float
     trace: Mapping[str, Tensor]
+    ancestors: Tensor | None = None
 
     @classmethod
-    def of(cls, experiment: Experiment, steps: list[Step], seconds: float) -> Result:
+    def of(cls, experiment: Experiment, steps: Sequence[Step], seconds: float) -> Result:
         """The result of the steps of a run."""
-        x = torch.stack([s.x for s in steps]).cpu()
+        last = steps[-1]
         names = {k: v for s in steps for k, v in s.trace.items()}
         trace = {
-            k: torch.stack([s.trace.get(k, torch.full_like(v, math.nan)) for s in steps[1:]]).cpu()
+            k: torch.stack([s.trace.get(k, torch.full_like(v, math.nan)).cpu() for s in steps[1:]])
             for k, v in names.items()
         }
-        sigma = torch.tensor([s.sigma for s in steps], dtype=torch.float32)
-        return cls(experiment, x, sigma, steps[-1].nfe, seconds, trace)
+        ancestors = None
+        if any(s.ancestors is not None for s in steps):
+            unmoved = torch.arange(len(last.x), device="cpu")
+            ancestors = torch.stack([unmoved if s.ancestors is None else s.ancestors.cpu() for s in steps[1:]])
+        x = torch.stack([s.x.cpu() for s in steps])
+        sigma = torch.tensor([s.sigma for s in steps], dtype=torch.float32, device="cpu")
+        nfe, gradients = last.cost.per_trajectory(len(last.x)), last.cost.gradients
+        return cls(experiment, x, sigma, nfe, gradients, seconds, trace, ancestors)
+
+    def __repr__(self) -> str:
+        size = f"{self.x.shape[1]} points, {self.experiment.steps} steps"
+        return f"<Result of {self.experiment.build_rule()!r}: {size}, {self.nfe:g} evaluations, {self.seconds:.2f} s>"
+
+    @property
+    def nfe(self) -> float:
+        """Field evaluations, the mean over the trajectories."""
+        return float(self.nfe_per_trajectory.double().mean())
 
     @cached_property
     def diverged(self) -> int:
         """How many trajectories ended outside the finite numbers."""
         return int((~self.x[-1].isfinite().all(-1)).sum())
 
+    def paths(self) -> Tensor:
+        """The paths that led to the final points, with the shape of ``x``. Where a rule resampled, a point's path is
+        that of its ancestors."""
+        return self.x if self.ancestors is None else follow(self.x, list(self.ancestors))
+
     def metrics(self, resamples: int = 200) -> dict[str, Any]:
-        """The final samples measured against the exact field; see ``toyguide.metrics.measure``."""
+        """The final samples measured against the exact field; see ``toyguide.metrics.measure``.
+
+        Points that see each other are not independent draws, so a run of such a rule has no intervals of its own.
+        """
         e = self.experiment
+        resamples = 0 if e.build_rule().interacts else resamples
         measured = measure(self.x[-1], e.data, e.label, resamples=resamples, seed=e.seed)
-        return {**measured, "nfe": self.nfe, "seconds": self.seconds}
+        return {**measured, "nfe": self.nfe, "gradients": self.gradients, "seconds": self.seconds}
 
     def save(self, path: str | Path) -> None:
-        """Write an ``.npz`` with the arrays ``x``, ``sigma``, ``nfe``, ``seconds``, one ``trace.…`` for each trace, and
-        the string ``experiment``.
+        """Write an ``.npz`` with the arrays ``x``, ``sigma``, ``nfe`` (of each trajectory), ``gradients``, ``seconds``,
+        one ``trace.…`` for each trace, ``ancestors`` if there are any, and the string ``experiment``.
 
         Raises:
-            InputError: If the file cannot be written.
+            InputError: If the file cannot be written, or the experiment cannot be written down.
         """
         arrays: dict[str, Any] = {
             "x": self.x.numpy(),
             "sigma": self.sigma.numpy(),
-            "nfe": np.array(self.nfe),
+            "nfe": self.nfe_per_trajectory.numpy(),
+            "gradients": np.array(self.gradients),
             "seconds": np.array(self.seconds),
             "experiment": np.array(self.experiment.to_json()),
             **{f"trace.{k}": v.numpy() for k, v in self.trace.items()},
+            **({} if self.ancestors is None else {"ancestors": self.ancestors.numpy()}),
         }
         with writing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
@@ -285,8 +431,10 @@ class Result:
                 parts = {k: arrays[k] for k in arrays.files}
             experiment = Experiment.from_json(str(parts["experiment"]))
             x, sigma = torch.from_numpy(parts["x"]), torch.from_numpy(parts["sigma"])
-            nfe, seconds = int(parts["nfe"]), float(parts["seconds"])
+            nfe = torch.from_numpy(np.array(np.broadcast_to(parts["nfe"], experiment.n), dtype=np.int64))
+            gradients, seconds = int(parts.get("gradients", 0)), float(parts["seconds"])
             trace = {k.removeprefix("trace."): torch.from_numpy(v) for k, v in parts.items() if k.startswith("trace.")}
+            ancestors = torch.from_numpy(parts["ancestors"]) if "ancestors" in parts else None
         except InputError as problem:
             raise InputError(f"run {str(path)!r}: {problem}") from problem
         except FileNotFoundError as problem:
@@ -298,7 +446,22 @@ class Result:
             raise InputError(
                 f"run {str(path)!r}: its points are {tuple(x.shape)}, {x.dtype}: expected {expected}, torch.float32"
             )
-        return cls(experiment, x, sigma, nfe, seconds, trace)
+        if ancestors is not None and not (ancestors.shape == x[1:, :, 0].shape and _are_places(ancestors, x.shape[1])):
+            raise InputError(f"run {str(path)!r}: its ancestors are not places of {x.shape[1]} points")
+        return cls(experiment, x, sigma, nfe, gradients, seconds, trace, ancestors)
+
+
+def _called(given: Reference) -> str:
+    return given if isinstance(given, str) else type(given).__name__
+
+
+def _checked_fields(fields: Mapping[str, Any]) -> dict[str, Reference]:
+    if not isinstance(fields, Mapping):
+        raise InputError(f"fields = {fields!r}: expected a table of references by role")
+    for name, given in fields.items():
+        if not (given is None or (isinstance(given, str) and given) or isinstance(given, Field | Classifier)):
+            raise InputError(f"{name} = {given!r}: expected a field's reference, like exact, or nothing")
+    return {name: given for name, given in fields.items() if given is not None}
 
 
 def _is_number(value: object) -> bool:
@@ -315,3 +478,7 @@ def _checked_interval(interval: Any) -> tuple[float, float] | None:
     if not (_is_number(low) and _is_number(high) and 0 <= low < high < math.inf):
         raise InputError(f"interval = {interval!r}: expected two noise levels, 0 <= low < high")
     return float(low), float(high)
+
+
+def _are_places(ancestors: Tensor, n: int) -> bool:
+    return ancestors.dtype == torch.int64 and bool(((ancestors >= 0) & (ancestors < n)).all())

@@ -14,18 +14,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from toyguide.errors import unknown
-from toyguide.fields import Field
-from toyguide.guidance import Evaluation, Rule, Transition
+from toyguide.guidance import Arrival, Cost, Evaluation, Fields, Guided, Rule, Scene, Transition
 
-__all__ = ["SAMPLERS", "Ancestral", "Euler", "Heun", "Sampler", "Step", "noise_of", "sampler", "trajectory"]
+__all__ = ["SAMPLERS", "Ancestral", "Euler", "Heun", "Sampler", "Step", "follow", "noise_of", "sampler", "trajectory"]
 
 Slope = Callable[[Tensor, float], Tensor]
 """``(x, sigma) -> dx/dsigma`` at another point of the step; evaluates the rule."""
@@ -42,18 +41,26 @@ class Step:
         index: The number of steps taken; 0 is the start.
         sigma: The noise level here; 0 after the last step.
         x: The points, with shape ``(n, d)``.
-        nfe: Field evaluations per point so far.
+        cost: What was evaluated so far.
         push: What the rule added to the main field's denoised points at the beginning of the step that led here, with
-            shape ``(n, d)``; None at the start.
+            shape ``(n, d)``; None at the start, and where the rule did not look at the main field.
         trace: What the rule showed there; empty at the start.
+        ancestors: Where the step resampled, the place before it of the point that is now at each place, with shape
+            ``(n,)``; None otherwise.
     """
 
     index: int
     sigma: float
     x: Tensor
-    nfe: int
+    cost: Cost
     push: Tensor | None
     trace: Mapping[str, Tensor]
+    ancestors: Tensor | None
+
+    @property
+    def nfe(self) -> float:
+        """Field evaluations so far, the mean over the points."""
+        return self.cost.mean
 
 
 class Sampler:
@@ -145,7 +152,7 @@ def sampler(key: str) -> Sampler:
 @torch.no_grad()
 def trajectory(
     rule: Rule,
-    fields: Mapping[str, Field],
+    scene: Scene | Fields,
     sampler: Sampler,
     x: Tensor,
     levels: Tensor,
@@ -156,7 +163,7 @@ def trajectory(
 
     Args:
         rule: The guidance rule.
-        fields: The fields by role.
+        scene: The fields by role; with a dataset and a label if the rule looks at classes. Its levels are not used.
         sampler: How to step.
         x: The starting points at ``levels[0]``, with shape ``(n, d)``.
         levels: Falling noise levels, the last one 0, with shape ``(steps + 1,)``.
@@ -167,62 +174,80 @@ def trajectory(
     Yields:
         The start, and the state after each step.
     """
-    sigmas = [float(s) for s in levels]
+    sigmas = tuple(float(s) for s in levels)
+    scene = replace(scene, levels=sigmas) if isinstance(scene, Scene) else Scene(scene, sigmas)
     noise = noise_of(x, generator, len(x) if count is None else count)
-    memory: Any = rule.begin(x, sigmas[0], generator)
-    nfe = 0
-    yield Step(0, sigmas[0], x, nfe, None, {})
+    cost = Cost()
+    x, memory = rule.begin(Evaluation(scene, x, sigmas[0], 0, cost), generator)
+    yield Step(0, sigmas[0], x, cost.copy(), None, {}, None)
 
-    for index, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas), 1):
-        x, memory, count, push, trace = _step(rule, fields, sampler, x, sigma, sigma_next, memory, generator, noise)
-        nfe += count
-        yield Step(index, sigma_next, x, nfe, push, trace)
+    for index, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
+        at = Evaluation(scene, x, sigma, index, cost)
+        guided, start, arrival = _step(rule, sampler, at, memory, sigma_next, generator, noise)
+        x, memory = arrival.x, arrival.memory
+        push = guided.denoised - start.denoised() if start.has("main") else None
+        yield Step(index + 1, sigma_next, x, cost.copy(), push, guided.trace, arrival.ancestors)
 
 
 def _step(
     rule: Rule,
-    fields: Mapping[str, Field],
     sampler: Sampler,
-    x: Tensor,
-    sigma: float,
-    sigma_next: float,
+    at: Evaluation,
     memory: Any,
+    sigma_next: float,
     generator: torch.Generator,
     noise: Noise,
-) -> tuple[Tensor, Any, int, Tensor, Mapping[str, Tensor]]:
-    """One solver step under a rule: the points after it, the memory, the evaluations made, the push and the trace."""
-    evaluations: list[Evaluation] = []
+) -> tuple[Guided, Evaluation, Arrival]:
+    """One solver step under a rule: what it made of its first points, the fields there, and where it ends."""
+    x, memory = rule.before_step(at, memory)
+    start = at if x is at.x else at.moved(x)
+    guided = rule.guide(start, memory)
 
-    def evaluate(x: Tensor, sigma_here: float) -> Evaluation:
-        evaluations.append(Evaluation(fields, x, sigma_here, step_sigma=sigma))
-        return evaluations[-1]
-
-    at = evaluate(x, sigma)
-    start, memory = rule.before_step(at, memory)
-    if start is not x:
-        at = evaluate(start, sigma)
-    guided = rule.guide(at, memory)
-
-    def slope(x: Tensor, sigma_here: float) -> Tensor:
-        return rule.guide(evaluate(x, sigma_here), guided.memory).slope(x, sigma_here, sigma_next)
+    def slope(x: Tensor, sigma: float) -> Tensor:
+        return rule.guide(at.moved(x, sigma), guided.memory).slope(x, sigma, sigma_next)
 
     def draw() -> Tensor:
-        first = guided.slope(start, sigma, sampler.aim(sigma, sigma_next))
-        return sampler.step(start, sigma, sigma_next, first, slope, noise)
+        first = guided.slope(x, at.sigma, sampler.aim(at.sigma, sigma_next))
+        return sampler.step(x, at.sigma, sigma_next, first, slope, noise)
 
-    transition = Transition(start, sigma, draw(), sigma_next, guided, draw)
-    x_next, memory = rule.after_step(transition, guided.memory, generator)
-    nfe = sum(e.nfe for e in evaluations)
-    return x_next, memory, nfe, guided.denoised - at.denoised("main"), guided.trace
+    def evaluate(x: Tensor) -> Evaluation:
+        return at.moved(x, sigma_next, at.index + 1)
+
+    transition = Transition(x, at.sigma, draw(), sigma_next, guided, draw, evaluate)
+    return guided, start, rule.after_step(transition, guided.memory, generator)
+
+
+def follow(x: Tensor, ancestors: Sequence[Tensor | None]) -> Tensor:
+    """The paths that led to the final points, where points were resampled on the way.
+
+    Args:
+        x: The points at every level, with shape ``(steps + 1, n, d)``.
+        ancestors: Of each step, as in :class:`Step`.
+
+    Returns:
+        For each final point where it, or the one that it is a copy of, was at every level; with the shape of ``x``.
+    """
+    if all(a is None for a in ancestors):
+        return x
+    rows = torch.arange(x.shape[1], device=x.device)
+    paths = [x[-1]]
+    for points, origin in zip(x[:-1].flip(0), reversed(ancestors), strict=True):
+        rows = rows if origin is None else origin.to(x.device)[rows]
+        paths.append(points[rows])
+    return torch.stack(paths[::-1])
 
 
 def noise_of(x: Tensor, generator: torch.Generator, count: int) -> Noise:
-    """The sampler's noise, from a stream of its own: what a rule draws, for however many points, does not shift it."""
+    """The sampler's noise, from a stream of its own: what a rule draws, for however many points, does not shift it.
+
+    The noise of a seed is the same on every CPU; a GPU draws its own.
+    """
     stream = generator.clone_state()
-    stream.manual_seed(int(torch.randint(2**62, (), generator=stream)))
+    seed = int(torch.randint(2**62, (), generator=stream))
+    stream = torch.Generator(x.device).manual_seed(seed)
 
     def draw() -> Tensor:
-        z = torch.randn(count, x.shape[-1], generator=stream, dtype=torch.float64)
+        z = torch.randn(count, x.shape[-1], generator=stream, dtype=torch.float64, device=x.device)
         return z[: len(x)].to(x)
 
     return draw

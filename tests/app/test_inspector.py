@@ -86,7 +86,7 @@ def test_sfgs_push_at_a_settled_point_lies_along_the_upward_eigenvector(seen):
     assert np.linalg.norm(push) == pytest.approx(4.0 * seen.sigma**3 * value, rel=0.15)
     e = seen.right.experiment
     x = torch.tensor(seen.x)[None].float()
-    found = guided_at(e.build_rule(), e.fields(), x, float(e.levels()[6]), e.seed, settle=SETTLE)
+    found = guided_at(e.build_rule(), e.build_fields(), x, float(e.levels()[6]), e.seed, settle=SETTLE)
     np.testing.assert_allclose(push, found["push"][0], atol=1e-6)
 
 

@@ -140,7 +140,7 @@ def test_a_run_given_up_makes_no_further_step(monkeypatch):
             return self.field.denoise(x, sigma)
 
     e = tg.Experiment(dataset="two-gaussians", main="exact", steps=20, n=64, seed=901)
-    counting = Counting(e.fields()["main"])
+    counting = Counting(e.build_fields()["main"])
     monkeypatch.setattr(running, "fields_of", lambda *_: {"main": counting})
     at_stop = []
 

@@ -126,7 +126,7 @@ def guided(device: torch.device, n: int, part: int = 1, steps: int = 32) -> Case
 def sweep(device: torch.device, weights: int = 64, n: int = 16_384) -> Case:
     """All weights side by side; the textbook has one."""
     runs = [Experiment(label="A", rule="cfg", params={"w": 1 + i / 10}, n=n) for i in range(weights)]
-    fields = runs[0].fields(device.type)
+    fields = runs[0].build_fields(device.type)
     return Case(
         f"a sweep of {weights} weights × {n:,} samples, {runs[0].steps} Heun steps (textbook: one weight)",
         lambda: _last(walk_batch(runs, device.type, fields)).x[-n:],
@@ -202,7 +202,7 @@ def _batches(device: torch.device, n: int = _BATCH) -> Iterator[tuple[Tensor, Te
 
 
 def _sampling(run: Experiment, device: torch.device) -> Callable[[], Tensor]:
-    fields, start, levels, heun = run.fields(device.type), run.start().to(device), run.levels(), sampler("heun")
+    fields, start, levels, heun = run.build_fields(device.type), run.start().to(device), run.levels(), sampler("heun")
     return lambda: _last(trajectory(run.build_rule(), fields, heun, start, levels, torch.Generator())).x
 
 

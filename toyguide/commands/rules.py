@@ -31,9 +31,11 @@ def _describe(rule: type[Rule]) -> dict[str, Any]:
     return {
         "name": rule.key,
         "title": rule.title,
+        "family": rule.family,
         "needs": list(rule.needs),
+        "roles": {name: {"kind": role.kind, "doc": role.doc} for name, role in rule.roles().items()},
         "parameters": {name: _parameter(declared) for name, declared in rule.declared().items()},
-        "unguided": dict(rule.unguided),
+        "unguided": None if rule.unguided is None else dict(rule.unguided),
         "formula": rule.formula,
         "summary": rule.summary,
         "source": rule.source,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -21,22 +21,24 @@ from toyguide.samplers import SAMPLERS
 NAME = "sample"
 HELP = "sample a dataset under a guidance rule and write the trajectories"
 
-_SETTINGS = tuple(f.name for f in dataclasses.fields(Experiment) if f.name != "params")
+_DEFAULTS = {name: p.default for name, p in inspect.signature(Experiment).parameters.items()}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     def setting(name: str, help: str, **more: Any) -> None:
-        default = Experiment.__dataclass_fields__[name].default
-        shown = f" (default: {default})" if default is not None else ""
+        shown = "" if _DEFAULTS[name] is None else f" (default: {_DEFAULTS[name]})"
         parser.add_argument(f"--{name.replace('_', '-')}", help=help + shown, default=argparse.SUPPRESS, **more)
 
     parser.add_argument("--experiment", metavar="FILE", help="start from this experiment (JSON; - reads stdin)")
     setting("dataset", "a bundled name, a folder with a dataset.toml, or a CSV of points")
     setting("label", "the class to sample; left out: the union of all")
-    field = "exact, exact@LABEL, exact+noise:SHARE, DATASET/NETWORK or a .safetensors"
+    field = "exact, exact@LABEL, exact+noise:SHARE, DATASET/NETWORK, a .safetensors or mean(FIELD, FIELD)"
     setting("main", f"the field that is sampled: {field}", metavar="FIELD")
     setting("uncond", "what CFG-like rules extrapolate from; left out: the natural partner of main", metavar="FIELD")
     setting("weak", "what autoguidance extrapolates from; left out: the natural partner of main", metavar="FIELD")
+    parser.add_argument(
+        "--field", action="append", default=[], metavar="ROLE=FIELD", help="the field in any other role of the rule"
+    )
     setting("rule", "the guidance rule, see toyguide rules", choices=list(rules()), metavar="RULE")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the rule")
     setting("interval", "guide only where LOW < sigma <= HIGH", type=_interval, metavar="LOW,HIGH")
@@ -57,32 +59,35 @@ def run(args: argparse.Namespace) -> None:
     if not args.output.endswith(".npz"):
         raise InputError(f"output {args.output!r}: expected a name that ends in .npz")
     check_writable(args.output)
+    for warning in experiment.warnings():
+        print(f"toyguide: warning: {warning}", file=sys.stderr)
 
     result = experiment.run(
         args.device, watch=lambda steps: tqdm(steps, total=experiment.steps + 1, unit="step", disable=None, leave=False)
     )
     result.save(args.output)
 
-    report = {"file": args.output, "nfe": result.nfe, "seconds": result.seconds, "diverged": result.diverged}
+    counts = {"nfe": result.nfe, "gradients": result.gradients, "diverged": result.diverged}
+    report = {"file": args.output, "seconds": result.seconds, **counts}
     if result.diverged:
         print(f"toyguide: warning: {result.diverged} of {experiment.n} trajectories diverged", file=sys.stderr)
     if args.json:
-        print(json.dumps({**report, "experiment": dataclasses.asdict(experiment)}))
+        print(json.dumps({**report, "experiment": experiment.settings()}))
     else:
         print(
-            f"{args.output}: {experiment.n} trajectories, {result.nfe} evaluations each,"
+            f"{args.output}: {experiment.n} trajectories, {result.nfe:g} evaluations each,"
             f" {result.seconds:.2f} s, {result.diverged} diverged"
         )
 
 
 def _experiment(args: argparse.Namespace) -> Experiment:
     """The experiment of the file, or the default one, with the flags' changes."""
-    given = {name: getattr(args, name) for name in _SETTINGS if hasattr(args, name)}
-    base = Experiment() if args.experiment is None else Experiment.from_json(_read(args.experiment))
-    if "rule" in given or args.set:
-        kept = base.params if given.get("rule", base.rule) == base.rule else {}
-        given["params"] = {**kept, **dict(map(_assignment, args.set))}
-    return dataclasses.replace(base, **given)
+    given = {name: getattr(args, name) for name in _DEFAULTS if hasattr(args, name)}
+    base = {} if args.experiment is None else Experiment.from_json(_read(args.experiment)).settings()
+    same_rule = given.get("rule", base.get("rule")) == base.get("rule")
+    params = {**(base.get("params", {}) if same_rule else {}), **dict(_assignment("--set", text) for text in args.set)}
+    fields = {**base.get("fields", {}), **dict(_assignment("--field", text) for text in args.field)}
+    return Experiment(**{**base, **given, "params": params, "fields": fields})
 
 
 def _read(path: str) -> str:
@@ -92,11 +97,14 @@ def _read(path: str) -> str:
         raise InputError(f"experiment {path!r}: cannot be read ({problem})") from problem
 
 
-def _assignment(text: str) -> tuple[str, Any]:
-    """``name=value``; a value that is not a number stays a text."""
+def _assignment(flag: str, text: str) -> tuple[str, Any]:
+    """``name=value``; the value is a number, true, false, or else a text."""
     name, equals, value = text.partition("=")
     if not (name and equals and value):
-        raise InputError(f"--set {text!r}: expected NAME=VALUE, like w=3")
+        example = {"--set": "NAME=VALUE, like w=3", "--field": "ROLE=FIELD, like weak=exact+noise:0.2"}[flag]
+        raise InputError(f"{flag} {text!r}: expected {example}")
+    if value in ("true", "false"):
+        return name, value == "true"
     for kind in (int, float):
         try:
             return name, kind(value)

@@ -18,7 +18,7 @@ from toyguide.errors import InputError, unknown
 from toyguide.fields.networks import EnergyMLP
 from toyguide.files import writing
 
-__all__ = ["load_model", "model_names", "save_model"]
+__all__ = ["UNION", "load_model", "model_names", "model_path", "save_model"]
 
 _FORMAT = 1
 UNION = "union"
@@ -65,7 +65,7 @@ def load_model(reference: str | Path) -> EnergyMLP:
         InputError: If there is no such network, or the file is not one.
     """
     text, _, label = str(reference).partition("@")
-    network = _read(_find(text))
+    network = _read(model_path(text))
     if not label:
         return network
     if not network.labels:
@@ -80,7 +80,12 @@ def model_names(dataset: str | None = None) -> list[str]:
     return [f"{n}/{p.stem}" for n in names for p in sorted((dataset_root() / n).glob("*.safetensors"))]
 
 
-def _find(text: str) -> Path:
+def model_path(text: str) -> Path:
+    """The file of a network by name or path.
+
+    Raises:
+        InputError: If there is no such network.
+    """
     if text.endswith(".safetensors"):
         path = Path(text)
         if not path.is_file():

@@ -240,7 +240,7 @@ def _sampling(table: Table) -> Sampling:
 
 
 def _models(table: Table) -> dict[str, str]:
-    models = {role: table.text(role) for role in ("main", "uncond", "weak") if role in table}
+    models = {role: table.text(role) for role in table.keys()}  # noqa: SIM118, a table is not a dictionary
     table.finish()
     return models
 

@@ -1,11 +1,20 @@
-"""Fields by what they are called: the references that experiments, the CLI and the app use.
+"""How fields and classifiers are written: the references that experiments, the command line and the app use.
 
-    exact              the dataset's exact field of the class that is sampled
-    exact@B            the exact field of another class; exact@union of all
-    exact+noise:0.1    the exact field seen at sigma * 1.1: a weak model with no training
-    fractal/main       a trained network of a bundled dataset
-    two-gaussians/main@left, …@union      a label-conditional network at a class
+    exact                                 the dataset's exact field of the class that is sampled
+    exact@B, exact@union                  the exact field of another class, or of all
+    fractal/main                          a trained network of a bundled dataset
+    two-gaussians/main@left, ...@union    a label-conditional network at a class
     path/to.safetensors                   a network of one's own
+    mean(fractal/weak, exact)             the mean of fields
+    posterior                             the exact classifier
+
+Each of them can be changed by what follows a plus sign:
+
+    +noise:0.1         a field evaluated at sigma * 1.1: a weak model with no training
+    +input-noise:0.1   a field whose points get the noise as well
+    +dropout:0.1       a network without a tenth of its hidden units, drawn anew for each point and noise level
+    +layer:2           a network read out after its second hidden layer
+    +temperature:2     a classifier whose logits are halved
 
 A role that is left out gets its natural partner.
 """
@@ -13,99 +22,297 @@ A role that is left out gets its natural partner.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
+from functools import lru_cache
 
-from toyguide.datasets.checkpoints import UNION, load_model, model_names
+from toyguide.datasets.checkpoints import UNION, load_model, model_names, model_path
+from toyguide.datasets.classifiers import Classifier, ExactClassifier
 from toyguide.datasets.dataset import Dataset
+from toyguide.datasets.roles import ROLES, Role
 from toyguide.errors import InputError, unknown
-from toyguide.fields import Field, NoisierField
+from toyguide.fields.base import Field, NoisierField
+from toyguide.fields.degradations import DropoutField, NoisyInputField
+from toyguide.fields.ensembles import MeanField
+from toyguide.fields.mixtures import GaussianMixture
 from toyguide.fields.networks import EnergyMLP
 
-__all__ = ["natural_reference", "resolve_field"]
+__all__ = ["at_label", "canonical", "check_role", "natural_reference", "resolve", "resolve_field"]
+
+_SEED = 0  # of the random numbers of a degraded field that is written as a reference
 
 
-def resolve_field(reference: str, data: Dataset, label: str | None, role: str = "main") -> Field:
-    """The field that a reference means.
+def resolve(reference: str, data: Dataset, label: str | None, role: Role | str = "main") -> Field | Classifier:
+    """The field or classifier that a reference means.
 
     Args:
         reference: As in the module's text.
         data: The dataset it is used on.
-        label: The class that is sampled; what ``exact`` and a conditional network without ``@`` stand for, save in
-            the role ``uncond``, where a conditional network stands for the union.
-        role: What the field is used as.
+        label: The class that is sampled; what ``exact`` and a conditional network without ``@`` stand for, except in
+            a role of the kind ``union``, where a conditional network stands for the union.
+        role: What it is used as.
 
     Raises:
         InputError: If there is no such field, or it does not fit the dataset or the role.
     """
-    if reference == "exact" or reference.startswith(("exact@", "exact+")):
-        return _exact(reference, data, label)
-    if "/" not in reference and ".safetensors" not in reference:
-        exact = ["exact", *(f"exact@{x}" for x in (*data.labels, UNION)), "exact+noise:SHARE"]
-        raise unknown("field", reference, [*exact, *model_names()])
-    network = load_model(reference)
-    if network.labels and "@" not in reference:
-        network = network.with_label(None if role == "uncond" else label)
-    _check(network, reference, data, label, role)
-    return network
+    role = ROLES[role] if isinstance(role, str) else role
+    found = _parsed(reference.strip(), data, label, role)
+    check_role(found, reference, data, label, role)
+    return found
 
 
-def natural_reference(role: str, main: str | None, data: Dataset, label: str | None = None) -> str:
-    """The field that a role gets when none is named.
+def resolve_field(reference: str, data: Dataset, label: str | None, role: Role | str = "main") -> Field:
+    """As :func:`resolve`, for a role that a field fills.
 
-    For ``main`` itself: the dataset's own network if it models the label, else ``exact``. Beside a trained main: the
-    dataset's own networks, or for ``uncond`` the main network itself at the union where it is label-conditional. Beside
-    an exact main: the exact union, and ``exact+noise:0.2``.
+    Raises:
+        InputError: If there is no such field, or it does not fit the dataset or the role.
+    """
+    found = resolve(reference, data, label, role)
+    if isinstance(found, Classifier):
+        raise InputError(f"field {reference!r}: is a classifier, expected a field, like exact")
+    return found
+
+
+def check_role(found: Field | Classifier, name: str, data: Dataset, label: str | None, role: Role) -> None:
+    """That a field or classifier fits the dataset and the role.
+
+    Raises:
+        InputError: If it does not.
+    """
+    if (role.kind == "classifier") != isinstance(found, Classifier):
+        expected = "a classifier, like posterior" if role.kind == "classifier" else "a field, like exact"
+        raise InputError(f"{role.name} {name!r}: expected {expected}")
+    if isinstance(found, Classifier):
+        return
+    if found.dim != data.dim:
+        raise InputError(f"{role.name} {name!r}: of dimension {found.dim}, expected {data.dim} for {data.name}")
+    if role.kind == "network" and not isinstance(found, EnergyMLP):
+        raise InputError(f"{role.name} {name!r}: expected a trained network, like {_example(data)}")
+    for network in _networks(found):
+        if network.label is not None and network.label not in data.labels:
+            raise unknown(f"label of {role.name} {name!r}", network.label, data.labels)
+        if role.kind in ("sampled", "network") and network.label != label:
+            of, wanted = (f"class {x}" if x is not None else "the union of the classes" for x in (network.label, label))
+            raise InputError(f"{role.name} {name!r}: models {of}, expected a field of {wanted}, like exact")
+
+
+def natural_reference(role: Role | str, main: str | None, data: Dataset, label: str | None = None) -> str:
+    """The reference that a role gets when none is named.
+
+    For what is sampled: the dataset's own network if it models the label, else ``exact``. For any other role its own
+    ``partner``, if it has one. Else, beside a trained main, the dataset's network of that name, or the main network
+    itself at the union or another class where it is label-conditional; beside an exact main the exact union, another
+    class, or ``exact+noise:0.2``. A classifier is the exact posterior.
 
     Args:
-        role: ``main``, ``uncond`` or ``weak``.
-        main: The main field's reference; not looked at for the role ``main``.
+        role: The role.
+        main: The main field's reference; not looked at for the role that is sampled.
         data: The dataset.
-        label: The class that is sampled; only looked at for the role ``main``.
+        label: The class that is sampled.
 
     Raises:
         InputError: If the role has no natural partner.
     """
-    if role == "main":
-        if not _has(data, "main"):
-            return "exact"
-        own = f"{data.name}/{data.models['main']}"
-        network = load_model(own)
-        return own if network.labels or network.label == label else "exact"
-    if main is not None and main.startswith("exact"):
-        return "exact@union" if role == "uncond" else "exact+noise:0.2"
-    if role in data.models and _has(data, role):
-        return f"{data.name}/{data.models[role]}"
-    if role == "uncond" and main is not None and load_model(main).labels:
-        return f"{main.partition('@')[0]}@{UNION}"
-    raise InputError(f"{role}: {data.name} has no trained network for it: expected a field named for {role}")
+    role = ROLES[role] if isinstance(role, str) else role
+    if role.kind in ("sampled", "network"):
+        own = _own(data, "main")
+        return own if own and _models(own, label) else "exact"
+    if role.partner:
+        return role.partner
+    if role.kind == "classifier":
+        return "posterior"
+    is_exact = main is None or main.startswith("exact")
+    others = [name for name in data.labels if name != label]
+    other = {"union": UNION, "class": others[0] if others else None}.get(role.kind)
+    if is_exact and role.kind == "weaker":
+        return "exact+noise:0.2"
+    if is_exact and other:
+        return f"exact@{other}"
+    if own := _own(data, role.name):
+        return own
+    if other and main is not None and _is_conditional(main):
+        return f"{main.partition('@')[0]}@{other}"
+    raise InputError(f"{role.name}: {data.name} has no trained network for it: expected a field named for {role.name}")
 
 
-def _has(data: Dataset, role: str) -> bool:
-    return role in data.models and (data.folder / f"{data.models[role]}.safetensors").is_file()
+def canonical(reference: str, label: str | None, role: Role) -> str:
+    """A reference with the class it stands for written out, so that two that mean one field are one text."""
+    head, changes = _taken_apart(reference)
+    if reference.startswith("mean("):
+        return reference
+    if "@" not in head and (head == "exact" or _is_conditional(head)):
+        union = label is None or (role.kind == "union" and head != "exact")
+        head = f"{head}@{UNION if union else label}"
+    return "+".join([head, *changes])
 
 
-def _exact(reference: str, data: Dataset, label: str | None) -> Field:
-    base, plus, noise = reference.partition("+")
-    _, at, named = base.partition("@")
-    if at:
-        label = None if named == UNION else data.check_label(named)
-    field = data.field(label)
-    if not plus:
-        return field
-    kind, _, value = noise.partition(":")
+def at_label(field: Field, data: Dataset, label: str | None) -> Field:
+    """The same field at another class, or at the union for None.
+
+    Raises:
+        InputError: If the field is of one class only.
+    """
+    if isinstance(field, EnergyMLP) and field.labels:
+        return field.with_label(label)
+    if isinstance(field, NoisierField):
+        return NoisierField(at_label(field.field, data, label), field.relative)
+    if isinstance(field, MeanField):
+        return MeanField([at_label(member, data, label) for member in field.members])
+    if isinstance(field, GaussianMixture) and any(field is data.field(name) for name in (*data.labels, None)):
+        return data.field(label)
+    raise InputError(f"label {label!r}: the field models one class only, expected exact or a label-conditional network")
+
+
+def _parsed(text: str, data: Dataset, label: str | None, role: Role) -> Field | Classifier:
+    if text.startswith("mean(") and text.endswith(")"):
+        members = [_parsed(part.strip(), data, label, role) for part in _split(text[5:-1], text)]
+        if any(isinstance(m, Classifier) for m in members):
+            raise InputError(f"field {text!r}: expected fields in mean(...), not a classifier")
+        return MeanField([m for m in members if isinstance(m, Field)])
+    head, changes = _taken_apart(text)
+    found = _plain(head, text, data, label, role)
+    for change in changes:
+        found = _changed(found, change, text)
+    return found
+
+
+def _taken_apart(text: str) -> tuple[str, list[str]]:
+    """What a reference starts with, and the changes behind it; a path may have plus signs of its own."""
+    found = re.fullmatch(r"(.*?)((?:\+[^+/]*)*)", text)
+    head, changes = found.groups() if found and ".safetensors+" not in found[1] else (text, "")
+    return head, changes.split("+")[1:]
+
+
+def _split(inside: str, text: str) -> list[str]:
+    """The members between the brackets of ``mean(...)``, which may be means themselves."""
+    parts, depth = [""], 0
+    for character in inside:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if depth or not all(part.strip() for part in parts):
+        raise InputError(f"field {text!r}: expected mean(FIELD, FIELD, ...)")
+    return parts
+
+
+def _plain(head: str, text: str, data: Dataset, label: str | None, role: Role) -> Field | Classifier:
+    base, at, named = head.partition("@")
+    if base == "posterior" and not at:
+        return ExactClassifier.of(data)
+    if base == "exact":
+        if at:
+            label = None if named == UNION else data.check_label(named)
+        return data.field(label)
+    if "/" not in head and ".safetensors" not in head:
+        known = ["exact", *(f"exact@{x}" for x in (*data.labels, UNION)), "exact+noise:SHARE", "posterior", "mean(...)"]
+        raise unknown("field", text, [*known, *model_names()])
+    network = load_model(head)
+    if network.labels and not at:
+        network = network.with_label(None if role.kind == "union" else label)
+    return network
+
+
+def _noisier(found: Field | Classifier, share: float, text: str) -> Field:
+    return NoisierField(_field(found, text), share)
+
+
+def _noisy_input(found: Field | Classifier, share: float, text: str) -> Field:
+    return NoisyInputField(_field(found, text), share, _SEED)
+
+
+def _thinned(found: Field | Classifier, rate: float, text: str) -> Field:
+    return DropoutField(_network(found, text), rate, _SEED)
+
+
+def _cut(found: Field | Classifier, layer: float, text: str) -> Field:
+    if layer != int(layer):
+        raise InputError(f"field {text!r}: layer:{layer:g}, expected a whole number")
+    return _network(found, text).early_exit(int(layer))
+
+
+def _tempered(found: Field | Classifier, temperature: float, text: str) -> Classifier:
+    if not isinstance(found, ExactClassifier):
+        raise InputError(f"field {text!r}: expected a classifier in front of +temperature, like posterior")
+    return ExactClassifier(found.fields, found.priors, found.temperature * temperature)
+
+
+_CHANGES: dict[str, tuple[Callable[..., Field | Classifier], str, float, float]] = {
+    "noise": (_noisier, "SHARE", 0.0, 10.0),
+    "input-noise": (_noisy_input, "SHARE", 0.0, 10.0),
+    "dropout": (_thinned, "RATE", 0.0, 0.99),
+    "layer": (_cut, "NUMBER", 1.0, 100.0),
+    "temperature": (_tempered, "T", 0.01, 100.0),
+}
+"""What may follow a plus sign: what it makes, what its number is called, and the least and the greatest."""
+
+
+def _changed(found: Field | Classifier, change: str, text: str) -> Field | Classifier:
+    kind, _, number = change.partition(":")
+    if kind not in _CHANGES:
+        raise unknown(f"change of the field {text!r}", f"+{kind}", [f"+{k}" for k in _CHANGES])
+    make, called, low, high = _CHANGES[kind]
     try:
-        relative = float(value)
+        value = float(number)
     except ValueError:
-        relative = math.nan
-    if kind != "noise" or not 0 <= relative <= 10:
-        raise InputError(f"field {reference!r}: expected exact+noise:SHARE with a share from 0 to 10")
-    return NoisierField(field, relative)
+        value = math.nan
+    if not low <= value <= high:
+        raise InputError(f"field {text!r}: expected +{kind}:{called} with a number from {low:g} to {high:g}")
+    return make(found, value, text)
 
 
-def _check(network: EnergyMLP, reference: str, data: Dataset, label: str | None, role: str) -> None:
-    if network.dim != data.dim:
-        raise InputError(f"{role} {reference!r}: of dimension {network.dim}, expected {data.dim} for {data.name}")
-    if network.label is not None and network.label not in data.labels:
-        raise unknown(f"label of {role} {reference!r}", network.label, data.labels)
-    if role == "main" and network.label != label:
-        of, wanted = (f"class {x}" if x is not None else "the union of the classes" for x in (network.label, label))
-        raise InputError(f"main {reference!r}: models {of}, expected a field of {wanted}, like exact")
+def _field(found: Field | Classifier, text: str) -> Field:
+    if isinstance(found, Classifier):
+        raise InputError(f"field {text!r}: expected a field in front of the plus sign, not a classifier")
+    return found
+
+
+def _network(found: Field | Classifier, text: str) -> EnergyMLP:
+    if not isinstance(found, EnergyMLP):
+        raise InputError(f"field {text!r}: expected a trained network in front of the plus sign")
+    return found
+
+
+def _networks(found: Field) -> list[EnergyMLP]:
+    """The trained networks that a field is made of."""
+    if isinstance(found, EnergyMLP):
+        return [found]
+    if isinstance(found, MeanField):
+        return [network for member in found.members for network in _networks(member)]
+    if isinstance(found, NoisierField | NoisyInputField):
+        return _networks(found.field)
+    return [found.network] if isinstance(found, DropoutField) else []
+
+
+def _own(data: Dataset, role: str) -> str | None:
+    """The dataset's own network for a role, if its file is there."""
+    stem = data.models.get(role)
+    return f"{data.name}/{stem}" if stem and (data.folder / f"{stem}.safetensors").is_file() else None
+
+
+def _example(data: Dataset) -> str:
+    return _own(data, "main") or "fractal/main"
+
+
+def _described(reference: str) -> tuple[bool, str | None]:
+    """Whether a network is label-conditional, and the class that it models otherwise."""
+    return _read_once(reference, model_path(reference.partition("@")[0]).stat().st_mtime_ns)
+
+
+# Asked for each experiment that is made, and so for each movement of a slider: a file is read once until it changes.
+@lru_cache(maxsize=256)
+def _read_once(reference: str, changed: int) -> tuple[bool, str | None]:
+    network = load_model(reference)
+    return bool(network.labels), network.label
+
+
+def _models(reference: str, label: str | None) -> bool:
+    """Whether a network can model a class."""
+    conditional, own = _described(reference)
+    return conditional or own == label
+
+
+def _is_conditional(reference: str) -> bool:
+    head = _taken_apart(reference)[0].partition("@")[0]
+    return ("/" in head or head.endswith(".safetensors")) and "(" not in head and _described(head)[0]

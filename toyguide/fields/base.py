@@ -96,6 +96,11 @@ class Field(ABC):
 
     dim: int
 
+    @property
+    def evaluations(self) -> int:
+        """How many network or mixture evaluations one evaluation of this field costs."""
+        return 1
+
     @abstractmethod
     def log_density(self, x: Tensor, sigma: Sigma) -> Tensor:
         """``log p(x; sigma)``, with shape ``(...)``. A learned field's is unnormalised."""
@@ -107,6 +112,10 @@ class Field(ABC):
     @abstractmethod
     def hessian(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The Hessian of ``log p(x; sigma)``, which is the score's Jacobian, with shape ``(..., d, d)``."""
+
+    def jvp(self, x: Tensor, sigma: Sigma, v: Tensor) -> Tensor:
+        """The Hessian times vectors of shape ``(..., d)``: how the score changes along them; with that shape."""
+        return (self.hessian(x, sigma) @ v[..., None])[..., 0]
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The posterior mean of the clean point, ``D = x + sigma^2 s``, with shape ``(..., d)``."""
@@ -126,6 +135,10 @@ class NoisierField(Field):
 
     def __init__(self, field: Field, relative: float) -> None:
         self.field, self.relative, self.dim = field, relative, field.dim
+
+    @property
+    def evaluations(self) -> int:
+        return self.field.evaluations
 
     def _raised(self, sigma: Sigma) -> Sigma:
         return sigma * (1 + self.relative)

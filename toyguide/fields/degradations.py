@@ -39,6 +39,10 @@ class NoisyInputField(Field):
     def __init__(self, field: Field, relative: float, seed: int) -> None:
         self.field, self.relative, self.seed, self.dim = field, relative, seed, field.dim
 
+    @property
+    def evaluations(self) -> int:
+        return self.field.evaluations
+
     def log_density(self, x: Tensor, sigma: Sigma) -> Tensor:
         """What the score is the gradient of, unnormalised."""
         e = self._noise(x, sigma)

@@ -135,6 +135,24 @@ class EnergyMLP(nn.Module, Field):
         view._buffers["label_code"] = self.code(label).to(self.gain)
         return view
 
+    def early_exit(self, layers: int) -> EnergyMLP:
+        """The network cut short: its first hidden layers, read out by its last weights. Shares the weights.
+
+        Args:
+            layers: How many hidden layers are left, from 1 to ``self.layers``.
+
+        Raises:
+            InputError: If there are not so many.
+        """
+        if not 1 <= layers <= self.layers:
+            raise InputError(f"layer {layers}: expected 1 to {self.layers}, the network's hidden layers")
+        cut = EnergyMLP(self.dim, self.width, layers, self.sigma_data, self.labels)
+        cut.weights = nn.ParameterList([*self.weights[:layers], self.weights[-1]])
+        cut.gain = self.gain
+        cut._parameters_in_order = tuple(cut.parameters())
+        cut._buffers, cut.label, cut.metadata = dict(self._buffers), self.label, self.metadata
+        return cut.eval()
+
     def code(self, label: str | None) -> Tensor:
         """The label's input to the network, with shape ``(label inputs,)``."""
         code = torch.zeros(len(self.label_code))

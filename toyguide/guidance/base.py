@@ -1,146 +1,63 @@
-"""What a guidance rule is, what it may ask for, and how it is found.
+"""What a guidance rule is.
 
 A rule is a value: a name, a few bounded parameters, no memory. The sampling loop hands it an :class:`Evaluation`,
-which knows one point ``x`` at one ``sigma`` and evaluates the named fields there when first asked (so a field that a
+which knows the points and their noise level and evaluates the named fields there when first asked (so a field that a
 rule does not need costs nothing and is not counted), and gets back a :class:`Guided`.
 
 A rule can do these things, and most do only the third:
 
-    begin         make its per-trajectory memory (a direction, a momentum buffer, log-weights), once per run
-    before_step   move ``x`` before a solver step (inner iterations)
+    begin         make its per-trajectory memory (a direction, a momentum buffer, log-weights), or move the starting
+                  points, once per run
+    before_step   move the points before a solver step (inner iterations)
     guide         combine the fields into one guided denoiser; hand on new memory, a second denoiser to renoise with,
                   and a trace to be shown
     after_step    replace the points of a finished step (resampling, selection among candidates)
 
-Memory is threaded, never hidden: what ``guide`` returned at the first evaluation of a solver step is what the rest of
+Memory is handed on, never hidden: what ``guide`` returned at the first evaluation of a solver step is what the rest of
 that step and the next one get, so it is updated once per step however many evaluations the solver makes.
 
-**Weight 1 is unguided** for every extrapolating rule, weight 0 the guiding field.
+A rule says what else is true of it in class attributes: the roles of its fields, whether its points see each other,
+which sampler it needs. Whoever runs it, shows it or tests it looks there.
 
-A file in this folder, or in a folder named by the environment variable ``TOYGUIDE_RULES``, that defines a subclass of
-:class:`Rule` with a ``key`` is a rule: nothing else has to be touched.
+**Weight 1 is unguided** for every extrapolating rule, weight 0 the guiding field.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import param
 import torch
 from torch import Tensor
 
+from toyguide.datasets.roles import ROLES, Role
 from toyguide.errors import InputError, unknown
-from toyguide.fields import Field, eps_from_denoised, score_from_denoised, velocity_from_denoised
-from toyguide.fields.joint import denoise_together
+from toyguide.guidance.evaluation import Arrival, Evaluation, Guided, Transition
 
-__all__ = ["ROLES", "Evaluation", "Guided", "Rule", "Transition", "expectation"]
+__all__ = ["FAMILIES", "PerTrajectory", "Rule", "expectation"]
 
-# What a field can be to a rule: what is sampled, what CFG-like rules extrapolate from, what autoguidance does.
-ROLES = ("main", "uncond", "weak")
+FAMILIES = ("One field", "Several fields", "Classifiers", "Rewards and particles", "Inside the network")
+"""The groups of a menu, in this order; a rule of another family comes behind them."""
 
 
-class Evaluation:
-    """The fields at one point and noise level, each evaluated when first asked for and counted.
+class PerTrajectory(param.Number):
+    """A number, or a column with one number for each point, of shape ``(n, 1)``.
 
-    Attributes:
-        x: The points, with shape ``(n, d)``.
-        sigma: Their noise level, positive.
-        step_sigma: The level that the current solver step started from; what switches within a step look at.
-        nfe: How many field evaluations were made here.
+    A formula like ``main + (w - 1)(main - weak)`` is right for both. A rule whose numbers are declared so can run many
+    weights as one batch; see ``Rule.batchable``.
     """
 
-    def __init__(self, fields: Mapping[str, Field], x: Tensor, sigma: float, step_sigma: float | None = None) -> None:
-        self.x, self.sigma = x, sigma
-        self.step_sigma = sigma if step_sigma is None else step_sigma
-        self.nfe = 0
-        self._fields = fields
-        self._denoised: dict[str, Tensor] = {}
+    def _validate_value(self, val: Any, allow_None: bool) -> None:
+        if not isinstance(val, Tensor):
+            super()._validate_value(val, allow_None)
+        elif val.ndim != 2 or val.shape[1] != 1:
+            raise ValueError(f"a tensor of shape {tuple(val.shape)}, expected (n, 1)")
 
-    def denoised(self, role: str = "main") -> Tensor:
-        """The denoised points of the field in ``role``, with shape ``(n, d)``."""
-        if role not in self._denoised:
-            self._denoised[role] = self.elsewhere(self.x, self.sigma, role)
-        return self._denoised[role]
-
-    def together(self, *roles: str) -> list[Tensor]:
-        """The denoised points of several fields that a rule wants all of: those that can be evaluated at once, are."""
-        missing = [role for role in dict.fromkeys(roles) if role not in self._denoised]
-        self.nfe += len(missing)
-        found = denoise_together([self.field(role) for role in missing], self.x, self.sigma)
-        self._denoised |= zip(missing, found, strict=True)
-        return [self._denoised[role] for role in roles]
-
-    def score(self, role: str = "main") -> Tensor:
-        return score_from_denoised(self.denoised(role), self.x, self.sigma)
-
-    def eps(self, role: str = "main") -> Tensor:
-        return eps_from_denoised(self.denoised(role), self.x, self.sigma)
-
-    def velocity(self, role: str = "main") -> Tensor:
-        return velocity_from_denoised(self.denoised(role), self.x, self.sigma)
-
-    def elsewhere(self, x: Tensor, sigma: float, role: str = "main") -> Tensor:
-        """The denoised points of a field at another point or level; counted every time it is asked."""
-        self.nfe += 1
-        return self.field(role).denoise(x, sigma)
-
-    def field(self, role: str) -> Field:
-        """The field itself, for what is not an evaluation of its denoiser (a Hessian for the eye, a posterior)."""
-        if role not in self._fields:
-            raise unknown("field", role, self._fields)
-        return self._fields[role]
-
-
-@dataclass(frozen=True)
-class Guided:
-    """What a rule makes of the fields at one point.
-
-    Attributes:
-        denoised: The guided denoiser, with shape ``(n, d)``.
-        renoise: The denoiser whose noise is put back by a step, where that is another one (CFG++).
-        memory: The rule's memory from here on.
-        trace: Per-point quantities worth showing, each with shape ``(n,)`` or ``(n, d)``.
-    """
-
-    denoised: Tensor
-    renoise: Tensor | None = None
-    memory: Any = None
-    trace: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def slope(self, x: Tensor, sigma: float, sigma_next: float) -> Tensor:
-        """The slope ``dx/dsigma`` of a step from ``sigma`` to ``sigma_next``, with shape ``(n, d)``.
-
-        A step lands on ``D + (sigma'/sigma)(x - R)`` with the denoiser D and the renoiser R; with R = D this is the
-        probability-flow slope ``(x - D)/sigma``, whatever the next level.
-        """
-        if self.renoise is None:
-            return eps_from_denoised(self.denoised, x, sigma)
-        landing = self.denoised + (sigma_next / sigma) * (x - self.renoise)
-        return (landing - x) / (sigma_next - sigma)
-
-
-@dataclass(frozen=True)
-class Transition:
-    """One finished solver step, for rules that choose among its outcomes.
-
-    Attributes:
-        x: The points before the step, with shape ``(n, d)``.
-        sigma: The level before the step.
-        x_next: The points after it.
-        sigma_next: The level after it; 0 at the last step.
-        guided: What the rule returned at the step's first evaluation.
-        draw: Makes the step again with fresh noise (the same points with a deterministic sampler).
-    """
-
-    x: Tensor
-    sigma: float
-    x_next: Tensor
-    sigma_next: float
-    guided: Guided
-    draw: Callable[[], Tensor]
+    def _validate_bounds(self, val: Any, bounds: Any, inclusive_bounds: Any) -> None:
+        for extreme in (float(val.min()), float(val.max())) if isinstance(val, Tensor) else (val,):
+            super()._validate_bounds(extreme, bounds, inclusive_bounds)
 
 
 class Rule(param.Parameterized):
@@ -150,21 +67,40 @@ class Rule(param.Parameterized):
     """The name it is chosen by."""
     title: ClassVar[str] = ""
     """The name people read; says so where the formula is a reconstruction."""
+    family: ClassVar[str] = "One field"
+    """The group it is listed in, one of ``FAMILIES`` or another name."""
     formula: ClassVar[str] = ""
     """LaTeX, in the denoiser D unless the rule works elsewhere."""
     source: ClassVar[str] = ""
     """Paper, arXiv number and equation."""
     summary: ClassVar[str] = ""
     """What it does and when to reach for it, in a sentence or two."""
-    needs: ClassVar[tuple[str, ...]] = ("main",)
-    """The roles it evaluates."""
-    unguided: ClassVar[Mapping[str, Any]] = {}
-    """Parameter values at which it must equal the main field exactly."""
+    needs: ClassVar[tuple[Any, ...]] = ("main",)
+    """The fields it evaluates: a name of ``ROLES``, or a :class:`Role` for any other. Names alone once defined."""
+    unguided: ClassVar[Mapping[str, Any] | None] = None
+    """Parameter values at which it must equal the main field exactly; None where there are none."""
+    equivariant: ClassVar[tuple[str, ...]] = ("rotation", "translation")
+    """What can be done to fields and points alike without a change in what it does to them."""
     first_order: ClassVar[bool] = False
     """Whether it steps in a way of its own that only a first-order sampler can follow (a renoiser of its own)."""
-    per_point: ClassVar[tuple[str, ...] | None] = None
-    """Parameters whose place in every formula a column with a number for each point can take, with shape ``(n, 1)``;
-    then no point may see another, and random numbers are drawn in ``begin`` alone. None where runs cannot be joined."""
+    needs_noise: ClassVar[bool] = False
+    """Whether it is of no use with a sampler that draws no noise: its candidates would all be the same."""
+    interacts: ClassVar[bool] = False
+    """Whether its points see each other. Then part of a run is no preview of it, runs are not joined, and intervals
+    come only from independent runs."""
+    batchable: ClassVar[bool] = False
+    """Whether runs that differ in seeds and in :class:`PerTrajectory` parameters may be made as one run of all their
+    points: no point sees another, and random numbers are drawn in ``begin`` alone."""
+
+    _roles: ClassVar[dict[str, Role]] = {"main": ROLES["main"]}
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "needs" in vars(cls):
+            cls._roles = {role.name: role for role in map(_as_role, cls.needs)}
+            cls.needs = tuple(cls._roles)
+        if vars(cls).get("key"):
+            DEFINED[cls.key] = cls
 
     def __init__(self, /, **params: Any) -> None:
         super().__init__()
@@ -172,14 +108,22 @@ class Rule(param.Parameterized):
         for key, value in params.items():
             if key not in declared:
                 raise unknown(f"parameter of {self.key}", key, declared)
+            is_flag = isinstance(declared[key], param.Boolean)
             try:
-                if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+                if isinstance(value, bool) != is_flag or (isinstance(value, float) and not math.isfinite(value)):
                     raise ValueError(value)
                 # 3 and 3.0 must be one value, in a hash and in JSON too.
-                is_real = isinstance(declared[key], param.Number) and not isinstance(declared[key], param.Integer)
+                is_real = isinstance(declared[key], param.Number) and not isinstance(
+                    declared[key], param.Integer | param.Boolean
+                )
                 setattr(self, key, float(value) if is_real and isinstance(value, int) else value)
             except ValueError as problem:
                 raise InputError(f"{self.key}: {key} = {value!r}: expected {expectation(declared[key])}") from problem
+
+    @classmethod
+    def roles(cls) -> dict[str, Role]:
+        """The roles of the fields it evaluates, by name."""
+        return cls._roles
 
     @classmethod
     def declared(cls) -> dict[str, param.Parameter]:
@@ -187,6 +131,11 @@ class Rule(param.Parameterized):
         known = cls.param.objects(instance=False)
         written = [k for base in reversed(cls.__mro__) for k in vars(base)]
         return {k: known[k] for k in dict.fromkeys(written) if k in known and k != "name"}
+
+    @classmethod
+    def per_trajectory(cls) -> tuple[str, ...]:
+        """The parameters that may be a column with one number for each point."""
+        return tuple(k for k, declared in cls.declared().items() if isinstance(declared, PerTrajectory))
 
     def values(self) -> dict[str, Any]:
         """The parameters' values by name."""
@@ -201,15 +150,14 @@ class Rule(param.Parameterized):
     def __repr__(self) -> str:
         return f"{self.key}({', '.join(f'{k}={v!r}' for k, v in self.values().items())})"
 
-    def begin(self, x: Tensor, sigma: float, generator: torch.Generator) -> Any:
-        """The memory at the start of a run; None for a rule without memory.
+    def begin(self, at: Evaluation, generator: torch.Generator) -> tuple[Tensor, Any]:
+        """The points that the run starts from, and the memory; by default those drawn, and none.
 
         Args:
-            x: The starting points, with shape ``(n, d)``.
-            sigma: The first noise level.
+            at: The starting points at the first noise level.
             generator: The run's random numbers, on the CPU.
         """
-        return None
+        return at.x, None
 
     def before_step(self, at: Evaluation, memory: Any) -> tuple[Tensor, Any]:
         """The points that the step starts from, and the memory; by default as they are."""
@@ -219,17 +167,34 @@ class Rule(param.Parameterized):
         """The guided denoiser at one point. Must be given by every rule."""
         raise TypeError(f"the rule {self.key!r} does not say how it guides")
 
-    def after_step(self, step: Transition, memory: Any, generator: torch.Generator) -> tuple[Tensor, Any]:
+    def after_step(self, step: Transition, memory: Any, generator: torch.Generator) -> Arrival:
         """The points that the step ends on, and the memory; by default as they are."""
-        return step.x_next, memory
+        return Arrival(step.x_next, memory)
+
+
+DEFINED: dict[str, type[Rule]] = {}
+"""The rule classes of this process by name, the latest of a name; filled as they are defined."""
+
+
+def _as_role(need: str | Role) -> Role:
+    if isinstance(need, Role):
+        return need
+    if need not in ROLES:
+        names = ", ".join(ROLES)
+        raise TypeError(f"needs {need!r}: expected one of {names}, or Role({need!r}, kind, doc) to describe it")
+    return ROLES[need]
 
 
 def expectation(parameter: param.Parameter) -> str:
     """A parameter's valid values, in words."""
+    if isinstance(parameter, param.Boolean):
+        return "true or false"
     if isinstance(parameter, param.Selector):
         return "one of " + ", ".join(map(str, parameter.objects))
     if isinstance(parameter, param.Number):
         kind = "a whole number" if isinstance(parameter, param.Integer) else "a number"
         low, high = parameter.bounds or (None, None)
-        return f"{kind} from {low} to {high}" if None not in (low, high) else kind
+        if low is not None and high is not None:
+            return f"{kind} from {low} to {high}"
+        return f"{kind} from {low}" if low is not None else f"{kind} up to {high}" if high is not None else kind
     return parameter.doc or "another value"

@@ -11,27 +11,31 @@ repeating the rule's update where the points are, makes it the eigenvector there
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from toyguide.fields import Field, score_from_denoised
-from toyguide.guidance import Evaluation, Rule
+from toyguide.fields import score_from_denoised
+from toyguide.guidance import Evaluation, Fields, Rule, Scene, Settled
 
 __all__ = ["guided_at", "guided_jacobian"]
 
 
 @torch.no_grad()
 def guided_at(
-    rule: Rule, fields: Mapping[str, Field], x: Tensor, sigma: float, seed: int = 0, *, settle: int = 0
+    rule: Rule,
+    fields: Scene | Fields,
+    x: Tensor,
+    sigma: float,
+    seed: int = 0,
+    *,
+    settle: int = 0,
 ) -> dict[str, Tensor]:
     """A rule's terms at points.
 
     Args:
         rule: The guidance rule; only what it does with the fields at a point (its ``guide``) is looked at, not what it
             does before or after a step.
-        fields: The fields by role.
+        fields: The fields by role, or the scene of a run.
         x: Points, with shape ``(..., d)``.
         sigma: Their noise level, positive.
         seed: Of the rule's memory, if it has one.
@@ -43,19 +47,17 @@ def guided_at(
     """
     points = x.reshape(-1, x.shape[-1])
     at = Evaluation(fields, points, sigma)
-    memory = rule.begin(points, sigma, torch.Generator().manual_seed(seed))
-    for _ in range(settle):
-        memory = rule.guide(at, memory).memory
+    _, memory = Settled(rule, settle).begin(at, torch.Generator().manual_seed(seed))
     guided = rule.guide(at, memory).denoised
-    roles = dict.fromkeys(("main", *rule.needs))
-    found = {role: at.denoised(role) for role in roles}
+    roles = ["main", *(name for name, role in rule.roles().items() if role.kind != "classifier" and name != "main")]
+    found = {name: at.denoised(name) for name in roles}
     found |= {"guided": guided, "push": guided - found["main"]}
     return {name: value.reshape(x.shape) for name, value in found.items()}
 
 
 def guided_jacobian(
     rule: Rule,
-    fields: Mapping[str, Field],
+    fields: Scene | Fields,
     x: Tensor,
     sigma: float,
     seed: int = 0,

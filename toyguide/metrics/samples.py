@@ -104,7 +104,10 @@ METRICS = {
         "low",
     ),
     "diverged": Metric("Diverged", "Samples that are not finite.", "count", "d", "low"),
-    "nfe": Metric("Evaluations", "Field evaluations per trajectory.", "count", "d", "low"),
+    "nfe": Metric("Evaluations", "Field evaluations, the mean over the trajectories.", "count", ".4g", "low"),
+    "gradients": Metric(
+        "Gradients", "Jacobian products and classifier gradients of each trajectory.", "count", "d", "low"
+    ),
     "seconds": Metric("Seconds", "Wall time of the sampling.", "s", ".2f", "low"),
 }
 

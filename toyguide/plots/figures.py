@@ -103,7 +103,7 @@ def figure_2(device: str = "cpu", n: int = 4096, seed: int = 0) -> Figure:
         "(e) CFG, $w = 4$": _run("cfg", {"w": 4.0}, n, seed, sigma_max=_SIGMA_MID),
     }
     data, where = load_dataset("fractal"), resolve_device(device)
-    fields = runs["(e) CFG, $w = 4$"].fields(device)
+    fields = {role: runs["(e) CFG, $w = 4$"].build_field(role, device) for role in ("main", "uncond")}
     grid = fine_grid(_CLOSE_UP, where)
     exact, main, guide = (
         log_density_on(f, grid, _SIGMA_MID) for f in (data.field("A"), fields["main"], fields["uncond"])

@@ -268,7 +268,7 @@ def _measured(shop: Workshop, base: str, pair: tuple[str, str], w: float, seed: 
 def _sampled(shop: Workshop, base: str, pair: tuple[str, str], w: float, seed: int) -> tuple[Tensor, Tensor]:
     """The final samples of a guided run and of the untouched field, on the CPU."""
     e, device = _experiment(shop, base, seed), shop.plan.device
-    field = e.fields(device)["main"]
+    field = e.build_field("main", device)
     fields = {
         role: _degraded(field, kind, _DEGREES[kind][i], 2 * seed + i)
         for i, (role, kind) in enumerate(zip(("main", "weak"), pair, strict=True))

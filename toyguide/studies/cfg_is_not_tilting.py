@@ -12,8 +12,7 @@ from torch import Tensor
 from toyguide.devices import resolve_device
 from toyguide.experiment import Experiment
 from toyguide.fields import Field
-from toyguide.guidance import rule
-from toyguide.guidance.spread import Spread
+from toyguide.guidance import Batched, rule
 from toyguide.samplers import sampler, trajectory
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Series, Sheet, series
@@ -91,15 +90,15 @@ def _measure(shop: Workshop, place: str, kind: str, seed: int) -> Mapping[str, f
     if kind == "tilted":
         sigma = _SMALL if place == "networks" else 0.0
         # The exact samples stand in for a network's own; the importance weights know it.
-        drawn, fields = e.data.field("narrow"), e.fields()
+        drawn, fields = e.data.field("narrow"), {role: e.build_field(role) for role in ("main", "uncond")}
         x = drawn.sample(16 * shop.plan.n, sigma, torch.Generator().manual_seed(seed)).float()
         return {_column(w): tilted_variance(x, drawn, fields["main"], fields["uncond"], sigma, w) for w in weights}
 
     # All weights in one batch: from the same starting points, with a noise of their own.
     device = resolve_device(shop.plan.device)
     x = e.start().repeat(len(weights), 1).to(device)
-    guidance = Spread([rule("cfg", w=w) for w in weights], [e.generator() for _ in weights], x)
-    *_, last = trajectory(guidance, e.fields(str(device)), sampler(e.sampler), x, e.levels(), e.generator())
+    guidance = Batched([rule("cfg", w=w) for w in weights], [e.generator() for _ in weights], x)
+    *_, last = trajectory(guidance, e.build_fields(str(device)), sampler(e.sampler), x, e.levels(), e.generator())
     each = last.x.double().square().mean(-1).reshape(len(weights), -1).mean(-1)
     return {_column(w): v for w, v in zip(weights, each.tolist(), strict=True)}
 

@@ -80,7 +80,7 @@ class SfgWarmStart(Study):
                 experiment = _experiment(shop, place, seed, settings)
                 result = shop.run(experiment)
                 measured = result.metrics(resamples=0)
-                over_steps = _followed(result, experiment.fields()["main"])
+                over_steps = _followed(result, experiment.build_field())
                 return {
                     **{name: float(measured[name]) for name in ("outliers", "coverage", "nfe")},
                     **{name: float(v.nanmean()) for name, v in over_steps.items()},
@@ -203,7 +203,7 @@ def _along(shop: Workshop, place: str) -> Chart:
     for colour, (label, (settings, column)) in enumerate(lines.items()):
         experiment = _experiment(shop, place, 0, settings)
         result = shop.run(experiment)
-        means = _followed(result, experiment.fields()["main"])[column]
+        means = _followed(result, experiment.build_field())[column]
         points = [(s, m) for s, m in zip(result.sigma.tolist(), means.tolist(), strict=False) if not math.isnan(m)]
         drawn.append(Series(label, [p[0] for p in points], [p[1] for p in points], colour=colour))
     return Chart(

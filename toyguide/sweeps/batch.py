@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
 from typing import Any
 
@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from toyguide.devices import resolve_device
+from toyguide.errors import InputError
 from toyguide.experiment import Experiment, Result
-from toyguide.fields import Field
-from toyguide.guidance import Interval, rule, rules
-from toyguide.guidance.spread import Spread
+from toyguide.guidance import Batched, Fields, Interval, is_from_file, rule, rules
 from toyguide.samplers import Noise, Sampler, Slope, Step, noise_of, sampler, trajectory
 
 __all__ = ["batches", "identity", "run_batch", "sweep", "walk_batch"]
@@ -57,6 +56,9 @@ def sweep(
         for texts in wanted:
             yield run_batch(texts, device)
         return
+    for name in {e.rule for e in experiments}:
+        if not is_from_file(rules()[name]):
+            raise InputError(f"rule {name!r}: is defined in this process only, expected a file in TOYGUIDE_RULES")
     futures = [executor.submit(run_batch, texts, device) for texts in wanted]
     try:
         for future in as_completed(futures):
@@ -78,24 +80,19 @@ def run_batch(texts: Sequence[str], device: str) -> list[dict[str, Any]]:
         metrics. Its ``seconds`` are the batch's, divided by how many experiments the batch has.
     """
     experiments = [Experiment.from_json(text) for text in texts]
-    fields = experiments[0].fields(device)
+    fields = experiments[0].build_fields(device)
     began = time.perf_counter()
     (last,) = deque(walk_batch(experiments, device, fields), maxlen=1)
-    ends = last.x.cpu().chunk(len(experiments))
     seconds = (time.perf_counter() - began) / len(experiments)
-    return [
-        {
-            "id": identity(e),
-            **_settings(e),
-            **Result.of(e, [dataclasses.replace(last, x=end, trace={})], seconds).metrics(resamples=0),
-        }
-        for e, end in zip(experiments, ends, strict=True)
-    ]
+    rows = []
+    for i, e in enumerate(experiments):
+        own = slice(i * e.n, (i + 1) * e.n)
+        end = dataclasses.replace(last, x=last.x[own], cost=last.cost.copy(own), trace={}, ancestors=None)
+        rows.append({"id": identity(e), **_settings(e), **Result.of(e, [end], seconds).metrics(resamples=0)})
+    return rows
 
 
-def walk_batch(
-    experiments: Sequence[Experiment], device: str = "cpu", fields: Mapping[str, Field] | None = None
-) -> Iterator[Step]:
+def walk_batch(experiments: Sequence[Experiment], device: str = "cpu", fields: Fields | None = None) -> Iterator[Step]:
     """The runs of a batch, side by side, step by step: ``x`` of a step has shape ``(experiments * n, d)``.
 
     Args:
@@ -105,20 +102,20 @@ def walk_batch(
     """
     first = experiments[0]
     if len(experiments) == 1:
-        yield from first.walk(device, None if fields is None else dict(fields))
+        yield from first.walk(device, fields)
         return
     starts = {e.seed: e for e in experiments}
     drawn = {seed: e.start() for seed, e in starts.items()}
     x = torch.cat([drawn[e.seed] for e in experiments]).to(resolve_device(device))
 
-    spread = Spread([rule(e.rule, **e.params) for e in experiments], [e.generator() for e in experiments], x)
-    guided = spread if first.interval is None else Interval(spread, *first.interval)
+    batched = Batched([rule(e.rule, **e.params) for e in experiments], [e.generator() for e in experiments], x)
+    guided = batched if first.interval is None else Interval(batched, *first.interval)
     stepping = sampler(first.sampler)
     if stepping.stochastic:
         part = x[: first.n]
         noises = {seed: noise_of(part, e.generator(), first.n) for seed, e in starts.items()}
         stepping = _OwnNoise(stepping, [noises[e.seed] for e in experiments])
-    yield from trajectory(guided, fields or first.fields(device), stepping, x, first.levels(), torch.Generator())
+    yield from trajectory(guided, first.scene(device, fields), stepping, x, first.levels(), torch.Generator())
 
 
 class _OwnNoise(Sampler):
@@ -159,11 +156,11 @@ def identity(experiment: Experiment) -> str:
 
 def _kind(e: Experiment) -> str:
     """What all experiments of a batch agree on."""
-    per_point = rules()[e.rule].per_point
-    if per_point is None:
+    kind = rules()[e.rule]
+    if not kind.batchable:
         return e.to_json()
-    fixed = {k: v for k, v in e.params.items() if k not in per_point}
-    return json.dumps({**dataclasses.asdict(e), "seed": None, "params": fixed})
+    fixed = {k: v for k, v in e.params.items() if k not in kind.per_trajectory()}
+    return json.dumps({**e.settings(), "seed": None, "params": fixed})
 
 
 def _is_missing(batch: Sequence[Experiment], done: Collection[str]) -> bool:
@@ -171,10 +168,12 @@ def _is_missing(batch: Sequence[Experiment], done: Collection[str]) -> bool:
 
 
 def _settings(e: Experiment) -> dict[str, Any]:
-    """Its settings in one flat table, the fields by what they are."""
+    """Its settings in one flat table."""
     found: dict[str, Any] = {}
-    for key, value in {**dataclasses.asdict(e), **e.references()}.items():
-        if key == "params":
+    for key, value in e.settings().items():
+        if key == "fields":
+            found |= e.references()
+        elif key == "params":
             found |= {f"params.{name}": number for name, number in value.items()}
         elif key == "interval":
             found |= {"interval.low": value and value[0], "interval.high": value and value[1]}

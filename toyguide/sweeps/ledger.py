@@ -7,7 +7,6 @@ process, what is lost is the line under way; it has no end, and is cut off when 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +14,13 @@ from types import TracebackType
 from typing import Any
 
 from toyguide.errors import InputError
-from toyguide.experiment import Experiment
+from toyguide.experiment import SETTINGS, Experiment
 from toyguide.files import check_writable, writing
 from toyguide.sweeps.batch import identity
 
 __all__ = ["Ledger"]
 
-_ORDER = {name: i for i, name in enumerate(["id", *(f.name for f in dataclasses.fields(Experiment))])}
+_ORDER = {name: i for i, name in enumerate(["id", *SETTINGS])}
 
 
 class Ledger:

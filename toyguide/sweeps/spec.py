@@ -7,6 +7,7 @@
     [grid]                    # every combination; or several [[grid]], one after the other
     rule = ["cfg", "autoguidance"]
     params.w = [1.0, 2.0, 4.0]
+    fields.weak = ["fractal/weak", "exact+noise:0.2"]
     interval = [[0.1, 1.0], [0.3, 1.6]]
     seeds = 5                 # the seeds 0 to 4; or a list of seeds
 
@@ -15,7 +16,6 @@ The setting written first varies slowest. A single value is a list of one. The l
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
@@ -26,13 +26,13 @@ from typing import Any
 from toyguide.datasets.checkpoints import UNION
 from toyguide.datasets.tables import Table, read_table
 from toyguide.errors import InputError
-from toyguide.experiment import Experiment
+from toyguide.experiment import SETTINGS, Experiment
 
 __all__ = ["read_sweep"]
 
 _MOST = 1_000_000
-_SETTINGS = [f.name for f in dataclasses.fields(Experiment)]
-_SWEPT = [name for name in _SETTINGS if name not in ("seed", "params")]
+_TABLES = ("params", "fields")
+_SWEPT = [name for name in SETTINGS if name not in ("seed", *_TABLES)]
 
 
 def read_sweep(path: str | Path) -> list[Experiment]:
@@ -43,9 +43,10 @@ def read_sweep(path: str | Path) -> list[Experiment]:
     """
     table = read_table(Path(path))
     common = table.section("experiment", optional=True)
-    base = {name: _value(common, name) for name in _SETTINGS if name != "params" and name in common}
-    params = common.section("params", optional=True)
-    base["params"] = {name: params.value(name) for name in params.keys()}  # noqa: SIM118, a table is not a dictionary
+    base = {name: _value(common, name) for name in SETTINGS if name not in _TABLES and name in common}
+    for name in _TABLES:
+        section = common.section(name, optional=True)
+        base[name] = {key: section.value(key) for key in section.keys()}  # noqa: SIM118, a table is not a dictionary
     common.finish()
     with _naming(table, "experiment"):
         Experiment(**base)
@@ -77,14 +78,14 @@ def _axes(grid: Table) -> list[tuple[str, list[Any]]]:
     """The settings that a grid varies, by name, each with its values; a rule's parameters as ``params.w``."""
     axes: list[tuple[str, list[Any]]] = []
     for name in grid.keys():  # noqa: SIM118
-        if name == "params":
-            params = grid.section("params")
-            axes += [(f"params.{p}", _several(params, p)) for p in params.keys()]  # noqa: SIM118
+        if name in _TABLES:
+            section = grid.section(name)
+            axes += [(f"{name}.{key}", _several(section, key)) for key in section.keys()]  # noqa: SIM118
         elif name == "seeds":
             axes.append(("seed", _seeds(grid)))
         elif name in _SWEPT:
             axes.append((name, _several(grid, name)))
-    for name in (*_SWEPT, "params", "seeds"):
+    for name in (*_SWEPT, *_TABLES, "seeds"):
         _ = name in grid  # what may be there
     grid.finish()
     return axes
@@ -94,9 +95,13 @@ def _product(base: dict[str, Any], axes: list[tuple[str, list[Any]]]) -> Iterato
     """Every combination, the last setting varying fastest."""
     for combination in itertools.product(*(values for _, values in axes)):
         settings = dict(zip((name for name, _ in axes), combination, strict=True))
-        own = {k.removeprefix("params."): settings.pop(k) for k in list(settings) if k.startswith("params.")}
-        kept = base["params"] if settings.get("rule", base.get("rule")) == base.get("rule") else {}
-        yield Experiment(**{**base, **settings, "params": {**kept, **own}})
+        tables = {name: dict(base[name]) for name in _TABLES}
+        if settings.get("rule", base.get("rule")) != base.get("rule"):
+            tables["params"] = {}
+        for name in [k for k in settings if "." in k]:
+            table, _, key = name.partition(".")
+            tables[table][key] = settings.pop(name)
+        yield Experiment(**{**base, **settings, **tables})
 
 
 def _value(table: Table, name: str) -> Any:
@@ -122,5 +127,5 @@ def _seeds(grid: Table) -> list[int]:
 
 def _check_fields(experiments: list[Experiment]) -> None:
     """That the fields are there, before anything is run."""
-    for e in {(e.dataset, e.label, e.main, e.uncond, e.weak, e.rule): e for e in experiments}.values():
-        e.fields()
+    for e in {(e.dataset, e.label, tuple(e.references().items())): e for e in experiments}.values():
+        e.build_fields()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import param
-
-from toyguide.guidance.base import Evaluation, Guided, Rule
+from toyguide.guidance.base import PerTrajectory, Rule
+from toyguide.guidance.evaluation import Evaluation, Guided
 
 
 class Autoguidance(Rule):
@@ -20,12 +19,13 @@ class Autoguidance(Rule):
         "Extrapolates from a weaker network of the same task through the main one: where both err alike, the weak one "
         "errs more, and the difference points back to the data. Removes outliers and keeps the branches."
     )
+    family = "Several fields"
     needs = ("main", "weak")
     unguided = {"w": 1.0}
-    per_point = ("w",)
+    batchable = True
 
-    w = param.Number(3.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")
+    w = PerTrajectory(3.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
-        main, weak = at.together("main", "weak")
+        main, weak = at.denoised_each("main", "weak")
         return Guided(main + (self.w - 1) * (main - weak))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import param
-
-from toyguide.guidance.base import Evaluation, Guided, Rule
+from toyguide.guidance.base import PerTrajectory, Rule
+from toyguide.guidance.evaluation import Evaluation, Guided
 
 
 class ClassifierFreeGuidance(Rule):
@@ -23,12 +22,13 @@ class ClassifierFreeGuidance(Rule):
         "Extrapolates from the unconditional field through the conditional one: towards where the class is certain. "
         "Removes outliers, and whole branches near other classes with them. It does not sample p_u^(1-w) p_c^w."
     )
+    family = "Several fields"
     needs = ("main", "uncond")
     unguided = {"w": 1.0}
-    per_point = ("w",)
+    batchable = True
 
-    w = param.Number(4.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")
+    w = PerTrajectory(4.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
-        main, uncond = at.together("main", "uncond")
+        main, uncond = at.denoised_each("main", "uncond")
         return Guided(main + (self.w - 1) * (main - uncond))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import param
-
-from toyguide.guidance.base import Evaluation, Guided, Rule
+from toyguide.guidance.base import PerTrajectory, Rule
+from toyguide.guidance.evaluation import Evaluation, Guided
 
 
 class CfgAutoguidance(Rule):
@@ -23,14 +22,15 @@ class CfgAutoguidance(Rule):
     )
     source = "Karras et al., 2024, arXiv 2406.02507, Eq. 6 (its α is mix)"
     summary = "Shares one weight between CFG (mix 0) and autoguidance (mix 1)."
+    family = "Several fields"
     needs = ("main", "uncond", "weak")
     unguided = {"w": 1.0}
-    per_point = ("w", "mix")
+    batchable = True
 
-    w = param.Number(3.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")
-    mix = param.Number(0.5, bounds=(0.0, 1.0), step=0.05, doc="0 is CFG, 1 is autoguidance.")
+    w = PerTrajectory(3.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")
+    mix = PerTrajectory(0.5, bounds=(0.0, 1.0), step=0.05, doc="0 is CFG, 1 is autoguidance.")
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
-        main, uncond, weak = at.together("main", "uncond", "weak")
+        main, uncond, weak = at.denoised_each("main", "uncond", "weak")
         gap_uncond, gap_weak = main - uncond, main - weak
         return Guided(main + (self.w - 1) * ((1 - self.mix) * gap_uncond + self.mix * gap_weak))

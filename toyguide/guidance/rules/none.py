@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from toyguide.guidance.base import Evaluation, Guided, Rule
+from toyguide.guidance.base import Rule
+from toyguide.guidance.evaluation import Evaluation, Guided
 
 
 class Unguided(Rule):
@@ -15,7 +16,8 @@ class Unguided(Rule):
     formula = r"D = D_\mathrm{main}"
     source = "Karras et al., EDM, 2022, arXiv 2206.00364, Eq. 3"
     summary = "Follows the main field as it is. The reference that every rule is compared with."
-    per_point = ()
+    unguided = {}
+    batchable = True
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
         return Guided(at.denoised("main"))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import param
-
-from toyguide.guidance.base import Evaluation, Guided, Rule
+from toyguide.guidance.base import PerTrajectory, Rule
+from toyguide.guidance.evaluation import Evaluation, Guided
 
 
 class ScoreScaling(Rule):
@@ -24,9 +23,9 @@ class ScoreScaling(Rule):
         "Lengthens every score by k. Concentrates the samples alike in all directions and empties the outer branches."
     )
     unguided = {"k": 1.0}
-    per_point = ("k",)
+    batchable = True
 
-    k = param.Number(1.4, bounds=(0.0, 5.0), softbounds=(0.5, 3.0), step=0.05, doc="Score factor; 1 is unguided.")
+    k = PerTrajectory(1.4, bounds=(0.0, 5.0), softbounds=(0.5, 3.0), step=0.05, doc="Score factor; 1 is unguided.")
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
         return Guided(at.x + self.k * (at.denoised("main") - at.x))

@@ -17,13 +17,14 @@ score (``score``: with the flow).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import param
 import torch
 from torch import Tensor
 
-from toyguide.guidance.base import Evaluation, Guided, Rule
+from toyguide.guidance.base import PerTrajectory, Rule
+from toyguide.guidance.evaluation import Evaluation, Guided
 
 
 @dataclass(frozen=True)
@@ -53,21 +54,21 @@ class SaddleFreeGuidance(Rule):
         "w = 0 is unguided: w is a strength here, not an extrapolation weight."
     )
     unguided = {"w": 0.0}
-    per_point: ClassVar[tuple[str, ...] | None] = ("w", "alpha", "h")
+    batchable = True
 
-    w = param.Number(4.0, bounds=(0.0, 100.0), softbounds=(0.0, 30.0), step=0.1, doc="Strength; 0 is unguided.")
-    alpha = param.Number(
+    w = PerTrajectory(4.0, bounds=(0.0, 100.0), softbounds=(0.0, 30.0), step=0.1, doc="Strength; 0 is unguided.")
+    alpha = PerTrajectory(
         1.0, bounds=(1.0, 100.0), softbounds=(1.0, 10.0), step=0.5, doc="Least shift of the power iteration (α)."
     )
-    h = param.Number(0.1, bounds=(1e-4, 1.0), step=0.01, doc="Finite-difference step, in units of σ.")
+    h = PerTrajectory(0.1, bounds=(1e-4, 1.0), step=0.01, doc="Finite-difference step, in units of σ.")
     sign: Any = param.Selector(
         default="persistent",
         objects=["persistent", "score"],
         doc="The side v points to: kept as started, or turned with the score at each step.",
     )
 
-    def begin(self, x: Tensor, sigma: float, generator: torch.Generator) -> Direction:
-        return Direction(_random_direction(x, generator), x.new_full((len(x), 1), self.alpha))
+    def begin(self, at: Evaluation, generator: torch.Generator) -> tuple[Tensor, Direction]:
+        return at.x, Direction(random_direction(at.x, generator), at.x.new_full((len(at.x), 1), self.alpha))
 
     def guide(self, at: Evaluation, memory: Direction) -> Guided:
         denoised = at.denoised("main")
@@ -83,7 +84,7 @@ class SaddleFreeGuidance(Rule):
             forward = ((denoised - at.x) * v).sum(-1, keepdim=True) >= 0
             v = torch.where(forward, v, -v)
         step = self.h * at.sigma
-        u = finite_product(at.elsewhere(at.x + step * v, at.sigma), denoised, v, step)
+        u = finite_product(at.denoised_at(at.x + step * v, at.sigma), denoised, v, step)
         lam, v_next, alpha = power_step(u, v, memory.alpha)
         push = at.sigma * self.w * torch.where(lam > 0, u, 0.0)
         return push, Direction(v_next, alpha), {"v": v, "lambda": lam[:, 0]}
@@ -106,7 +107,7 @@ def power_step(u: Tensor, v: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Ten
     return lam, torch.where(norm > 1e-12, turned / norm, v), alpha  # a product that vanishes leaves v as it was
 
 
-def _random_direction(x: Tensor, generator: torch.Generator) -> Tensor:
+def random_direction(x: Tensor, generator: torch.Generator) -> Tensor:
     """Unit vectors, uniform on the sphere, drawn on the CPU so that a seed means the same on every device."""
     z = torch.randn(x.shape, generator=generator, dtype=torch.float64)
     return (z / z.norm(dim=-1, keepdim=True)).to(x)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import param
-
-from toyguide.guidance.base import Evaluation, Guided
+from toyguide.guidance.base import PerTrajectory
+from toyguide.guidance.evaluation import Evaluation, Guided
 from toyguide.guidance.rules.sfg import Direction, SaddleFreeGuidance
 
 
@@ -19,11 +18,12 @@ class SfgAutoguidance(SaddleFreeGuidance):
     )
     source = "Yeats et al., 2025, arXiv 2511.21863; that the two corrections are added is our reading"
     summary = "Adds SFG's push, found on the main field, to autoguidance's. Three evaluations."
+    family = "Several fields"
     needs = ("main", "weak")
     unguided = {"w": 0.0, "w_auto": 1.0}
-    per_point = ("w", "alpha", "h", "w_auto")
+    batchable = True
 
-    w_auto = param.Number(
+    w_auto = PerTrajectory(
         2.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Autoguidance weight; 1 is SFG alone."
     )
 

@@ -10,14 +10,14 @@ A random start draws a new v at the beginning of each solver step. One iteration
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import param
 import torch
 from torch import Tensor
 
-from toyguide.guidance.base import Evaluation, Transition
-from toyguide.guidance.rules.sfg import Direction, SaddleFreeGuidance
+from toyguide.guidance.evaluation import Arrival, Evaluation, Transition
+from toyguide.guidance.rules.sfg import Direction, SaddleFreeGuidance, random_direction
 
 
 class IteratedSaddleFreeGuidance(SaddleFreeGuidance):
@@ -34,15 +34,15 @@ class IteratedSaddleFreeGuidance(SaddleFreeGuidance):
         "SFG with several power iterations at each point, from the last step's direction or from a random one: shows "
         "what its single iteration and its warm start are worth. Each iteration is an evaluation."
     )
-    per_point: ClassVar[tuple[str, ...] | None] = None
+    batchable = False
 
     iterations = param.Integer(2, bounds=(1, 100), softbounds=(1, 20), doc="Power iterations in each evaluation.")
     start: Any = param.Selector(
         default="warm", objects=["warm", "random"], doc="Where each step's v starts: at the last step's, or anywhere."
     )
 
-    def begin(self, x: Tensor, sigma: float, generator: torch.Generator) -> Direction:
-        first = super().begin(x, sigma, generator.clone_state())
+    def begin(self, at: Evaluation, generator: torch.Generator) -> tuple[Tensor, Direction]:
+        first = super().begin(at, generator.clone_state())
         torch.rand((), generator=generator)  # the sampler's noise has its seed from here, a restart's from the next
         return first
 
@@ -53,10 +53,9 @@ class IteratedSaddleFreeGuidance(SaddleFreeGuidance):
             _, memory, _ = super().correction(at, denoised, memory)
         return super().correction(at, denoised, memory)
 
-    def after_step(self, step: Transition, memory: Direction, generator: torch.Generator) -> tuple[Tensor, Direction]:
+    def after_step(self, step: Transition, memory: Direction, generator: torch.Generator) -> Arrival:
         if self.start == "random":
             # From a stream of its own, so that the first points' directions are the same however many there are.
             stream = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            fresh = super().begin(step.x_next, step.sigma_next, stream)
-            memory = Direction(fresh.v, memory.alpha)
-        return step.x_next, memory
+            memory = Direction(random_direction(step.x_next, stream), memory.alpha)
+        return Arrival(step.x_next, memory)

@@ -11,14 +11,13 @@ from torch import Tensor
 
 import toyguide as tg
 from toyguide.fields import Field
-from toyguide.guidance import Guided, Interval, Rule, rules
-from toyguide.guidance.spread import Spread
+from toyguide.guidance import Batched, Evaluation, Guided, Interval, PerTrajectory, Rule, rules
 from toyguide.samplers import SAMPLERS, sampler, trajectory
 from toyguide.sweeps.batch import batches, walk_batch
 
 W = torch.float64
-JOINED = {key: cls for key, cls in rules().items() if cls.per_point is not None}
-NUMBERS = [(key, name) for key, cls in JOINED.items() for name in cls.per_point]
+JOINED = {key: cls for key, cls in rules().items() if cls.batchable}
+NUMBERS = [(key, name) for key, cls in JOINED.items() for name in cls.per_trajectory()]
 LEVELS = torch.tensor([3.0, 1.5, 0.7, 0.3, 0.1, 0.0], dtype=W)
 N = 24
 
@@ -48,16 +47,16 @@ def method(rule: Rule) -> str:
 
 @pytest.mark.parametrize(("key", "name"), NUMBERS)
 @pytest.mark.parametrize("interval", [None, (0.2, 2.0)])
-def test_a_spread_is_its_runs(fields, key, name, interval):
+def test_a_joint_is_its_runs(fields, key, name, interval):
     """In float64 the only difference is in how many points are computed together: rounding."""
     cls = rules()[key]
     singles = [cls(**{name: value}) for value in values(cls, name)]
     x = torch.randn(N, 2, generator=seeded(7), dtype=W) * 3
     seeds = [4, 4, 5]
-    spread: Rule = Spread(singles, [seeded(s) for s in seeds], x.repeat(3, 1))
+    joint: Rule = Batched(singles, [seeded(s) for s in seeds], x.repeat(3, 1))
     if interval:
-        spread, singles = Interval(spread, *interval), [Interval(rule, *interval) for rule in singles]
-    steps = list(trajectory(spread, fields, sampler(method(spread)), x.repeat(3, 1), LEVELS, seeded()))
+        joint, singles = Interval(joint, *interval), [Interval(rule, *interval) for rule in singles]
+    steps = list(trajectory(joint, fields, sampler(method(joint)), x.repeat(3, 1), LEVELS, seeded()))
     ends = set()
     for part, (rule, seed) in enumerate(zip(singles, seeds, strict=True)):
         own = slice(part * N, (part + 1) * N)
@@ -75,7 +74,7 @@ def test_every_real_number_of_a_rule_that_is_joined_is_named():
     for key, cls in JOINED.items():
         numbers = {name for name, declared in cls.declared().items() if isinstance(declared, param.Number)}
         counts = {name for name in numbers if isinstance(cls.declared()[name], param.Integer)}
-        assert numbers - counts <= set(cls.per_point) <= numbers, key
+        assert numbers - counts <= set(cls.per_trajectory()) <= numbers, key
     assert set(JOINED) >= {
         "none",
         "cfg",
@@ -96,7 +95,7 @@ def test_trained_networks_in_float32(key, torch_device):
     that far on, hence the quantile, and ten times as much for the worst.
     """
     cls, device = rules()[key], torch_device.type
-    name = cls.per_point[0]
+    name = cls.per_trajectory()[0]
     low, high = cls.declared()[name].get_soft_bounds()
     runs = [
         tg.Experiment(label="A", rule=key, params={name: low + share * (high - low)}, n=64, seed=seed)
@@ -111,7 +110,7 @@ def test_trained_networks_in_float32(key, torch_device):
         x = run.start()
         x = torch.nextafter(x, torch.full_like(x, torch.inf)).to(torch_device)
         *_, end = trajectory(
-            run.build_rule(), run.fields(device), sampler("heun"), x, run.levels(), run.generator(), run.n
+            run.build_rule(), run.build_fields(device), sampler("heun"), x, run.levels(), run.generator(), run.n
         )
         moved.append(end.x)
 
@@ -162,8 +161,8 @@ class Counted(Field):
 def test_fields_are_evaluated_once_for_all(fields):
     counted = {role: Counted(field) for role, field in fields.items()}
     x = torch.randn(4 * N, 2, generator=seeded(1), dtype=W)
-    spread = Spread([tg.rule("cfg", w=w) for w in (0.0, 1.0, 2.0, 3.0)], [seeded()] * 4, x)
-    (*_, last) = trajectory(spread, counted, sampler("heun"), x, LEVELS, seeded())
+    joint = Batched([tg.rule("cfg", w=w) for w in (0.0, 1.0, 2.0, 3.0)], [seeded()] * 4, x)
+    (*_, last) = trajectory(joint, counted, sampler("heun"), x, LEVELS, seeded())
     assert {role: field.calls for role, field in counted.items()} == {"main": 9, "uncond": 9, "weak": 0}
     assert last.nfe == 18
 
@@ -194,8 +193,8 @@ class Ramped(rules()["cfg"]):
 
 def test_a_rules_methods_see_columns_wherever_they_look(fields):
     x = torch.randn(N, 2, generator=seeded(2), dtype=W)
-    spread = Spread([Ramped(w=3.0), Ramped(w=5.0)], [seeded()] * 2, x.repeat(2, 1))
-    (*_, last) = trajectory(spread, fields, sampler("heun"), x.repeat(2, 1), LEVELS, seeded())
+    joint = Batched([Ramped(w=3.0), Ramped(w=5.0)], [seeded()] * 2, x.repeat(2, 1))
+    (*_, last) = trajectory(joint, fields, sampler("heun"), x.repeat(2, 1), LEVELS, seeded())
     for end, w in zip(last.x.chunk(2), (2.0, 3.0), strict=True):
         torch.testing.assert_close(end, alone(tg.rule("cfg", w=w), fields, x, 0)[-1].x, rtol=0, atol=1e-11)
 
@@ -209,12 +208,12 @@ class Momentum:
 class Remembering(Rule):
     """Its memory is a dataclass, or what it is told to be."""
 
-    beta = param.Number(0.5, bounds=(0.0, 1.0), doc="How much of the last push is kept.")
-    per_point = ("beta",)
+    beta = PerTrajectory(0.5, bounds=(0.0, 1.0), doc="How much of the last push is kept.")
+    batchable = True
     memory = staticmethod(lambda x: Momentum(torch.zeros_like(x)))
 
-    def begin(self, x, sigma, generator):
-        return self.memory(x)
+    def begin(self, at, generator):
+        return at.x, self.memory(at.x)
 
     def guide(self, at, memory):
         gap = self.beta * memory.gap + at.denoised() - at.x
@@ -225,7 +224,7 @@ def test_memory_is_joined(fields):
     x = torch.randn(N, 2, generator=seeded(2), dtype=W)
     singles = [Remembering(beta=0.1), Remembering(beta=0.4)]
     (*_, last) = trajectory(
-        Spread(singles, [seeded()] * 2, x.repeat(2, 1)), fields, sampler("heun"), x.repeat(2, 1), LEVELS, seeded()
+        Batched(singles, [seeded()] * 2, x.repeat(2, 1)), fields, sampler("heun"), x.repeat(2, 1), LEVELS, seeded()
     )
     for end, rule in zip(last.x.chunk(2), singles, strict=True):
         torch.testing.assert_close(end, alone(rule, fields, x, 0)[-1].x, rtol=1e-11, atol=1e-11)
@@ -235,4 +234,4 @@ def test_memory_that_nobody_knows_to_join_is_refused(monkeypatch):
     monkeypatch.setattr(Remembering, "memory", staticmethod(lambda x: len(x)))
     x = torch.zeros(2 * N, 2)
     with pytest.raises(TypeError, match="memory of type int: expected a tensor, a dataclass of them or None"):
-        Spread([Remembering(), Remembering(beta=0.1)], [seeded()] * 2, x).begin(x, 1.0, seeded())
+        Batched([Remembering(), Remembering(beta=0.1)], [seeded()] * 2, x).begin(Evaluation({}, x, 1.0), seeded())

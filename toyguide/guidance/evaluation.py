@@ -1,0 +1,351 @@
+"""What a guidance rule sees and what it answers: the fields at some points, the guided denoiser, a finished step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toyguide.datasets.classifiers import Classifier, ExactClassifier
+from toyguide.datasets.dataset import Dataset
+from toyguide.datasets.references import at_label
+from toyguide.errors import InputError, unknown
+from toyguide.fields.base import Field, eps_from_denoised, score_from_denoised, velocity_from_denoised
+from toyguide.fields.joint import denoise_together
+
+__all__ = ["Arrival", "Cost", "Evaluation", "Fields", "Guided", "Scene", "Transition"]
+
+Fields = Mapping[str, Field | Classifier]
+"""Fields and classifiers by role."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What stays the same during a run.
+
+    Attributes:
+        fields: The fields and classifiers by role.
+        levels: The noise levels, falling, the last one 0.
+        data: The dataset, if the run has one.
+        label: The class that is sampled; None for the union.
+    """
+
+    fields: Fields
+    levels: tuple[float, ...]
+    data: Dataset | None = None
+    label: str | None = None
+
+    def field(self, role: str) -> Field:
+        """The field in a role.
+
+        Raises:
+            InputError: If there is none, or a classifier in its place.
+        """
+        found = self.fields.get(role)
+        if found is None:
+            raise unknown("field", role, self.fields)
+        if isinstance(found, Classifier):
+            raise InputError(f"field {role!r}: is a classifier, expected a field")
+        return found
+
+
+class Cost:
+    """The evaluations made so far, counted for all points at once or for some of them.
+
+    Attributes:
+        evaluations: Evaluations of denoisers, densities and classifiers, made at every point.
+        gradients: Products with a Jacobian, and gradients of classifiers, made at every point.
+    """
+
+    def __init__(self) -> None:
+        self.evaluations = 0
+        self.gradients = 0
+        self._own: Tensor | None = None
+
+    def add(self, evaluations: int, rows: Tensor | None = None) -> None:
+        """Count evaluations at every point, or only where ``rows``, a mask of shape ``(n,)``, is true."""
+        if rows is None:
+            self.evaluations += evaluations
+        else:
+            self._own = evaluations * rows.long() + (0 if self._own is None else self._own)
+
+    def per_trajectory(self, n: int) -> Tensor:
+        """The evaluations made for each point, with shape ``(n,)``, int64, on the CPU."""
+        total = torch.full((n,), self.evaluations, dtype=torch.int64, device="cpu")
+        return total if self._own is None else total + self._own.cpu()
+
+    def copy(self, rows: slice = slice(None)) -> Cost:
+        """The counts as they stand now, of all points or of some."""
+        found = Cost()
+        found.evaluations, found.gradients = self.evaluations, self.gradients
+        found._own = None if self._own is None else self._own[rows]
+        return found
+
+    @property
+    def mean(self) -> float:
+        """Evaluations of a point, on average."""
+        return self.evaluations + (0.0 if self._own is None else float(self._own.double().mean()))
+
+
+class Evaluation:
+    """The fields at one noise level, each evaluated at the points when first asked for, and counted.
+
+    Attributes:
+        x: The points, with shape ``(n, d)``.
+        sigma: Their noise level, positive.
+        index: The solver step that this belongs to, from 0.
+        cost: What was evaluated so far in the run.
+    """
+
+    def __init__(
+        self,
+        scene: Scene | Fields,
+        x: Tensor,
+        sigma: float,
+        index: int = 0,
+        cost: Cost | None = None,
+    ) -> None:
+        self._scene = scene if isinstance(scene, Scene) else Scene(scene, (sigma, 0.0))
+        self.x, self.sigma, self.index = x, sigma, index
+        self.cost = Cost() if cost is None else cost
+        self._denoised: dict[str, Tensor] = {}
+
+    # Where this is.
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The run's noise levels, falling, the last one 0."""
+        return self._scene.levels
+
+    @property
+    def step_sigma(self) -> float:
+        """The level that the solver step starts from: what switches once a step looks at this, not at ``sigma``."""
+        return self.levels[self.index]
+
+    @property
+    def next_sigma(self) -> float:
+        """The level that the solver step leads to; 0 in the last one."""
+        return self.levels[min(self.index + 1, len(self.levels) - 1)]
+
+    @property
+    def label(self) -> str | None:
+        """The class that is sampled; None for the union."""
+        return self._scene.label
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All classes of the dataset.
+
+        Raises:
+            InputError: If the run has no dataset.
+        """
+        return self._data("labels").labels
+
+    @property
+    def other_labels(self) -> tuple[str, ...]:
+        """The classes that are not sampled."""
+        return tuple(name for name in self.labels if name != self.label)
+
+    # Denoisers, each kept until the points change.
+
+    def denoised(self, role: str = "main", *, where: Tensor | None = None) -> Tensor:
+        """The denoised points of the field in a role, with shape ``(n, d)``.
+
+        Args:
+            role: The role.
+            where: The points that it is wanted for, a mask with shape ``(n,)``; elsewhere the result is NaN. Only these
+                are evaluated and counted.
+        """
+        if where is not None and role not in self._denoised:
+            return self._denoised_where(role, where)
+        if role not in self._denoised:
+            self._denoised[role] = self.denoised_at(self.x, self.sigma, role)
+        return self._denoised[role]
+
+    def denoised_each(self, *roles: str) -> list[Tensor]:
+        """The denoised points of several fields; those that can share their work are evaluated in one go."""
+        missing = [role for role in dict.fromkeys(roles) if role not in self._denoised]
+        fields = [self.field(role) for role in missing]
+        self.cost.add(sum(f.evaluations for f in fields))
+        found = denoise_together(fields, self.x, self.sigma)
+        self._denoised |= zip(missing, found, strict=True)
+        return [self._denoised[role] for role in roles]
+
+    def denoised_at(self, x: Tensor, sigma: float, role: str = "main") -> Tensor:
+        """The denoised points of a field at other points, with shape ``(m, d)``, or at another level."""
+        return self.denoised_of(self.field(role), x, sigma)
+
+    def denoised_of(self, field: Field, x: Tensor | None = None, sigma: float | None = None) -> Tensor:
+        """The denoised points of any field, such as one derived from a role's; here if nothing else is said."""
+        self.cost.add(field.evaluations)
+        return field.denoise(self.x if x is None else x, self.sigma if sigma is None else sigma)
+
+    def denoised_as(self, label: str | None, role: str = "main") -> Tensor:
+        """The denoised points of a role's field at another class, or at the union for None.
+
+        Raises:
+            InputError: If the field models one class only.
+        """
+        return self.denoised_of(at_label(self.field(role), self._data("another class"), label))
+
+    def score(self, role: str = "main") -> Tensor:
+        """The score of the field in a role, with shape ``(n, d)``."""
+        return score_from_denoised(self.denoised(role), self.x, self.sigma)
+
+    def eps(self, role: str = "main") -> Tensor:
+        """The noise that the field in a role predicts, with shape ``(n, d)``."""
+        return eps_from_denoised(self.denoised(role), self.x, self.sigma)
+
+    def velocity(self, role: str = "main") -> Tensor:
+        """The flow-matching velocity of the field in a role, with shape ``(n, d)``."""
+        return velocity_from_denoised(self.denoised(role), self.x, self.sigma)
+
+    # Densities and derivatives.
+
+    def log_density(self, role: str = "main") -> Tensor:
+        """The log-density of the field in a role, with shape ``(n,)``; unnormalised for a network."""
+        field = self.field(role)
+        self.cost.add(field.evaluations)
+        return field.log_density(self.x, self.sigma)
+
+    def hessian(self, role: str = "main") -> Tensor:
+        """The Hessian of the log-density, with shape ``(n, d, d)``; counted as d gradients."""
+        field = self.field(role)
+        self.cost.gradients += field.dim * field.evaluations
+        return field.hessian(self.x, self.sigma)
+
+    def jvp(self, v: Tensor, role: str = "main") -> Tensor:
+        """The product of the denoiser's Jacobian with vectors: ``dD/dx v``, each with shape ``(n, d)``."""
+        field = self.field(role)
+        self.cost.gradients += field.evaluations
+        return v + self.sigma**2 * field.jvp(self.x, self.sigma, v)
+
+    def vjp(self, v: Tensor, role: str = "main") -> Tensor:
+        """The gradient of ``v . D(x)`` with respect to x, with shape ``(n, d)``: a loss of D pulled back to x.
+
+        Equal to :meth:`jvp`, because the Jacobian of a score that is a gradient is symmetric.
+        """
+        return self.jvp(v, role)
+
+    # Classes.
+
+    def posterior(self, role: str = "classifier") -> Tensor:
+        """The probability of each class, with shape ``(n, labels)``, by the classifier in a role, else exactly."""
+        self.cost.add(1)
+        return self._classifier(role).log_posterior(self.x, self.sigma).exp()
+
+    def posterior_gradient(self, label: str | None, role: str = "classifier") -> Tensor:
+        """``grad_x log p(label | x; sigma)``, with shape ``(n, d)``; counted as a gradient.
+
+        Raises:
+            InputError: If the label is not a class, as that of a run of the union.
+        """
+        if label is None:
+            raise InputError("label: this rule climbs the probability of a class, expected a run of one class")
+        self.cost.gradients += 1
+        return self._classifier(role).gradient(self.x, self.sigma, label)
+
+    def field(self, role: str = "main") -> Field:
+        """The field itself, for a rule that derives another one from it. Evaluations of it are not counted; those of
+        what is derived are, through :meth:`denoised_of`.
+
+        Raises:
+            InputError: If there is none, or a classifier in its place.
+        """
+        return self._scene.field(role)
+
+    def moved(self, x: Tensor, sigma: float | None = None, index: int | None = None) -> Evaluation:
+        """The same fields at other points, of this level and step if nothing else is said; counted with these."""
+        level, step = self.sigma if sigma is None else sigma, self.index if index is None else index
+        return Evaluation(self._scene, x, level, step, self.cost)
+
+    def has(self, role: str) -> bool:
+        """Whether the denoised points of a role are there already, so that they cost nothing."""
+        return role in self._denoised
+
+    def _denoised_where(self, role: str, where: Tensor) -> Tensor:
+        field, rows = self.field(role), where.nonzero()[:, 0]
+        self.cost.add(field.evaluations, where)
+        out = torch.full_like(self.x, torch.nan)
+        out[rows] = field.denoise(self.x[rows], self.sigma)
+        return out
+
+    def _classifier(self, role: str) -> Classifier:
+        found = self._scene.fields.get(role)
+        return found if isinstance(found, Classifier) else ExactClassifier.of(self._data("posterior"))
+
+    def _data(self, wanted: str) -> Dataset:
+        if self._scene.data is None:
+            raise InputError(f"{wanted}: this run has no dataset, expected one with classes")
+        return self._scene.data
+
+
+@dataclass(frozen=True)
+class Guided:
+    """What a rule makes of the fields at one point.
+
+    Attributes:
+        denoised: The guided denoiser, with shape ``(n, d)``.
+        renoise: The denoiser whose noise is put back by a step, where that is another one (CFG++).
+        memory: The rule's memory from here on.
+        trace: Quantities to be shown, each with shape ``(n,)`` or ``(n, d)``.
+    """
+
+    denoised: Tensor
+    renoise: Tensor | None = None
+    memory: Any = None
+    trace: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def slope(self, x: Tensor, sigma: float, sigma_next: float) -> Tensor:
+        """The slope ``dx/dsigma`` of a step from ``sigma`` to ``sigma_next``, with shape ``(n, d)``.
+
+        A step lands on ``D + (sigma'/sigma)(x - R)`` with the denoiser D and the renoiser R; with R = D this is the
+        probability-flow slope ``(x - D)/sigma``, whatever the next level.
+        """
+        if self.renoise is None:
+            return eps_from_denoised(self.denoised, x, sigma)
+        landing = self.denoised + (sigma_next / sigma) * (x - self.renoise)
+        return (landing - x) / (sigma_next - sigma)
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One finished solver step, for rules that choose among its outcomes.
+
+    Attributes:
+        x: The points before the step, with shape ``(n, d)``.
+        sigma: The level before the step.
+        x_next: The points after it.
+        sigma_next: The level after it; 0 at the last step.
+        guided: What the rule returned at the step's first evaluation.
+        draw: Makes the step again with fresh noise (the same points with a deterministic sampler).
+        evaluate: The fields at points of the level after the step, ``x_next`` or others. At the level 0 only exact
+            fields have values.
+    """
+
+    x: Tensor
+    sigma: float
+    x_next: Tensor
+    sigma_next: float
+    guided: Guided
+    draw: Callable[[], Tensor]
+    evaluate: Callable[[Tensor], Evaluation]
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """The points that a step ends on.
+
+    Attributes:
+        x: The points, with shape ``(n, d)``.
+        memory: The rule's memory from here on.
+        ancestors: Where points were resampled, the place before it of what is now at each place, with shape ``(n,)``,
+            int64; None where no point changed its place.
+    """
+
+    x: Tensor
+    memory: Any = None
+    ancestors: Tensor | None = None
