@@ -74,6 +74,14 @@ def test_imports_come_from_the_left(path):
             assert LAYER[unit(module)] < LAYER[here], f"{name_of(path)} imports {module}, which is not to its left"
 
 
+def test_no_modules_import_each_other():
+    """Also not by way of others, and also not for their types alone."""
+    left = {name_of(path): imported(path) - {name_of(path)} for path in FILES}
+    while free := {name for name, needed in left.items() if not needed & left.keys()}:
+        left = {name: needed for name, needed in left.items() if name not in free}
+    assert not left.keys()
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_the_library_knows_no_interface_and_no_pickle(path):
     banned = {"pickle", "dill", "cloudpickle", "joblib", "panel", "bokeh", "panel_material_ui"}
