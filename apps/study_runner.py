@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import json
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import toyguide
 from toyguide.errors import InputError
 from toyguide.studies import Plan, study
 from toyguide.studies.run import folder_of
@@ -75,7 +77,16 @@ class Ended:
 
 def _command(name: str, quick: bool, output: Path) -> list[str]:
     options = ["--quick"] if quick else []
-    return [sys.executable, "-m", "toyguide", "study", name, *options, "--json", "-o", str(output)]
+    return [sys.executable, "-P", "-m", "toyguide", "study", name, *options, "--json", "-o", str(output)]
+
+
+def _environment() -> dict[str, str]:
+    """The environment of a run, in which it imports the toyguide that this process has imported.
+
+    With ``-P``, whatever folder named ``toyguide`` the working directory has is left alone.
+    """
+    location = str(Path(toyguide.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [location, os.environ.get("PYTHONPATH")]))}
 
 
 class Runner:
@@ -114,6 +125,7 @@ class Runner:
             # In a session of its own, so that the server's Ctrl-C is not its, but what the server makes of it.
             run.process = subprocess.Popen(
                 self._command(name, quick, output),
+                env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=run.said,

@@ -34,8 +34,8 @@ def folder(tmp_path_factory):
 
 
 def output(folder: Path, *argv: str) -> str:
-    """What a process prints that finds the rules of the folder."""
-    environment = {**os.environ, "TOYGUIDE_RULES": str(folder)}
+    """What a process prints that finds the rules and the claims of the folder."""
+    environment = {**os.environ, "TOYGUIDE_RULES": str(folder), "TOYGUIDE_CLAIMS": str(folder)}
     done = subprocess.run([sys.executable, *argv], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -127,12 +127,10 @@ def test_the_study_runs_and_its_verdict_follows(tmp_path):
     """The mean log-density of N(0, v I) under N(0, I) is -log 2 pi - v; CFG's ODE ends at v = 2^(1 - w)."""
     (tmp_path / "example.py").write_text(example("Add a study in one file", "python"), encoding="utf-8")
     code = f"""
-import json, math, sys
+import json
 from pathlib import Path
-sys.path.insert(0, {str(tmp_path)!r})
-from example import CfgConcentrates
-from toyguide.studies import Plan, run_study
-o = run_study(CfgConcentrates(), Plan(quick=True, seeds=3, device="cpu"), Path({str(tmp_path)!r}))
+from toyguide.studies import Plan, run_study, study
+o = run_study(study("cfg-concentrates"), Plan(quick=True, seeds=3, device="cpu"), Path({str(tmp_path)!r}))
 print(json.dumps([o.verdict, o.rows.per_seed("log_density", w=1.0), o.sheets[0].panels[0].series[0].y]))
 """
     verdict, unguided, drawn = json.loads(output(tmp_path, "-c", code))

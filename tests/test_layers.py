@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Left to right. A name stands for a module or a package; inside a package imports are free.
 LAYERS = [
     {"errors"},
-    {"devices", "files", "noise", "_speed"},
+    {"devices", "files", "noise", "plugins", "_speed"},
     {"fields"},
     {"datasets"},
     {"training"},
@@ -23,7 +23,8 @@ LAYERS = [
     {"samplers"},
     {"metrics"},
     {"experiment"},
-    {"studies", "sweeps"},
+    {"sweeps"},
+    {"studies"},
     {"plots"},
     {"toyguide"},
     {"bench"},
@@ -72,6 +73,14 @@ def test_imports_come_from_the_left(path):
     for module in imported(path):
         if module.split(".")[0] == "toyguide" and unit(module) != here:
             assert LAYER[unit(module)] < LAYER[here], f"{name_of(path)} imports {module}, which is not to its left"
+
+
+def test_no_modules_import_each_other():
+    """Also not by way of others, and also not for their types alone."""
+    left = {name_of(path): imported(path) - {name_of(path)} for path in FILES}
+    while free := {name for name, needed in left.items() if not needed & left.keys()}:
+        left = {name: needed for name, needed in left.items() if name not in free}
+    assert not left.keys()
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

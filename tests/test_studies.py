@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -306,6 +308,67 @@ def test_every_study_says_all_before_it_runs(name):
 
 def test_every_study_has_its_own_place_in_the_list():
     assert len({s.order for s in studies().values()}) == len(studies())
+
+
+# --- claims of one's own ------------------------------------------------------------------------------------------
+
+
+OWN = """
+from toyguide.studies import Study
+class Own(Study):
+    name, order = {name!r}, 0
+"""
+
+
+@pytest.fixture
+def claims(tmp_path, monkeypatch):
+    """A folder in TOYGUIDE_CLAIMS; afterwards its studies are forgotten."""
+    folder = tmp_path / "claims"
+    folder.mkdir()
+    before = set(sys.modules)
+    monkeypatch.setenv("TOYGUIDE_CLAIMS", str(folder))
+    studies.cache_clear()
+    yield folder
+    for name in set(sys.modules) - before:
+        if name.startswith("toyguide_claims."):
+            del sys.modules[name]
+    monkeypatch.undo()
+    studies.cache_clear()
+
+
+def test_a_file_in_a_folder_of_ones_own_is_a_study(claims):
+    (claims / "mine.py").write_text(OWN.format(name="my-claim"))
+    assert list(studies())[-1] == "my-claim", "after those that came with toyguide"
+    assert registry.study("my-claim").order == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("import nothing_of_this_name", r"own\.py: cannot be imported \(ModuleNotFoundError"),
+        (OWN.format(name="sfg-cost"), r"own\.py: the study name 'sfg-cost' is taken"),
+    ],
+)
+def test_a_file_that_is_no_study_of_its_own_is_refused(claims, text, complaint):
+    (claims / "own.py").write_text(text)
+    with pytest.raises(InputError, match=complaint):
+        studies()
+
+
+def test_a_name_that_is_taken_twice_or_a_folder_that_is_missing_is_refused(claims, monkeypatch):
+    other = claims.parent / "other"
+    other.mkdir()
+    for folder in (claims, other):
+        (folder / "mine.py").write_text(OWN.format(name="my-claim"))
+    monkeypatch.setenv("TOYGUIDE_CLAIMS", f"{claims}{os.pathsep}{other}")
+    with pytest.raises(InputError, match=r"other/mine\.py: the file name 'mine' is taken by .*claims/mine\.py"):
+        studies()
+    (other / "mine.py").rename(other / "yours.py")
+    with pytest.raises(InputError, match=r"other/yours\.py: the study name 'my-claim' is taken"):
+        studies()
+    monkeypatch.setenv("TOYGUIDE_CLAIMS", "/no/such/folder")
+    with pytest.raises(InputError, match="TOYGUIDE_CLAIMS: '/no/such/folder': expected a folder"):
+        studies()
 
 
 # --- the command --------------------------------------------------------------------------------------------------

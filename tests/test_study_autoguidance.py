@@ -16,10 +16,10 @@ from toyguide.experiment import Experiment
 from toyguide.fields.networks import EnergyMLP
 from toyguide.metrics import measure
 from toyguide.studies import Plan, study
-from toyguide.studies import autoguidance_capacity_and_time as ablation
-from toyguide.studies import autoguidance_degradations as degraded
-from toyguide.studies import raised_levels as raised
 from toyguide.studies.base import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+from toyguide.studies.claims import autoguidance_capacity_and_time as ablation
+from toyguide.studies.claims import autoguidance_degradations as degraded
+from toyguide.studies.claims.shared import raised_noise as raised
 from toyguide.studies.rows import Rows, at_best
 from toyguide.studies.workshop import Workshop
 

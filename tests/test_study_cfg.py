@@ -11,8 +11,10 @@ import torch
 from scipy import integrate
 
 from toyguide.fields.mixtures import GaussianMixture
-from toyguide.studies import Plan, cfg_is_not_tilting, cfg_overshoots, on_a_line, study
+from toyguide.studies import Plan, study
 from toyguide.studies.base import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, verdict_of
+from toyguide.studies.claims import cfg_is_not_tilting, cfg_overshoots
+from toyguide.studies.claims.shared import line
 from toyguide.studies.rows import Rows
 from toyguide.studies.workshop import Workshop
 
@@ -116,7 +118,7 @@ def test_tilting_is_judged(made, expected, failing):
 
 # --- cfg-overshoots -----------------------------------------------------------------------------------------------
 
-UNION = on_a_line.Segments((-2.0, -1.0), (1.0, 2.0))
+UNION = line.Segments((-2.0, -1.0), (1.0, 2.0))
 POINTS = torch.tensor([[-2.3], [-1.5], [-0.2], [0.4], [1.01], [1.7], [2.2], [4.0]], dtype=W)
 
 
@@ -143,7 +145,7 @@ def test_the_segments_hessian_is_the_scores_slope():
 
 def test_far_from_a_segment_its_nearer_end_is_what_is_left():
     """Outside by z in units of sigma the denoised point is ``sigma/z`` inside the end (Mills), to ``sigma (2/z^3)``."""
-    segment = on_a_line.Segments((1.0, 2.0))
+    segment = line.Segments((1.0, 2.0))
     for side, end in ((1, 2.0), (-1, 1.0)):
         for z in (1e2, 1e4, 1e8):
             sigma = 0.01
@@ -165,7 +167,7 @@ def test_the_mean_grows_as_was_checked_before():
     """Means that were measured by other code when the theorem was read, 3.42 at 8 and 10.25 at 100, to four standard
     errors: samples spread by less than 0.5."""
     for extra, mean in ((8.0, 3.42), (100.0, 10.25)):
-        _, x = on_a_line.guided_path("gaussians", (0.0, 0.0), extra, 256, 0, "cpu")
+        _, x = line.guided_path("gaussians", (0.0, 0.0), extra, 256, 0, "cpu")
         assert float(x[-1].std()) < 0.5
         assert float(x[-1].mean()) == pytest.approx(mean, abs=4 * 0.5 / math.sqrt(256))
 
@@ -173,7 +175,7 @@ def test_the_mean_grows_as_was_checked_before():
 def test_unguided_paths_keep_the_distribution():
     """At w - 1 = 0 the samples are uniform on [1, 2]: Kolmogorov's distance below its 1e-4 quantile, 2.23/sqrt(n)."""
     n = 512
-    _, x = on_a_line.guided_path("segments", (0.0, 0.0), 0.0, n, 0, "cpu")
+    _, x = line.guided_path("segments", (0.0, 0.0), 0.0, n, 0, "cpu")
     reached = x[-1].sort().values - 1
     grid = (torch.arange(n, dtype=W) + 0.5) / n
     assert float((reached - grid).abs().max()) < 2.23 / math.sqrt(n) + 0.5 / n
@@ -184,7 +186,7 @@ def test_an_error_drives_points_off_as_its_sign_says():
     to first order: out where ``2 e w > 1``. The same error in uncond drives points in."""
     outside = {}
     for name, errors in {"main": (0.05, 0.0), "uncond": (0.0, 0.05)}.items():
-        levels, x = on_a_line.guided_path("segments", errors, 15.0, 64, 0, "cpu")
+        levels, x = line.guided_path("segments", errors, 15.0, 64, 0, "cpu")
         outside[name] = cfg_overshoots.describe(levels, x, 15.0)["outside"]
     assert outside["uncond"] == 0
     assert outside["main"] > 0.9

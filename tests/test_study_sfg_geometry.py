@@ -13,10 +13,10 @@ from scipy import integrate, stats
 from toyguide.datasets import load_dataset
 from toyguide.fields import Field
 from toyguide.studies import Plan, study
-from toyguide.studies import sfg_curvature_is_the_classifier as classifier
-from toyguide.studies import sfg_warm_start as warm
 from toyguide.studies.base import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from toyguide.studies.edges import edge_data, merging_sigma
+from toyguide.studies.claims import sfg_curvature_is_the_classifier as classifier
+from toyguide.studies.claims import sfg_warm_start as warm
+from toyguide.studies.claims.shared.edges import edge_data, merging_sigma
 from toyguide.studies.rows import Rows
 from toyguide.studies.workshop import Workshop
 from toyguide.training import TrainSettings

@@ -12,11 +12,11 @@ from study_rows import SmallPlan, cell_of, rows_like, values, verdicts
 from toyguide.experiment import Experiment, Result
 from toyguide.noise import edm_schedule
 from toyguide.studies import Plan, study
-from toyguide.studies import guidance_interval as limited
-from toyguide.studies import sfg_cost as cost
-from toyguide.studies import sfg_step_and_shift as parameters
-from toyguide.studies import sfg_with_autoguidance as added
 from toyguide.studies.base import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+from toyguide.studies.claims import guidance_interval as limited
+from toyguide.studies.claims import sfg_cost as cost
+from toyguide.studies.claims import sfg_step_and_shift as parameters
+from toyguide.studies.claims import sfg_with_autoguidance as added
 from toyguide.studies.rows import Rows
 from toyguide.studies.workshop import Workshop
 

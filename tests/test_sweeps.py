@@ -283,7 +283,7 @@ def test_the_table_is_in_the_grids_order_whatever_the_rows_was(rows, tmp_path, k
         expected = [{c: by_id[identity(e)].get(c) for c in columns} for e in runs]
     assert read == expected
     assert list(read[0]) == columns, "settings first"
-    assert not ledger.journal.exists()
+    assert not ledger.journal.path.exists()
     assert Ledger(ledger.path, runs).finished
     with Ledger(tmp_path / "reversed.csv", runs[::-1]) as other:  # whose first rows have no parameters
         other.add(found)
@@ -294,14 +294,14 @@ def test_a_torn_line_is_cut_off(rows, tmp_path):
     runs, found = rows
     with Ledger(tmp_path / "t.csv", runs) as ledger:
         ledger.add(found[:3])
-    whole = ledger.journal.read_bytes()
+    whole = ledger.journal.path.read_bytes()
     for torn in (whole[:-1], whole[:-40], whole + b'{"id"'):
-        ledger.journal.write_bytes(torn)
+        ledger.journal.path.write_bytes(torn)
         with Ledger(tmp_path / "t.csv", runs) as again:
             kept = 3 if len(torn) > len(whole) else 2
             assert list(again.rows) == [row["id"] for row in found[:kept]]
             again.add(found[kept:4])
-        assert [json.loads(line) for line in again.journal.read_text().splitlines()] == found[:4]
+        assert [json.loads(line) for line in again.journal.path.read_text().splitlines()] == found[:4]
 
 
 def test_what_belongs_to_another_sweep_is_refused(rows, tmp_path):
@@ -311,10 +311,10 @@ def test_what_belongs_to_another_sweep_is_refused(rows, tmp_path):
         ledger.add(found[:3])
     with pytest.raises(InputError, match=r"journal '.*t\.csv\.journal': has rows of another sweep"):
         Ledger(tmp_path / "t.csv", others)
-    ledger.journal.write_text('{"id": 3}\nno row\n')
+    ledger.journal.path.write_text('{"id": 3}\nno row\n')
     with pytest.raises(InputError, match=r"journal '.*': line 2 is damaged"):
         Ledger(tmp_path / "t.csv", runs)
-    ledger.journal.unlink()
+    ledger.journal.path.unlink()
     with Ledger(tmp_path / "t.csv", runs) as ledger:
         ledger.add(found)
     for wrong in (others, runs[:-1], runs[::-1]):
@@ -328,7 +328,7 @@ def test_what_belongs_to_another_sweep_is_refused(rows, tmp_path):
 
 def test_nothing_is_left_of_nothing(rows, tmp_path):
     with Ledger(tmp_path / "t.csv", rows[0]) as ledger:
-        assert ledger.journal.exists()
+        assert ledger.journal.path.exists()
     assert [p.name for p in tmp_path.iterdir()] == ["spec.toml"]
 
 

@@ -361,12 +361,18 @@ def test_a_command_that_cannot_be_started_is_one_line():
     assert runner.running is None
 
 
-def test_the_command_is_one_that_toyguide_knows(tmp_path):
+def test_the_command_is_one_that_toyguide_knows(tmp_path, monkeypatch):
+    """Also where the working directory has another folder named toyguide, as a checkout's parent has."""
+    (tmp_path / "toyguide").mkdir()
+    (tmp_path / "toyguide" / "__init__.py").write_text("raise ImportError('another toyguide')")
+    monkeypatch.chdir(tmp_path)
     for quick, flags in ((True, ["--quick"]), (False, [])):
         command = study_runner._command(NAME, quick, tmp_path)
-        assert command == [sys.executable, "-m", "toyguide", "study", NAME, *flags, "--json", "-o", str(tmp_path)]
-    listed = subprocess.run([*command[:4], "--list", *command[5:]], capture_output=True, text=True, check=True)
-    assert NAME in [s["name"] for s in json.loads(listed.stdout)]
+        assert command[-len(flags) - 6 :] == ["toyguide", "study", NAME, *flags, "--json", "-o", str(tmp_path)]
+    listed = [*command[: command.index(NAME)], "--list", "--json"]
+    done = subprocess.run(listed, env=study_runner._environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert NAME in [s["name"] for s in json.loads(done.stdout)]
 
 
 def test_a_run_ends_with_the_server(tmp_path):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import pkgutil
-import sys
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from toyguide.errors import InputError, unknown
 from toyguide.guidance import rules as published
 from toyguide.guidance.base import DEFINED, FAMILIES, Rule
+from toyguide.plugins import import_plugins
 
 __all__ = ["is_from_file", "register", "rule", "rules"]
 
@@ -69,14 +67,10 @@ def is_from_file(cls: type[Rule]) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _from_files(search_path: str) -> dict[str, type[Rule]]:
-    modules = [
-        importlib.import_module(f"{published.__name__}.{m.name}") for m in pkgutil.iter_modules(published.__path__)
-    ]
-    for folder in filter(None, search_path.split(os.pathsep)):
-        if not Path(folder).is_dir():
-            raise InputError(f"TOYGUIDE_RULES: {folder!r}: expected a folder")
-        modules += [_import_file(path) for path in sorted(Path(folder).glob("*.py"))]
+def _from_files(folders: str) -> dict[str, type[Rule]]:
+    names = [m.name for m in pkgutil.iter_modules(published.__path__)]
+    modules = [importlib.import_module(f"{published.__name__}.{name}") for name in names]
+    modules += import_plugins("TOYGUIDE_RULES", folders, _FOREIGN)
     found: dict[str, type[Rule]] = {}
     for module in modules:
         for cls in vars(module).values():
@@ -85,17 +79,3 @@ def _from_files(search_path: str) -> dict[str, type[Rule]]:
             if found.setdefault(cls.key, cls) is not cls:
                 raise InputError(f"{module.__file__}: the rule name {cls.key!r} is taken")
     return found
-
-
-def _import_file(path: Path) -> Any:
-    name = f"{_FOREIGN}.{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as problem:
-        raise InputError(f"{path}: cannot be imported ({type(problem).__name__}: {problem})") from problem
-    return module

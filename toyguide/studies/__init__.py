@@ -1,12 +1,17 @@
-"""Studies: claims of papers, put to the test. One claim per file, found by being there; see ``base``."""
+"""Studies: claims of papers, put to the test. One claim per file in ``claims``; see ``base`` for what a study is."""
 
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
+import sys
 from functools import cache
+from types import ModuleType
 
-from toyguide.errors import unknown
+from toyguide.errors import InputError, unknown
+from toyguide.plugins import import_plugins
+from toyguide.studies import claims
 from toyguide.studies.base import Plan, Study
 from toyguide.studies.run import Outcome, Progress, run_study
 
@@ -15,11 +20,22 @@ __all__ = ["Outcome", "Plan", "Progress", "Study", "run_study", "studies", "stud
 
 @cache
 def studies() -> dict[str, Study]:
-    """All studies by name, in the order they are listed in."""
-    for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
-    found = [cls() for cls in Study.__subclasses__() if cls.name]
-    return {s.name: s for s in sorted(found, key=lambda s: (s.order, s.name))}
+    """All studies by name, in the order of a list: those of ``claims``, then those of folders of one's own.
+
+    Folders of one's own are those that the environment variable ``TOYGUIDE_CLAIMS`` names.
+
+    Raises:
+        InputError: If such a folder does not exist, or a file in it cannot be imported or takes a name that is taken.
+    """
+    modules = [importlib.import_module(f"{claims.__name__}.{m.name}") for m in pkgutil.iter_modules(claims.__path__)]
+    own = import_plugins("TOYGUIDE_CLAIMS", os.environ.get("TOYGUIDE_CLAIMS", ""), "toyguide_claims")
+    found: dict[str, Study] = {}
+    for group in (modules, own):
+        for s in sorted((s for module in group for s in _defined_in(module)), key=lambda s: (s.order, s.name)):
+            if s.name in found:
+                raise InputError(f"{sys.modules[s.__module__].__file__}: the study name {s.name!r} is taken")
+            found[s.name] = s
+    return found
 
 
 def study(name: str) -> Study:
@@ -31,3 +47,8 @@ def study(name: str) -> Study:
     if name not in studies():
         raise unknown("study", name, studies())
     return studies()[name]
+
+
+def _defined_in(module: ModuleType) -> list[Study]:
+    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Study)]
+    return [cls() for cls in classes if cls.name and cls.__module__ == module.__name__]

@@ -16,42 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from toyguide.studies.charts import Sheet
+from toyguide.studies.plan import Plan
 from toyguide.studies.rows import Interval, Rows, interval
+from toyguide.studies.workshop import Workshop
 from toyguide.training import TrainSettings
-
-if TYPE_CHECKING:
-    from toyguide.studies.workshop import Workshop
 
 __all__ = ["INCONCLUSIVE", "NOT_SUPPORTED", "SUPPORTED", "Cell", "Criterion", "Judged", "Plan", "Study", "verdict_of"]
 
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much is run.
-
-    Attributes:
-        quick: A short look: fewer seeds and samples, shorter trainings.
-        seeds: Of training and sampling, ``0 … seeds - 1``.
-        device: ``auto``, ``cpu`` or ``cuda``.
-    """
-
-    quick: bool = False
-    seeds: int = 5
-    device: str = "auto"
-
-    @property
-    def n(self) -> int:
-        """Trajectories of a run."""
-        return 1024 if self.quick else 4096
-
-    def pick(self, full: Any, quick: Any) -> Any:
-        """The one of two settings that this plan takes."""
-        return quick if self.quick else full
 
 
 @dataclass(frozen=True)

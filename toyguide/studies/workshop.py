@@ -17,7 +17,7 @@ from toyguide.datasets.checkpoints import load_model, save_model
 from toyguide.errors import InputError
 from toyguide.experiment import Experiment, Result
 from toyguide.fields.networks import EnergyMLP
-from toyguide.studies.base import Plan
+from toyguide.studies.plan import Plan
 from toyguide.training import TrainSettings, TrainStep, train
 
 __all__ = ["Workshop", "training_cost"]

@@ -1,7 +1,7 @@
 """Sweeps: many experiments, on this machine or many, to one table.
 
-The experiments come from a file (:func:`read_sweep`) or from a list, are run in batches on any
-``concurrent.futures`` executor (:func:`sweep`), and their rows are kept as they come (:class:`Ledger`).
+The experiments come from a file (:func:`read_sweep`) or a list, are run in batches on any ``concurrent.futures``
+executor (:func:`sweep`), and their rows are written as they come (:class:`Ledger`).
 """
 
 from toyguide.sweeps.batch import sweep

@@ -1,4 +1,4 @@
-"""Experiments that differ only in numbers of their rule or in their seed, run as one: one tensor call for all."""
+"""Running experiments that differ only in their seed or in parameters of their rule as one batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import Executor
 from typing import Any
 
 import torch
@@ -19,10 +19,11 @@ from toyguide.errors import InputError
 from toyguide.experiment import Experiment, Result
 from toyguide.guidance import Batched, Fields, Interval, is_from_file, rule, rules
 from toyguide.samplers import Noise, Sampler, Slope, Step, noise_of, sampler, trajectory
+from toyguide.sweeps.executors import completed
 
 __all__ = ["batches", "identity", "run_batch", "sweep", "walk_batch"]
 
-# What is computed at once: on the CPU as much as its caches hold, on a GPU as much as fills it.
+# Most points of a batch: what a CPU's caches hold, what keeps a GPU busy.
 _POINTS = {"cpu": 1 << 13, "cuda": 1 << 20}
 
 
@@ -34,15 +35,15 @@ def sweep(
 ) -> Iterator[list[dict[str, Any]]]:
     """Run experiments, batch by batch.
 
-    What an executor is sent is JSON text, what comes back plain values. How the experiments are batched depends on
-    them and the device alone, so an interrupted sweep that is continued gives what it would have given.
+    Workers receive JSON text and return plain values. The batches follow from the experiments and the device alone, so
+    an interrupted sweep gives the same rows when it is continued.
 
     Args:
-        experiments: What to run; equal ones once.
-        executor: Any of ``concurrent.futures``, processes started with ``spawn``; None for this process. Workers
-            elsewhere read datasets and networks from their own disk, by the same names.
+        experiments: The experiments; equal ones are run once.
+        executor: Any of ``concurrent.futures``, with processes started by ``spawn``; None for this process. Workers on
+            other machines read datasets and networks from their own disks, by the same names.
         device: ``auto``, ``cpu`` or ``cuda``, on each worker.
-        done: Identities of experiments whose rows are there; a batch that they make up is left out.
+        done: Identities of experiments that have a row; a batch of nothing else is left out.
 
     Yields:
         The rows of a batch, as batches are completed; see :func:`run_batch`.
@@ -51,33 +52,25 @@ def sweep(
         InputError: If a field or the device does not exist where an experiment is run.
         BrokenExecutor: If a worker died, and the executor does not start another one.
     """
-    wanted = [[e.to_json() for e in batch] for batch in batches(experiments, device) if _is_missing(batch, done)]
-    if executor is None:
-        for texts in wanted:
-            yield run_batch(texts, device)
-        return
-    for name in {e.rule for e in experiments}:
+    missing = [b for b in batches(experiments, device) if any(identity(e) not in done for e in b)]
+    for name in {e.rule for e in experiments} if executor is not None else ():
         if not is_from_file(rules()[name]):
             raise InputError(f"rule {name!r}: is defined in this process only, expected a file in TOYGUIDE_RULES")
-    futures = [executor.submit(run_batch, texts, device) for texts in wanted]
-    try:
-        for future in as_completed(futures):
-            yield future.result()
-    finally:
-        for future in futures:
-            future.cancel()
+    wanted = [([e.to_json() for e in batch], device) for batch in missing]
+    for _, rows in completed(run_batch, wanted, executor):
+        yield rows
 
 
 def run_batch(texts: Sequence[str], device: str) -> list[dict[str, Any]]:
-    """Run a batch of experiments and measure each: a worker's whole task.
+    """Run a batch of experiments and measure each: one task of a worker.
 
     Args:
-        texts: Experiments as JSON, as :func:`batches` puts them together.
+        texts: The experiments of a batch, as JSON.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
-        A row for each: its identity, its settings as they were used (``params.w``, ``interval.low`` …), and its
-        metrics. Its ``seconds`` are the batch's, divided by how many experiments the batch has.
+        A row for each experiment: its identity, its settings (``params.w``, ``interval.low``, …), and its metrics.
+        ``seconds`` is the time of the batch divided by the number of its experiments.
     """
     experiments = [Experiment.from_json(text) for text in texts]
     fields = experiments[0].build_fields(device)
@@ -136,11 +129,11 @@ class _OwnNoise(Sampler):
 
 
 def batches(experiments: Sequence[Experiment], device: str = "cpu") -> list[list[Experiment]]:
-    """Experiments that can be run as one, together, in batches of bounded size; in the order in which they begin."""
+    """Group experiments into batches of bounded size that can be run as one, in order of first appearance."""
     groups: dict[str, list[Experiment]] = {}
     for e in dict.fromkeys(experiments):
         groups.setdefault(_kind(e), []).append(e)
-    # A GPU that is asked for by name may be another machine's.
+    # "cuda" may be the device of another machine's worker.
     points = _POINTS["cuda" if device == "cuda" else resolve_device(device).type]
     found = []
     for group in groups.values():
@@ -150,7 +143,7 @@ def batches(experiments: Sequence[Experiment], device: str = "cpu") -> list[list
 
 
 def identity(experiment: Experiment) -> str:
-    """What an experiment's row is known by: 16 hexadecimal digits of its settings' digest."""
+    """The ``id`` of an experiment's row: 16 hexadecimal digits of its settings' digest."""
     return hashlib.sha256(experiment.to_json().encode()).hexdigest()[:16]
 
 
@@ -161,10 +154,6 @@ def _kind(e: Experiment) -> str:
         return e.to_json()
     fixed = {k: v for k, v in e.params.items() if k not in kind.per_trajectory()}
     return json.dumps({**e.settings(), "seed": None, "params": fixed})
-
-
-def _is_missing(batch: Sequence[Experiment], done: Collection[str]) -> bool:
-    return any(identity(e) not in done for e in batch)
 
 
 def _settings(e: Experiment) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Executors for sweeps: processes of this machine, or a Dask cluster's workers."""
+"""Running calls in this process, in processes of this machine or on the workers of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -7,26 +7,56 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from toyguide.errors import InputError
 
-__all__ = ["dask", "processes"]
+__all__ = ["completed", "dask", "processes"]
 
-_PATIENCE = "5s"  # that a scheduler has to answer in
+_PATIENCE = "5s"  # how long a scheduler has to answer
+
+T = TypeVar("T")
+
+
+def completed(
+    function: Callable[..., T], arguments: Sequence[tuple[Any, ...]], executor: Executor | None
+) -> Iterator[tuple[int, T]]:
+    """Call a function with each of several sets of arguments.
+
+    Args:
+        function: A function of a module's top level, so that workers find it.
+        arguments: The arguments of each call; plain values where there is an executor.
+        executor: Any of ``concurrent.futures``; None to call one after the other in this process.
+
+    Yields:
+        The index of a call and its result, as calls are completed. Calls not yet begun are cancelled when the
+        iterator is closed or a call fails.
+    """
+    if executor is None:
+        for index, call in enumerate(arguments):
+            yield index, function(*call)
+        return
+    futures = {executor.submit(function, *call): index for index, call in enumerate(arguments)}
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 @contextmanager
 def processes(workers: int) -> Iterator[Executor]:
-    """Processes of this machine, each with one thread for its tensors; to be entered in the main thread.
+    """Processes of this machine, each computing with one thread; to be entered in the main thread.
 
-    They leave Ctrl-C to this process, and end with it, however it ends.
+    They ignore Ctrl-C, which is for this process, and end when this process ends, also if it is killed.
 
     Args:
-        workers: How many.
+        workers: How many processes.
     """
     others = multiprocessing.active_children()
     spawn = multiprocessing.get_context("spawn")
@@ -35,14 +65,14 @@ def processes(workers: int) -> Iterator[Executor]:
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
         for _ in range(workers):
-            executor.submit(os.getpid)  # a process starts when there is something for it
-    finally:  # what they have inherited stays with them
+            executor.submit(os.getpid)  # a process starts with its first task
+    finally:  # they keep what they have inherited
         signal.signal(signal.SIGINT, answer)
         del os.environ["OMP_NUM_THREADS"]
         os.environ |= {} if threads is None else {"OMP_NUM_THREADS": threads}
     try:
         yield executor
-    except BaseException:  # what they are at is not waited for
+    except BaseException:  # do not wait for running tasks
         for process in multiprocessing.active_children():
             if process not in others:
                 process.terminate()
@@ -52,7 +82,7 @@ def processes(workers: int) -> Iterator[Executor]:
 
 
 def _end_with_parent() -> None:
-    """A process whose parent was killed would wait for work for ever."""
+    """Leave when the parent process is gone: it may have been killed, and would never send the order to stop."""
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
@@ -65,14 +95,14 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def dask(address: str) -> Iterator[Executor]:
-    """The workers of a Dask cluster. What a worker was at when it died is done again by another one, by Dask.
+    """The workers of a Dask cluster. Dask reruns a dead worker's task.
 
     Args:
-        address: The scheduler's, like ``tcp://127.0.0.1:8786``.
+        address: The scheduler's address, such as ``tcp://127.0.0.1:8786``.
 
     Raises:
         InputError: If dask.distributed is not installed, or no scheduler answers there.
-        BrokenExecutor: If the scheduler is lost, or gives up on a batch because worker after worker died of it.
+        BrokenExecutor: If the scheduler is lost, or gives up on a task that killed several workers.
     """
     try:
         import distributed
@@ -81,9 +111,9 @@ def dask(address: str) -> Iterator[Executor]:
             "--scheduler needs dask.distributed, which is not installed: expected pip install 'toyguide[distributed]'"
         ) from problem
     expected = f"scheduler {address!r}: expected an address like tcp://HOST:8786"
-    if not _is_address(address, distributed.comm.registry.backends):  # of which a client would not recover
+    if not _is_address(address, distributed.comm.registry.backends):  # a client would not recover from it
         raise InputError(expected)
-    with _silenced("distributed.client", "distributed.utils"):  # what they say at length is one line here
+    with _silenced("distributed.client", "distributed.utils"):  # our one line says it
         try:
             client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
         except OSError as problem:

@@ -1,10 +1,10 @@
-"""What a sweep is written down as: a TOML file of settings, and of lists of settings whose every combination is run.
+"""The TOML file of a sweep: common settings, and grids of settings of which every combination is run.
 
-    [experiment]              # what all experiments agree on, by the settings' names
+    [experiment]              # the settings that all experiments share
     dataset = "fractal"
     label = "A"
 
-    [grid]                    # every combination; or several [[grid]], one after the other
+    [grid]                    # every combination; or several [[grid]] in turn
     rule = ["cfg", "autoguidance"]
     params.w = [1.0, 2.0, 4.0]
     fields.weak = ["fractal/weak", "exact+noise:0.2"]
@@ -36,10 +36,10 @@ _SWEPT = [name for name in SETTINGS if name not in ("seed", *_TABLES)]
 
 
 def read_sweep(path: str | Path) -> list[Experiment]:
-    """The experiments of a sweep's file, in the grid's order, equal ones once; each is checked, its fields too.
+    """The experiments of a sweep's file, in the order of its grids, without duplicates; their fields are checked too.
 
     Raises:
-        InputError: If anything in the file is wrong; names the file and the key.
+        InputError: If anything in the file is wrong; the message names the file and the key.
     """
     table = read_table(Path(path))
     common = table.section("experiment", optional=True)
@@ -67,7 +67,7 @@ def read_sweep(path: str | Path) -> list[Experiment]:
 
 @contextmanager
 def _naming(table: Table, key: str) -> Iterator[None]:
-    """What an experiment complains of is a complaint of the file's key."""
+    """Name the file and the key in errors of an experiment."""
     try:
         yield
     except InputError as problem:
@@ -75,7 +75,7 @@ def _naming(table: Table, key: str) -> Iterator[None]:
 
 
 def _axes(grid: Table) -> list[tuple[str, list[Any]]]:
-    """The settings that a grid varies, by name, each with its values; a rule's parameters as ``params.w``."""
+    """The settings that a grid varies and their values; a rule's parameters are named ``params.w``."""
     axes: list[tuple[str, list[Any]]] = []
     for name in grid.keys():  # noqa: SIM118
         if name in _TABLES:
@@ -86,13 +86,13 @@ def _axes(grid: Table) -> list[tuple[str, list[Any]]]:
         elif name in _SWEPT:
             axes.append((name, _several(grid, name)))
     for name in (*_SWEPT, *_TABLES, "seeds"):
-        _ = name in grid  # what may be there
+        _ = name in grid  # marks the key as known
     grid.finish()
     return axes
 
 
 def _product(base: dict[str, Any], axes: list[tuple[str, list[Any]]]) -> Iterator[Experiment]:
-    """Every combination, the last setting varying fastest."""
+    """Every combination; the last setting varies fastest."""
     for combination in itertools.product(*(values for _, values in axes)):
         settings = dict(zip((name for name, _ in axes), combination, strict=True))
         tables = {name: dict(base[name]) for name in _TABLES}
@@ -110,7 +110,7 @@ def _value(table: Table, name: str) -> Any:
 
 
 def _several(table: Table, name: str) -> list[Any]:
-    """The values of a setting, of which one need not be in a list. An interval is a list itself."""
+    """The values of a setting; a single value needs no list. An interval is itself a list."""
     found = _value(table, name)
     if not isinstance(found, list) or (name == "interval" and found and not isinstance(found[0], list)):
         return [found]
@@ -126,6 +126,6 @@ def _seeds(grid: Table) -> list[int]:
 
 
 def _check_fields(experiments: list[Experiment]) -> None:
-    """That the fields are there, before anything is run."""
+    """Check that the fields exist, before anything is run."""
     for e in {(e.dataset, e.label, tuple(e.references().items())): e for e in experiments}.values():
         e.build_fields()

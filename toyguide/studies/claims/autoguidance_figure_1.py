@@ -7,7 +7,7 @@ from typing import Any
 
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Cloud, Mark, Sheet, series
-from toyguide.studies.fractal_networks import experiment, networks
+from toyguide.studies.claims.shared.fractal_networks import experiment, networks
 from toyguide.studies.rows import Interval, Rows
 from toyguide.studies.workshop import Workshop
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from toyguide.experiment import Experiment
-from toyguide.studies import fractal_networks, simplex_networks
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Mark, Series, Sheet, series
+from toyguide.studies.claims.shared import fractal_networks, simplex_networks
 from toyguide.studies.rows import Interval, Rows, interval
 from toyguide.studies.workshop import Workshop
 from toyguide.training import TrainSettings

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 from toyguide.experiment import Experiment
-from toyguide.studies import fractal_networks
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Mark, Series, Sheet, series
+from toyguide.studies.claims.shared import fractal_networks
 from toyguide.studies.rows import Interval, Rows
 from toyguide.studies.workshop import Workshop
 from toyguide.training import TrainSettings

@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from toyguide.experiment import Experiment
-from toyguide.studies import fractal_networks
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Cloud, Mark, Series, Sheet, series
-from toyguide.studies.on_a_line import LEFT, RIGHT, guided_path
+from toyguide.studies.claims.shared import fractal_networks
+from toyguide.studies.claims.shared.line import LEFT, RIGHT, guided_path
 from toyguide.studies.rows import Interval, Rows, interval
 from toyguide.studies.workshop import Workshop
 

@@ -8,7 +8,7 @@ from typing import Any
 from toyguide.experiment import Experiment
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Cloud, Mark, Series, Sheet, series
-from toyguide.studies.fractal_networks import experiment, networks
+from toyguide.studies.claims.shared.fractal_networks import experiment, networks
 from toyguide.studies.rows import Interval, Rows, interval
 from toyguide.studies.workshop import Workshop
 

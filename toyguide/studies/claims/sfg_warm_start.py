@@ -13,9 +13,9 @@ from toyguide.experiment import Experiment, Result
 from toyguide.fields import Field
 from toyguide.geometry.curvature import top_eigenpair
 from toyguide.guidance.rules.sfg import power_step
-from toyguide.studies import fractal_networks, simplex_networks
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Mark, Series, Sheet, series
+from toyguide.studies.claims.shared import fractal_networks, simplex_networks
 from toyguide.studies.rows import Interval, Rows, interval
 from toyguide.studies.workshop import Workshop
 

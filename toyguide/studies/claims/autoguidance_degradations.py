@@ -17,8 +17,8 @@ from toyguide.fields.networks import EnergyMLP
 from toyguide.metrics import measure
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Cloud, Mark, Series, Sheet, series
-from toyguide.studies.fractal_networks import main
-from toyguide.studies.raised_levels import closed_form, score_error_weight
+from toyguide.studies.claims.shared.fractal_networks import main
+from toyguide.studies.claims.shared.raised_noise import closed_form, score_error_weight
 from toyguide.studies.rows import Interval, Rows, at_best, interval
 from toyguide.studies.workshop import Workshop
 

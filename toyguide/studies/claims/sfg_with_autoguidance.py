@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from toyguide.experiment import Experiment
-from toyguide.studies import fractal_networks, simplex_networks
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Mark, Sheet, series
+from toyguide.studies.claims.shared import fractal_networks, simplex_networks
 from toyguide.studies.rows import Interval, Rows, interval
 from toyguide.studies.workshop import Workshop
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from toyguide.experiment import Experiment
-from toyguide.studies import fractal_networks
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Mark, Sheet, series
+from toyguide.studies.claims.shared import fractal_networks
 from toyguide.studies.rows import Interval, Rows, at_best, interval
 from toyguide.studies.workshop import Workshop
 from toyguide.training import TrainSettings

@@ -13,7 +13,7 @@ from toyguide.fields import Field
 from toyguide.geometry.curvature import top_eigenpair
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Map, Mark, Series, Sheet, Strokes, series
-from toyguide.studies.edges import edge_data, merging_sigma
+from toyguide.studies.claims.shared.edges import edge_data, merging_sigma
 from toyguide.studies.rows import Interval, Rows
 from toyguide.studies.workshop import Workshop
 from toyguide.training import TrainSettings

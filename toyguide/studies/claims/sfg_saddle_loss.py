@@ -12,7 +12,7 @@ from toyguide.geometry.regions import Region
 from toyguide.metrics.score_error import error_at
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Mark, Sheet, series
-from toyguide.studies.edges import edge_data, merging_sigma
+from toyguide.studies.claims.shared.edges import edge_data, merging_sigma
 from toyguide.studies.rows import Interval, Rows, interval
 from toyguide.studies.workshop import Workshop
 from toyguide.training import TrainSettings

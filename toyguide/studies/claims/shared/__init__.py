@@ -1,0 +1,1 @@
+"""What the studies of several claims share: networks, points and fields."""
