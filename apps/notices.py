@@ -11,7 +11,7 @@ import panel as pn
 
 from toyguide.errors import InputError
 
-__all__ = ["complain", "told"]
+__all__ = ["complain", "refuse", "told"]
 
 _LOG = logging.getLogger("toyguide.explorer")
 
@@ -21,6 +21,16 @@ def complain(problem: str) -> None:
     _LOG.warning(problem)
     if pn.state.notifications is not None:
         pn.state.notifications.error(problem, duration=8000)
+
+
+def refuse(problem: Exception) -> None:
+    """Handle an exception that a widget's event or a websocket message raised: show its first line.
+
+    Holds no page, since Panel keeps a session's handler for as long as it keeps the session's document.
+    """
+    if not isinstance(problem, ValueError):
+        _LOG.error("an event failed", exc_info=problem)
+    complain(str(problem).splitlines()[0][:300])
 
 
 def told(callback: Callable[..., None]) -> Callable[..., None]:

@@ -6,8 +6,11 @@ from typing import Protocol
 
 import panel as pn
 import panel_material_ui as pmui
+from bokeh.document import Document
+from panel.links import Callback
 from panel.util import edit_readonly
 
+from toyguide_apps.notices import refuse
 from toyguide_apps.session import Explorer
 
 __all__ = ["Framed", "asked", "explorer_page", "framed"]
@@ -75,7 +78,29 @@ def framed(here: str, content: Framed, query: dict[str, str], *header: pn.viewab
     # ms, four times per change of a slider, for every visitor.
     with edit_readonly(page):
         page.busy = False
+    document = pn.state.curdoc
+    pn.state.on_session_destroyed(lambda _context: _release(page, document))
     return page
+
+
+def _release(page: pmui.Page, document: Document | None) -> None:
+    """Drop the references to a page that Panel keeps after its session has ended.
+
+    Args:
+        page: The page.
+        document: Its Bokeh document.
+    """
+    # The page follows the server's busy flag, and param keeps the watcher when another value is assigned.
+    for watcher in list(pn.state.param.watchers.get("busy", {}).get("value", [])):
+        if getattr(getattr(watcher.fn, "__self__", None), "self", None) is page:
+            pn.state.param.unwatch(watcher)
+    # The registry's keys are weak, but scripts refer to the widgets that are their keys.
+    for part in page.select():
+        Callback.registry.pop(part, None)
+    # The notifications' entry: Panel forgets the notifications before it looks for their entry.
+    for reference, (_, _, shown_in, _) in list(pn.state._views.items()):
+        if shown_in is document:
+            del pn.state._views[reference]
 
 
 def asked() -> dict[str, str]:
@@ -87,7 +112,7 @@ def explorer_page() -> pmui.Page:
     """A new visitor's page."""
     pn.config.respect_explicit_sizing = True
     explorer = Explorer()
-    pn.config.exception_handler = explorer.refuse
+    pn.config.exception_handler = refuse
     query = asked()
     problems = explorer.enter(query)
     page = framed("explorer", explorer, query, explorer.busy_sign)

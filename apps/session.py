@@ -82,12 +82,6 @@ class Explorer(pn.viewable.Viewer):
         """The visitor has left: nothing more is computed for this session."""
         self._gone = True
 
-    def refuse(self, problem: Exception) -> None:
-        """What a widget or a websocket message asked for cannot be: say so, and go on as before."""
-        if not isinstance(problem, ValueError):
-            _LOG.error("an event failed", exc_info=problem)
-        complain(str(problem).splitlines()[0][:300])
-
     @told
     def _choose(self, event: param.parameterized.Event) -> None:
         """Take over the preset that the menu was set to."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import panel as pn
 import panel_material_ui as pmui
 
-from toyguide_apps.notices import complain
+from toyguide_apps.notices import complain, refuse
 from toyguide_apps.page import asked, framed
 from toyguide_apps.study_runner import RUNNER
 from toyguide_apps.study_session import Studies
@@ -16,7 +16,7 @@ __all__ = ["studies_page"]
 def studies_page() -> pmui.Page:
     """A new visitor's page."""
     pn.config.respect_explicit_sizing = True
-    pn.config.exception_handler = lambda problem: complain(str(problem).splitlines()[0][:300])
+    pn.config.exception_handler = refuse
     query = asked()
     shown = Studies()
     problems = shown.enter(query)
