@@ -117,24 +117,8 @@ class RuleCard(pn.viewable.Viewer):
         )
 
     def _widget(self, key: str, known: param.Parameter) -> pn.viewable.Viewable:
-        value = getattr(self._rule, key)
-        if isinstance(known, param.Selector):
-            widget = pmui.Select(label="", options=list(known.objects), value=value, **_TIGHT)
-        else:
-            low, high = known.get_soft_bounds()
-            hard_low, hard_high = known.bounds
-            whole = isinstance(known, param.Integer)
-            kind = LiveIntSlider if whole else LiveSlider
-            widget = kind(
-                label="",
-                start=low,
-                end=max(high, value),
-                fixed_start=hard_low,
-                fixed_end=hard_high,
-                step=known.step or (1 if whole else (high - low) / 100),
-                value=value,
-                **_TIGHT,
-            )
+        widget = _control(known, getattr(self._rule, key))
+        if isinstance(widget, _Live):
             _tell_held(widget, self._state)
         widget.param.watch(lambda event: self._change(key, event.new), "value")
         self._widgets[key] = widget
@@ -153,6 +137,30 @@ class RuleCard(pn.viewable.Viewer):
 
     def __panel__(self) -> pn.viewable.Viewable:
         return _column(self._name, self._sliders, self._formula, self._about)
+
+
+def _control(known: param.Parameter, value: Any) -> Any:
+    """The widget of a rule's parameter; a number without a range gets a box instead of a slider."""
+    if isinstance(known, param.Selector):
+        return pmui.Select(label="", options=list(known.objects), value=value, **_TIGHT)
+    if isinstance(known, param.Boolean):
+        return pmui.Switch(label="", value=value, margin=(3, 8), size="small")
+    whole = isinstance(known, param.Integer)
+    low, high = known.get_soft_bounds()
+    least, most = known.bounds or (None, None)
+    if low is None or high is None:
+        box = pmui.IntInput if whole else pmui.FloatInput
+        return box(label="", start=least, end=most, step=known.step or (1 if whole else 0.1), value=value, **_TIGHT)
+    return (LiveIntSlider if whole else LiveSlider)(
+        label="",
+        start=min(low, value),
+        end=max(high, value),
+        fixed_start=least,
+        fixed_end=most,
+        step=known.step or (1 if whole else (high - low) / 100),
+        value=value,
+        **_TIGHT,
+    )
 
 
 class SceneCard(pn.viewable.Viewer):

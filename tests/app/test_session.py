@@ -3,11 +3,14 @@
 import asyncio
 
 import numpy as np
+import panel_material_ui as pmui
+import param
 import pytest
 
 import toyguide as tg
+from toyguide.guidance import Guided, Rule
 from toyguide_apps.compute import picture as real
-from toyguide_apps.controls import RuleCard
+from toyguide_apps.controls import RuleCard, _control
 from toyguide_apps.session import Explorer
 from toyguide_apps.state import ExplorerState
 
@@ -100,6 +103,44 @@ def test_every_parameter_of_every_rule_has_a_control_that_sets_it(key):
         widget.value = other
         assert getattr(state.rule, name) == other
         assert state.request().right.params[name] == other
+
+
+def test_numbers_without_bounds_have_controls(add_rule):
+    class Odd(Rule):
+        key = "odd"
+        title = "Odd"
+
+        shift = param.Number(0.25, doc="Any number.")
+        least = param.Number(2.0, bounds=(1.0, None), step=0.5, doc="Any number from 1.")
+        count = param.Integer(3, doc="Any whole number.")
+        level = param.Number(1.0, bounds=(0.0, None), softbounds=(0.0, 5.0), doc="From 0, usually up to 5.")
+
+        def guide(self, at, memory):
+            return Guided(at.denoised("main"))
+
+    add_rule(Odd)
+    state = ExplorerState()
+    state.set({"rule": "odd"})
+    card = RuleCard(state, "rule")
+    kinds = {name: type(widget).__name__ for name, widget in card._widgets.items()}
+    assert kinds == {
+        "shift": "FloatInput",
+        "least": "FloatInput",
+        "count": "IntInput",
+        "level": "LiveSlider",
+    }
+    assert card._widgets["least"].start == 1.0
+    assert card._widgets["level"].fixed_end is None
+    for name, value in {"shift": -1e4, "least": 30.0, "count": -7, "level": 9.0}.items():
+        card._widgets[name].value = value
+        assert getattr(state.rule, name) == value
+    state.set({"params": {"shift": 5.0}})
+    assert card._widgets["shift"].value == 5.0
+
+
+def test_a_yes_or_no_of_a_rule_is_a_switch():
+    assert [_control(param.Boolean(value), value).value for value in (True, False)] == [True, False]
+    assert isinstance(_control(param.Boolean(True), True), pmui.Switch)
 
 
 def test_a_value_that_no_slider_offers_is_told_and_taken_back(monkeypatch):
