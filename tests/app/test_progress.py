@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import toyguide as tg
-from toyguide_apps import compute as computing
-from toyguide_apps import paths as running
-from toyguide_apps.compute import FIRST, CancelledError, picture
-from toyguide_apps.controls import LiveSlider
-from toyguide_apps.paths import run_paths
-from toyguide_apps.session import Explorer
-from toyguide_apps.state import LAYERS, ExplorerState
+from toyguide_apps.explorer_page import compute as computing
+from toyguide_apps.explorer_page import runs as running
+from toyguide_apps.explorer_page.compute import FIRST, CancelledError, picture
+from toyguide_apps.explorer_page.controls import LiveSlider
+from toyguide_apps.explorer_page.runs import run_paths
+from toyguide_apps.explorer_page.session import Explorer
+from toyguide_apps.explorer_page.state import LAYERS, ExplorerState
 
 SCENE = {"dataset": "two-gaussians", "label": "union", "n": 256, "steps": 8, "bands": "none"}
 

@@ -18,8 +18,8 @@ COUNT = """
     from panel.io.server import get_server
     from panel_material_ui import Page
     from toyguide_apps.serve import EXPLORER, STUDIES
-    from toyguide_apps.session import Explorer
-    from toyguide_apps.study_session import Studies
+    from toyguide_apps.explorer_page.session import Explorer
+    from toyguide_apps.studies_page.session import Studies
 
     pn.extension("katex", notifications=True)
     name, visits = sys.argv[1], int(sys.argv[2])

@@ -63,7 +63,7 @@ def test_a_traceback_is_ours_only_where_it_passes_through_our_modules():
     root = "/home/someone/toyguide"
     closed = f'  File "{root}/.venv/lib/python3.11/site-packages/tornado/websocket.py", line 1, in write_message\n'
     assert ours(closed, root) == []
-    for path in ("toyguide/samplers.py", "apps/state.py", ".venv/lib/python3.11/site-packages/toyguide_apps/state.py"):
+    for path in ("toyguide/samplers.py", "apps/serve.py", ".venv/lib/python3.11/site-packages/toyguide_apps/serve.py"):
         assert len(ours(f'{closed}  File "{root}/{path}", line 1, in step\n', root)) == 1
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import toyguide as tg
-from toyguide_apps.planes import home_window, plane
-from toyguide_apps.state import LAYERS, presets
+from toyguide_apps.explorer_page.planes import home_window, plane
+from toyguide_apps.explorer_page.state import LAYERS, presets
 
 QUICK = "n=128&steps=12"
 
