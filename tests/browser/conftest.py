@@ -138,6 +138,12 @@ class Explorer:
                 return
         raise AssertionError("no click was taken")
 
+    def press(self, name):
+        """Click a button and take the mouse away: the tooltip of one button lies over the next."""
+        self.page.get_by_role("button", name=name).click()
+        self.page.mouse.move(0, 0)
+        self.page.get_by_role("tooltip").wait_for(state="hidden")
+
     def table(self):
         return self.page.locator("table").last.inner_text()
 
