@@ -19,11 +19,12 @@ app: $(VENV)/.app
 install: $(VENV)/.app $(VENV)/.dev
 
 test: $(VENV)/.dev chromium
-	@$(VENV)/bin/python -m pytest --cov=toyguide --cov-report=term-missing:skip-covered
+	@$(VENV)/bin/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 lint: $(VENV)/.dev
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
+	@mkdir -p $(VENV)/mypy && ln -sfn ../../apps $(VENV)/mypy/toyguide_apps  # apps/ under the name that it is installed by
 	@$(VENV)/bin/mypy
 
 $(VENV)/bin/python:

@@ -1,1 +1,1 @@
-"""The web app. ``explorer.py`` is its entry, for ``panel serve`` and ``toyguide app``."""
+"""The web app: ``explorer.py`` and ``studies.py`` are its pages, for ``panel serve``; ``toyguide app`` serves both."""

@@ -28,9 +28,9 @@ from bokeh.client import pull_session
 from bokeh.document.events import MessageSentEvent
 from bokeh.events import DocumentReady
 
-import toyguide_apps.page  # noqa: F401  (so that the models a server sends are known here too)
+import toyguide_apps.explorer_page.page  # noqa: F401  (so that the models a server sends are known here too)
 from toyguide import Experiment
-from toyguide_apps.state import ExplorerState
+from toyguide_apps.explorer_page.state import ExplorerState
 
 __all__ = ["ExplorerFigures", "Shown", "Spread", "Visitor", "measure_explorer", "serving", "stale"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import panel as pn
 
-from toyguide_apps.page import explorer_page
+from toyguide_apps.explorer_page.page import explorer_page
 
 pn.extension("katex", notifications=True)
 explorer_page().servable()

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 from toyguide.errors import InputError
-from toyguide_apps.compute import warm
+from toyguide_apps.explorer_page.compute import warm
 
 __all__ = ["EXPLORER", "STUDIES", "serve"]
 
@@ -54,7 +54,7 @@ def serve(port: int, address: str, show: bool = False) -> None:
 
     print(f"The explorer is at http://{host}:{chosen}/explorer (Ctrl-C stops it),", flush=True)
     print(f"the studies are at http://{host}:{chosen}/studies", flush=True)
-    importlib.import_module("toyguide_apps.study_page")  # not only when the first visitor comes
+    importlib.import_module("toyguide_apps.studies_page.page")  # not only when the first visitor comes
     if show:
         server.show("/explorer")
     server.run_until_shutdown()

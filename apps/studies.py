@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import panel as pn
 
-from toyguide_apps.study_page import studies_page
+from toyguide_apps.studies_page.page import studies_page
 
 pn.extension(notifications=True)
 studies_page().servable()

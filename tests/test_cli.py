@@ -326,18 +326,8 @@ def test_progress_is_shown_and_ctrl_c_leaves_nothing_behind(tmp_path):
 # app
 
 
-@pytest.fixture
-def explorer(tmp_path, monkeypatch):
-    """A stand-in for the explorer, which has tests of its own: `toyguide app` serves what the package has."""
-    package = tmp_path / "toyguide_apps"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "explorer.py").write_text("import panel as pn\npn.panel('# here', name='stand-in').servable()\n")
-    return {**os.environ, "PYTHONPATH": str(tmp_path)}
-
-
-def test_app_serves_until_it_is_stopped(explorer):
-    with process("app", "--port", 0, env=explorer) as p:
+def test_app_serves_until_it_is_stopped():
+    with process("app", "--port", 0) as p:
         url = re.search(r"http://127\.0\.0\.1:\d+/explorer", p.stdout.readline()).group()
         page = urllib.request.urlopen(url, timeout=30).read().decode()
         assert "<html" in page
@@ -348,7 +338,7 @@ def test_app_serves_until_it_is_stopped(explorer):
             assert handshake(url, page, origin) == status
 
         port = url.split(":")[2].split("/")[0]
-        with process("app", "--port", port, env=explorer) as second:
+        with process("app", "--port", port) as second:
             out, err = second.communicate(timeout=60)
             refused((second.returncode, out, err), rf"--port {port}: is taken, expected a free one, like \d+")
         p.send_signal(signal.SIGINT)

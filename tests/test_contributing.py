@@ -110,8 +110,8 @@ def test_its_make_targets_exist():
 def test_the_rule_has_sliders_in_the_explorer(folder):
     code = """
 import json
-from toyguide_apps.controls import RuleCard
-from toyguide_apps.state import ExplorerState
+from toyguide_apps.explorer_page.controls import RuleCard
+from toyguide_apps.explorer_page.state import ExplorerState
 state = ExplorerState(rule="ramped-cfg")
 card = RuleCard(state, "rule")
 card._widgets["high"].value = 3.5

@@ -34,6 +34,22 @@ LAYERS = [
 ]
 LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 
+# The same of the apps, by the longest of these names that a module's name begins with.
+APP_LAYERS = [
+    {"shared.notices"},
+    {"shared.frame", "explorer_page.palette", "explorer_page.planes", "studies_page.results"},
+    {"explorer_page.runs"},
+    {"explorer_page.layers"},
+    {"explorer_page.state", "studies_page.runner", "studies_page.html"},
+    {"explorer_page.compute", "explorer_page.permalink", "studies_page.run_bar"},
+    {"explorer_page.views", "explorer_page.controls"},
+    {"explorer_page.session", "studies_page.session"},
+    {"explorer_page.page", "studies_page.page"},
+    {"explorer", "studies", "serve"},
+    {"bench"},
+]
+APP_LAYER = {name: i for i, layer in enumerate(APP_LAYERS) for name in layer}
+
 
 def imported(path: Path) -> set[str]:
     """The full names of the modules that a file imports, wherever in it."""
@@ -49,7 +65,8 @@ def imported(path: Path) -> set[str]:
 
 def submodule(module: str, name: str) -> str:
     """``module.name`` where that is a module of toyguide's, else ``module``."""
-    path = ROOT.joinpath(*module.split("."), name)
+    first, *rest = module.split(".")
+    path = ROOT.joinpath("apps" if first == "toyguide_apps" else first, *rest, name)
     return f"{module}.{name}" if path.is_dir() or path.with_suffix(".py").is_file() else module
 
 
@@ -59,6 +76,7 @@ def unit(module: str) -> str:
 
 
 FILES = sorted(ROOT.glob("toyguide/**/*.py"))
+APP_FILES = sorted(p for p in ROOT.glob("apps/**/*.py") if p.name != "__init__.py")
 
 
 def name_of(path: Path) -> str:
@@ -81,6 +99,28 @@ def test_no_modules_import_each_other():
     while free := {name for name, needed in left.items() if not needed & left.keys()}:
         left = {name: needed for name, needed in left.items() if name not in free}
     assert not left.keys()
+
+
+def app_unit(module: str) -> str:
+    """The layer's name for a module of the apps: ``apps.explorer_page.views.plots`` is ``explorer_page.views``."""
+    parts = module.split(".")[1:]
+    names = [".".join(parts[:i]) for i in range(len(parts), 0, -1)]
+    return next((name for name in names if name in APP_LAYER), "")
+
+
+@pytest.mark.parametrize("path", APP_FILES, ids=name_of)
+def test_imports_in_the_apps_come_from_the_left(path):
+    here = app_unit(name_of(path))
+    assert here, f"{name_of(path)}: say in which layer it is"
+    for module in imported(path):
+        there = app_unit(module)
+        if module.startswith("toyguide_apps.") and there != here:
+            assert APP_LAYER[there] < APP_LAYER[here], f"{name_of(path)} imports {module}, which is not to its left"
+
+
+@pytest.mark.parametrize("path", [p for p in APP_FILES if p.parent.name == "layers"], ids=name_of)
+def test_layers_know_no_interface(path):
+    assert not {m.split(".")[0] for m in imported(path)} & {"panel", "bokeh", "panel_material_ui"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -70,7 +70,7 @@ import json, toyguide as tg
 from toyguide.datasets.checkpoints import model_names
 from toyguide.datasets import dataset_names, dataset_root
 from toyguide_apps.serve import EXPLORER, STUDIES
-from toyguide_apps.study_results import bundled_root
+from toyguide_apps.studies_page.results import bundled_root
 print(json.dumps([
     tg.__file__, str(dataset_root()), str(EXPLORER), str(STUDIES), str(bundled_root()), dataset_names(), model_names()
 ]))
@@ -105,10 +105,10 @@ def test_results_of_studies_are_in_it_and_nothing_else_of_their_folders(installe
 
 
 def test_the_explorers_parts_import_each_other(installed):
-    code = "import toyguide_apps.page as p, toyguide_apps.study_page as s; print(p.__file__, s.__file__)"
-    page, studies = run(installed, "-c", code).split()
-    assert Path(page) == installed / "toyguide_apps" / "page.py"
-    assert Path(studies) == installed / "toyguide_apps" / "study_page.py"
+    code = "from toyguide_apps.{0} import page; print(page.__file__)"
+    for folder in ("explorer_page", "studies_page"):
+        page = run(installed, "-c", code.format(folder)).strip()
+        assert Path(page) == installed / "toyguide_apps" / folder / "page.py"
 
 
 def test_it_runs(installed):

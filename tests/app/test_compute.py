@@ -7,13 +7,13 @@ import torch
 import toyguide as tg
 from toyguide.guidance import Guided
 from toyguide.metrics import hdr_threshold
-from toyguide_apps import layers
-from toyguide_apps.compute import CancelledError, picture
-from toyguide_apps.layers import BAND_SHARES, Spot
-from toyguide_apps.paths import run_paths
-from toyguide_apps.planes import home_window, plane
-from toyguide_apps.state import LAYERS, ExplorerState
-from toyguide_apps.views.plots import title
+from toyguide_apps.explorer_page.compute import CancelledError, picture
+from toyguide_apps.explorer_page.layers import densities as layers
+from toyguide_apps.explorer_page.layers.densities import BAND_SHARES, Spot
+from toyguide_apps.explorer_page.planes import home_window, plane
+from toyguide_apps.explorer_page.runs import run_paths
+from toyguide_apps.explorer_page.state import LAYERS, ExplorerState
+from toyguide_apps.explorer_page.views.plots import title
 
 
 def shown(**settings):

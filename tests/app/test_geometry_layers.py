@@ -11,17 +11,17 @@ import toyguide as tg
 from toyguide.errors import InputError
 from toyguide.geometry.regions import regions
 from toyguide.metrics import hdr_threshold
-from toyguide_apps import compute as computing
-from toyguide_apps import critical as searching
-from toyguide_apps import curvature
-from toyguide_apps.compute import picture
-from toyguide_apps.critical import STARTS, find_critical
-from toyguide_apps.layers import Spot
-from toyguide_apps.paths import CancelledError
-from toyguide_apps.planes import checked_anchors, home_window, plane
-from toyguide_apps.profile import profile
-from toyguide_apps.session import Explorer
-from toyguide_apps.state import ExplorerState
+from toyguide_apps.explorer_page import compute as computing
+from toyguide_apps.explorer_page.compute import picture
+from toyguide_apps.explorer_page.layers import critical as searching
+from toyguide_apps.explorer_page.layers import curvature
+from toyguide_apps.explorer_page.layers.critical import STARTS, find_critical
+from toyguide_apps.explorer_page.layers.densities import Spot
+from toyguide_apps.explorer_page.layers.edge import profile
+from toyguide_apps.explorer_page.planes import checked_anchors, home_window, plane
+from toyguide_apps.explorer_page.runs import CancelledError
+from toyguide_apps.explorer_page.session import Explorer
+from toyguide_apps.explorer_page.state import ExplorerState
 
 SIGMA = 0.5
 PAIR = Spot("two-gaussians", None, SIGMA, home_window("two-gaussians"))

@@ -8,12 +8,12 @@ import torch
 
 import toyguide as tg
 from toyguide.guidance.probe import guided_at
-from toyguide_apps import inspector
-from toyguide_apps.arrows import KINDS
-from toyguide_apps.compute import picture
-from toyguide_apps.inspector import SETTLE
-from toyguide_apps.session import Explorer
-from toyguide_apps.state import ExplorerState
+from toyguide_apps.explorer_page.compute import picture
+from toyguide_apps.explorer_page.layers import point as inspector
+from toyguide_apps.explorer_page.layers.point import SETTLE
+from toyguide_apps.explorer_page.layers.point_arrows import KINDS
+from toyguide_apps.explorer_page.session import Explorer
+from toyguide_apps.explorer_page.state import ExplorerState
 
 PAIR = {"dataset": "two-gaussians", "label": "union", "n": 128, "steps": 12, "step": 6, "rule": "sfg"}
 

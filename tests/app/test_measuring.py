@@ -12,7 +12,7 @@ import pytest
 
 from toyguide_apps import bench
 from toyguide_apps.bench import Shown, Spread, Visitor, measure_explorer, serving, stale
-from toyguide_apps.state import ExplorerState
+from toyguide_apps.explorer_page.state import ExplorerState
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from toyguide_apps.permalink import query_of, read, write
-from toyguide_apps.state import ExplorerState, presets
+from toyguide_apps.explorer_page.permalink import query_of, read, write
+from toyguide_apps.explorer_page.state import ExplorerState, presets
 
 CHANGED = {
     "dataset": "two-gaussians",
@@ -59,7 +59,9 @@ def test_a_url_survives_the_address_bar(settings, monkeypatch):
     state, again = ExplorerState(), ExplorerState()
     state.set(settings)
     bar = SimpleNamespace(search="")
-    monkeypatch.setattr("toyguide_apps.permalink.pn", SimpleNamespace(state=SimpleNamespace(location=bar)))
+    monkeypatch.setattr(
+        "toyguide_apps.explorer_page.permalink.pn", SimpleNamespace(state=SimpleNamespace(location=bar))
+    )
     write(state)
     read_by_server = {k: v[0] for k, v in parse_qs(urlsplit("http://host/explorer" + bar.search).query).items()}
     assert read(again, read_by_server) == []

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import toyguide as tg
-from toyguide_apps import compute as computing
-from toyguide_apps import paths as running
-from toyguide_apps.compute import FIRST, CancelledError, picture
-from toyguide_apps.controls import LiveSlider
-from toyguide_apps.paths import run_paths
-from toyguide_apps.session import Explorer
-from toyguide_apps.state import LAYERS, ExplorerState
+from toyguide_apps.explorer_page import compute as computing
+from toyguide_apps.explorer_page import runs as running
+from toyguide_apps.explorer_page.compute import FIRST, CancelledError, picture
+from toyguide_apps.explorer_page.controls import LiveSlider
+from toyguide_apps.explorer_page.runs import run_paths
+from toyguide_apps.explorer_page.session import Explorer
+from toyguide_apps.explorer_page.state import LAYERS, ExplorerState
 
 SCENE = {"dataset": "two-gaussians", "label": "union", "n": 256, "steps": 8, "bands": "none"}
 
@@ -132,6 +132,8 @@ def test_a_run_given_up_makes_no_further_step(monkeypatch):
     """A field that counts: after the question is answered with yes, at most the step that was begun is finished."""
 
     class Counting:
+        evaluations = 1
+
         def __init__(self, field):
             self.field, self.count = field, 0
 
@@ -140,8 +142,8 @@ def test_a_run_given_up_makes_no_further_step(monkeypatch):
             return self.field.denoise(x, sigma)
 
     e = tg.Experiment(dataset="two-gaussians", main="exact", steps=20, n=64, seed=901)
-    counting = Counting(e.build_fields()["main"])
-    monkeypatch.setattr(running, "fields_of", lambda *_: {"main": counting})
+    counting = Counting(e.build_field())
+    monkeypatch.setattr(running, "scene_of", lambda *_: e.scene("cpu", {"main": counting}))
     at_stop = []
 
     def cancelled():

@@ -3,13 +3,16 @@
 import asyncio
 
 import numpy as np
+import panel_material_ui as pmui
+import param
 import pytest
 
 import toyguide as tg
-from toyguide_apps.compute import picture as real
-from toyguide_apps.controls import RuleCard
-from toyguide_apps.session import Explorer
-from toyguide_apps.state import ExplorerState
+from toyguide.guidance import Guided, Rule
+from toyguide_apps.explorer_page.compute import picture as real
+from toyguide_apps.explorer_page.controls import RuleCard, _control
+from toyguide_apps.explorer_page.session import Explorer
+from toyguide_apps.explorer_page.state import ExplorerState
 
 
 @pytest.fixture
@@ -59,7 +62,7 @@ def test_what_did_not_change_is_not_sent_again(explorer):
 def test_settings_that_do_not_fit_leave_the_last_picture(explorer, monkeypatch):
     good = refresh(explorer)
     said = []
-    monkeypatch.setattr("toyguide_apps.session.complain", said.append)
+    monkeypatch.setattr("toyguide_apps.explorer_page.session.complain", said.append)
     explorer.state.set({"interval": (0.2, 0.4)})
     explorer.state.interval = (1.0, 0.5)  # as a hand-made message could
     explorer.state.limited = True
@@ -70,8 +73,8 @@ def test_settings_that_do_not_fit_leave_the_last_picture(explorer, monkeypatch):
 
 def test_a_failure_is_told_and_survived(explorer, monkeypatch):
     said = []
-    monkeypatch.setattr("toyguide_apps.session.complain", said.append)
-    monkeypatch.setattr("toyguide_apps.compute.run_paths", lambda *_: 1 / 0)
+    monkeypatch.setattr("toyguide_apps.explorer_page.session.complain", said.append)
+    monkeypatch.setattr("toyguide_apps.explorer_page.compute.run_paths", lambda *_: 1 / 0)
     explorer.state.set({"seed": 42})
     refresh(explorer)
     assert set(said) == {said[0]}
@@ -102,9 +105,47 @@ def test_every_parameter_of_every_rule_has_a_control_that_sets_it(key):
         assert state.request().right.params[name] == other
 
 
+def test_numbers_without_bounds_have_controls(add_rule):
+    class Odd(Rule):
+        key = "odd"
+        title = "Odd"
+
+        shift = param.Number(0.25, doc="Any number.")
+        least = param.Number(2.0, bounds=(1.0, None), step=0.5, doc="Any number from 1.")
+        count = param.Integer(3, doc="Any whole number.")
+        level = param.Number(1.0, bounds=(0.0, None), softbounds=(0.0, 5.0), doc="From 0, usually up to 5.")
+
+        def guide(self, at, memory):
+            return Guided(at.denoised("main"))
+
+    add_rule(Odd)
+    state = ExplorerState()
+    state.set({"rule": "odd"})
+    card = RuleCard(state, "rule")
+    kinds = {name: type(widget).__name__ for name, widget in card._widgets.items()}
+    assert kinds == {
+        "shift": "FloatInput",
+        "least": "FloatInput",
+        "count": "IntInput",
+        "level": "LiveSlider",
+    }
+    assert card._widgets["least"].start == 1.0
+    assert card._widgets["level"].fixed_end is None
+    for name, value in {"shift": -1e4, "least": 30.0, "count": -7, "level": 9.0}.items():
+        card._widgets[name].value = value
+        assert getattr(state.rule, name) == value
+    state.set({"params": {"shift": 5.0}})
+    assert card._widgets["shift"].value == 5.0
+
+
+def test_a_yes_or_no_of_a_rule_is_a_switch():
+    assert [_control(param.Boolean(value), value).value for value in (True, False)] == [True, False]
+    assert isinstance(_control(param.Boolean(True), True), pmui.Switch)
+
+
 def test_a_value_that_no_slider_offers_is_told_and_taken_back(monkeypatch):
     said = []
-    monkeypatch.setattr("toyguide_apps.notices.complain", said.append)
+    monkeypatch.setattr("toyguide_apps.shared.notices.complain", said.append)
     state = ExplorerState()
     card = RuleCard(state, "rule")
     before = state.rule
@@ -153,7 +194,7 @@ def test_another_guide_is_another_picture_though_no_rule_uses_it(explorer):
 
 
 def test_a_change_that_comes_while_another_fails_is_not_lost(explorer, monkeypatch):
-    monkeypatch.setattr("toyguide_apps.session.complain", lambda _: None)
+    monkeypatch.setattr("toyguide_apps.explorer_page.session.complain", lambda _: None)
 
     async def change_and_fail():
         calls = []
@@ -165,7 +206,7 @@ def test_a_change_that_comes_while_another_fails_is_not_lost(explorer, monkeypat
             explorer.state.param.update(seed=43)
             raise ZeroDivisionError
 
-        monkeypatch.setattr("toyguide_apps.session.compute", compute)
+        monkeypatch.setattr("toyguide_apps.explorer_page.session.compute", compute)
         # What a scheduled refresh does while another one runs is nothing; that alone is not what is tested here.
         monkeypatch.setattr("panel.state.execute", lambda *_, **__: None)
         explorer.state.param.update(seed=42)

@@ -5,8 +5,8 @@ import torch
 
 import toyguide as tg
 from toyguide.errors import InputError
-from toyguide_apps.planes import home_window
-from toyguide_apps.state import AUTO, LAYERS, ExplorerState, presets
+from toyguide_apps.explorer_page.planes import home_window
+from toyguide_apps.explorer_page.state import AUTO, LAYERS, ExplorerState, presets
 
 
 @pytest.fixture

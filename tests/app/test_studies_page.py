@@ -16,11 +16,12 @@ import pytest
 from toyguide.errors import InputError
 from toyguide.studies import Plan, run_study, studies, study
 from toyguide.studies.report import describe
-from toyguide_apps import study_results, study_runner
-from toyguide_apps.study_results import found, rough_seconds
-from toyguide_apps.study_runner import Runner
-from toyguide_apps.study_session import Studies
-from toyguide_apps.views import studies as views
+from toyguide_apps.studies_page import html as views
+from toyguide_apps.studies_page import results as study_results
+from toyguide_apps.studies_page import runner as study_runner
+from toyguide_apps.studies_page.results import found, rough_seconds
+from toyguide_apps.studies_page.runner import Runner
+from toyguide_apps.studies_page.session import Studies
 
 NAME = "cfg-is-not-tilting"
 PIXEL = base64.b64decode(

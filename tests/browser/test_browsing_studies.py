@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tracebacks import ours
 
 from toyguide.studies import studies, study
 from toyguide.studies.report import describe
@@ -55,7 +56,15 @@ def server(tmp_path_factory):
     finally:
         process.terminate()
         process.wait(30)
-    assert not re.search(r'File ".*(toyguide|apps)/', log.read_text()), log.read_text()
+    assert not ours(log.read_text()), log.read_text()
+
+
+def test_a_traceback_is_ours_only_where_it_passes_through_our_modules():
+    root = "/home/someone/toyguide"
+    closed = f'  File "{root}/.venv/lib/python3.11/site-packages/tornado/websocket.py", line 1, in write_message\n'
+    assert ours(closed, root) == []
+    for path in ("toyguide/samplers.py", "apps/serve.py", ".venv/lib/python3.11/site-packages/toyguide_apps/serve.py"):
+        assert len(ours(f'{closed}  File "{root}/{path}", line 1, in step\n', root)) == 1
 
 
 def see(page, words):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import toyguide as tg
-from toyguide_apps.planes import home_window, plane
-from toyguide_apps.state import LAYERS, presets
+from toyguide_apps.explorer_page.planes import home_window, plane
+from toyguide_apps.explorer_page.state import LAYERS, presets
 
 QUICK = "n=128&steps=12"
 
@@ -99,11 +99,11 @@ def test_play_and_step_buttons_move_the_scrubber(explorer, address):
     explorer.open(address, f"?{QUICK}&bands=none&layers=samples&step=0").idle()
     frames = explorer.column("right-frames")
     at = "(want) => Bokeh.documents[0].get_model_by_name('right-points').data.x[0] === want"
-    explorer.page.get_by_role("button", name="One step on").click()
+    explorer.press("One step on")
     explorer.wait(at, frames[128])
-    explorer.page.get_by_role("button", name="One step back").click()
+    explorer.press("One step back")
     explorer.wait(at, frames[0])
-    explorer.page.get_by_role("button", name="Play").click()
+    explorer.press("Play")
     explorer.wait(at, frames[12 * 128])
 
 

@@ -11,6 +11,8 @@ repeating the rule's update where the points are, makes it the eigenvector there
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -35,7 +37,7 @@ def guided_at(
     Args:
         rule: The guidance rule; only what it does with the fields at a point (its ``guide``) is looked at, not what it
             does before or after a step.
-        fields: The fields by role, or the scene of a run.
+        fields: The fields by role, or the scene of a run, whose levels are not looked at.
         x: Points, with shape ``(..., d)``.
         sigma: Their noise level, positive.
         seed: Of the rule's memory, if it has one.
@@ -46,7 +48,8 @@ def guided_at(
         denoised points; and ``push``, what the rule added to main's. Each with the shape of ``x``.
     """
     points = x.reshape(-1, x.shape[-1])
-    at = Evaluation(fields, points, sigma)
+    scene = replace(fields, levels=(sigma, 0.0)) if isinstance(fields, Scene) else fields
+    at = Evaluation(scene, points, sigma)
     _, memory = Settled(rule, settle).begin(at, torch.Generator().manual_seed(seed))
     guided = rule.guide(at, memory).denoised
     roles = ["main", *(name for name, role in rule.roles().items() if role.kind != "classifier" and name != "main")]

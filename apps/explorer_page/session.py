@@ -1,0 +1,292 @@
+"""One visitor's explorer: settings, views, and the loop that keeps the picture up with the settings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import replace
+from typing import Any
+
+import panel as pn
+import panel_material_ui as pmui
+import param
+
+from toyguide.errors import InputError
+from toyguide_apps.explorer_page.compute import FIRST, CancelledError, Job, Picture, at_hand, compute, search
+from toyguide_apps.explorer_page.controls import (
+    LayerBar,
+    LookButtons,
+    PlaneCard,
+    RuleCard,
+    SceneCard,
+    interval_controls,
+    preset_menu,
+)
+from toyguide_apps.explorer_page.permalink import read, write
+from toyguide_apps.explorer_page.state import ExplorerState, Request, presets
+from toyguide_apps.explorer_page.views.inspector import InspectorPanel
+from toyguide_apps.explorer_page.views.plots import PlotPair
+from toyguide_apps.explorer_page.views.profile import ProfilePanel
+from toyguide_apps.explorer_page.views.status import Status
+from toyguide_apps.explorer_page.views.table import MetricsTable
+from toyguide_apps.shared.notices import complain, told
+
+__all__ = ["Explorer"]
+
+_LOG = logging.getLogger(__name__)
+_STILL = 0.2  # seconds after which a slider that is held but not moved gets its whole picture
+_LATE = 0.2  # seconds of computing after which the page says so: most pictures are there before
+_PAUSE = 0.5  # seconds without a change before the URL is written
+
+
+class Explorer(pn.viewable.Viewer):
+    """The whole explorer, for a page or a notebook."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = ExplorerState()
+        self.picture: Picture | None = None
+        self._wanted: Request | None = self._described()
+        self._asked: Job
+        self._news = asyncio.Event()
+        self._preset: Request | None = None
+        self.menu = preset_menu()
+        self.menu.param.watch(self._choose, "value")
+        self._running = False
+        self._given_up = False
+        self._gone = False
+        self._plots = PlotPair(self.state)
+        self._table = MetricsTable()
+        self._status = Status()
+        self.look = LookButtons(self.state)
+        self._inspector = InspectorPanel(self.state)
+        self._profile = ProfilePanel(self.state)
+        self.state.param.watch(self._changed, [k for k in self.state.param if k != "name"])
+
+    def enter(self, query: dict[str, str]) -> list[str]:
+        """Start from a URL's settings, with the picture that they describe if it is at hand.
+
+        Returns:
+            What was wrong in the URL and is left out, one line each.
+        """
+        self._running = True  # nothing is drawn piece by piece until the page stands
+        self._plots.listen()
+        problems = read(self.state, query)
+        made = self._wanted and at_hand(self._wanted)
+        if made:
+            self._show(made)
+        return problems
+
+    def open(self, problems: list[str]) -> None:
+        """The page stands: tell what was wrong, and draw what is missing."""
+        for problem in problems:
+            complain(problem)
+        self._running = False
+        _send_at_once()
+        pn.state.execute(self.refresh, schedule=True)
+
+    def close(self) -> None:
+        """The visitor has left: nothing more is computed for this session."""
+        self._gone = True
+
+    @told
+    def _choose(self, event: param.parameterized.Event) -> None:
+        """Take over the preset that the menu was set to."""
+        if not event.new:
+            return
+        self._preset = None
+        self.state.apply(event.new)
+        self._preset = self._scene()
+        self._status.say(presets()[event.new].look)
+
+    def _described(self) -> Request | None:
+        """The picture that the settings describe, or None if they do not fit together."""
+        try:
+            return self.state.request()
+        except InputError:
+            return None
+
+    def _scene(self) -> Request | None:
+        """What is wanted but for where the visitor looks: the scrubber, the window, a point, an edge."""
+        anywhere = dict(step=0, window=(0.0, 0.0, 1.0, 1.0), point=None, ends=None)
+        return self._wanted and replace(self._wanted, **anywhere)
+
+    def _leave_preset(self) -> None:
+        """A preset that has been changed is not that preset any more, and its words may not be true."""
+        if self._preset is not None and self._scene() != self._preset:
+            self._preset = None
+            self.menu.value = ""
+            self._status.say("")
+
+    async def refresh(self) -> None:
+        """Compute and show what the settings describe, until they stand still; the newest change always wins.
+
+        A whole picture is given up at the first change. A coarse one, of few samples, comes first while a slider is
+        held and after a picture was given up, and is given up only when the slider is let go of: so something new is
+        shown however fast the changes come.
+        """
+        if self._running or self._gone:
+            return
+        self._running = True
+        self._news = asyncio.Event()
+        late = asyncio.get_running_loop().call_later(_LATE, self._busy, True)
+        try:
+            while not self._gone and (request := self._next()) is not None:
+                if self._begun(request) and self.state.held and await self._moved_on():
+                    continue
+                try:
+                    if self._begun(request) and self.picture and not self.picture.coarse:
+                        late.cancel()  # what is searched for is no part of the plots yet that they would lag behind
+                        await self._search(request)
+                    picture = await compute(self._job)
+                except CancelledError:
+                    self._given_up = self._given_up or self._asked.first is None
+                    continue
+                except Exception as problem:
+                    self._failed(problem)
+                    if self._asked.request is self._wanted:
+                        break
+                    continue  # what was changed meanwhile may well be computed
+                if self._gone:
+                    return
+                self._given_up = self._given_up and picture.coarse
+                late.cancel()
+                self._show(picture)
+                late = asyncio.get_running_loop().call_later(_LATE, self._busy, True)
+        finally:
+            late.cancel()
+            self._running = False
+            if not self._gone:
+                self._busy(False)
+        await self._settle()
+
+    def _next(self) -> Request | None:
+        """What is to be computed now, if anything is."""
+        if self._wanted is None:
+            try:
+                self.state.request()
+            except InputError as problem:
+                complain(str(problem))
+            return None
+        shown = self.picture is not None and self.picture.whole and self.picture.request == self._wanted
+        return None if shown else self._wanted
+
+    async def _search(self, request: Request) -> None:
+        """Search for what the picture lacks, until something else is wanted."""
+        with contextlib.suppress(CancelledError):
+            await search(self.picture, lambda: self._gone or self._wanted is not request)
+
+    async def _moved_on(self) -> bool:
+        """Wait for the next change, for as long as a slider may stand still while it is held."""
+        self._news.clear()
+        try:
+            await asyncio.wait_for(self._news.wait(), _STILL)
+        except TimeoutError:
+            return False
+        return True
+
+    def _show(self, picture: Picture) -> None:
+        """Draw a picture, in one message to the browser."""
+        self.picture = picture
+        with pn.io.hold():
+            self._plots.show(picture)
+            if not picture.coarse:
+                self._table.show(picture)
+                self._status.show(picture)
+            self._inspector.show(picture)
+            self._profile.show(picture)
+
+    @staticmethod
+    def _failed(problem: Exception) -> None:
+        if isinstance(problem, InputError):
+            complain(str(problem))
+            return
+        _LOG.error("the picture could not be computed", exc_info=problem)
+        complain("The picture could not be computed; the last good one is shown. See the server's log.")
+
+    def _busy(self, busy: bool) -> None:
+        with pn.io.hold():  # which also sees to the document's lock
+            self._plots.busy(busy)
+
+    async def _settle(self) -> None:
+        """Write the settings into the URL once they have stood still for a moment."""
+        news = self._news
+        news.clear()
+        await asyncio.sleep(_PAUSE)
+        if not (news.is_set() or self._running or self._gone):
+            write(self.state)
+
+    def _begun(self, request: Request) -> bool:
+        """Whether some picture of a request is shown, a coarse one perhaps."""
+        return self.picture is not None and self.picture.request == request
+
+    def _job(self) -> Job:
+        """What to compute now; asked by the worker thread when it has time.
+
+        Raises:
+            CancelledError: If nothing is wanted.
+        """
+        request = self._wanted
+        if request is None or self._gone:
+            raise CancelledError
+        if (self.state.held or self._given_up) and not self._begun(request):
+            self._asked = Job(request, FIRST, lambda: self._gone or not (self.state.held or self._given_up))
+        else:
+            self._asked = Job(request, None, lambda: self._gone or self._wanted is not request)
+        return self._asked
+
+    def _changed(self, *_events: Any) -> None:
+        wanted = self._described()
+        if wanted is None or wanted != self._wanted:  # the same picture stays the same object
+            self._wanted = wanted
+        self._leave_preset()
+        self._news.set()
+        pn.state.execute(self.refresh, schedule=True)
+
+    @property
+    def busy_sign(self) -> pn.viewable.Viewable:
+        """Shown while something is being computed."""
+        return self._status.sign
+
+    def sidebar(self) -> list[pn.viewable.Viewable]:
+        """The controls on the left."""
+        scene = SceneCard(self.state)
+        return [
+            self.menu,
+            _heading("Rule, on the right"),
+            RuleCard(self.state, "rule"),
+            interval_controls(self.state),
+            _heading("Scene"),
+            scene.scene(),
+            PlaneCard(self.state),
+            _heading("Sampling"),
+            scene.run(),
+            _heading("Reference, on the left"),
+            RuleCard(self.state, "reference"),
+        ]
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return pn.Column(
+            LayerBar(self.state),
+            self._plots,
+            pn.Row(self._plots.scrubber(), self.look, sizing_mode="stretch_width", margin=0),
+            self._status,
+            self._inspector,
+            self._profile,
+            self._table,
+            sizing_mode="stretch_width",
+            margin=0,
+        )
+
+
+def _send_at_once() -> None:
+    """Have the websocket not wait for acknowledgements between a message's parts: 40 ms, or nothing."""
+    context = pn.state.curdoc and pn.state.curdoc.session_context
+    session = context and context.session
+    for connection in session._subscribed_connections if session else ():
+        connection._socket.set_nodelay(True)
+
+
+def _heading(text: str) -> pn.viewable.Viewable:
+    return pmui.Typography(text, variant="overline", margin=(4, 8, 0, 8), styles={"opacity": "0.75"})

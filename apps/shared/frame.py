@@ -1,0 +1,105 @@
+"""The frame around each page: header, sidebar, theme."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import panel as pn
+import panel_material_ui as pmui
+from bokeh.document import Document
+from panel.links import Callback
+from panel.util import edit_readonly
+
+__all__ = ["Framed", "asked", "framed"]
+
+_LINKS = """
+    nav { display: flex; gap: 4px; font-size: 13.5px; }
+    a { color: white; text-decoration: none; padding: 4px 10px; border-radius: 4px; opacity: .85; }
+    a:hover, a:focus-visible { background: rgba(255,255,255,.16); opacity: 1; }
+    a[aria-current] { opacity: 1; box-shadow: inset 0 -2px white; border-radius: 0; }
+"""
+_THEME = {
+    "palette": {"primary": {"main": "#2f5d9b"}, "secondary": {"main": "#b2560d"}},
+    "typography": {"fontSize": 12.5, "button": {"textTransform": "none", "fontSize": "0.8rem", "letterSpacing": 0}},
+    "components": {
+        "MuiToolbar": {"styleOverrides": {"root": {"minHeight": "46px !important"}}},
+        "MuiToggleButton": {
+            "styleOverrides": {"root": {"textTransform": "none", "padding": "3px 8px", "whiteSpace": "nowrap"}}
+        },
+        "MuiButton": {"styleOverrides": {"root": {"padding": "3px 8px", "whiteSpace": "nowrap", "minWidth": 0}}},
+    },
+}
+
+
+class Framed(Protocol):
+    """What a page is about; a Panel viewer."""
+
+    def sidebar(self) -> list[pn.viewable.Viewable]: ...
+
+
+def _links(here: str, query: dict[str, str]) -> pn.viewable.Viewable:
+    """The server's pages, in the header of each.
+
+    Args:
+        here: The page that they stand on.
+        query: Its URL's query, of which the theme goes with the visitor.
+    """
+    theme = "?theme=dark" if query.get("theme") == "dark" else ""
+    pages = {"explorer": "Explorer", "studies": "Studies"}
+    marked = {name: ' aria-current="page"' if name == here else "" for name in pages}
+    items = "".join(f'<a href="{name}{theme}"{marked[name]}>{text}</a>' for name, text in pages.items())
+    return pn.pane.HTML(f"<nav aria-label='Pages'>{items}</nav>", stylesheets=[_LINKS], margin=(0, 10))
+
+
+def framed(here: str, content: Framed, query: dict[str, str], *header: pn.viewable.Viewable) -> pmui.Page:
+    """A page of the server's: its header and sidebar around what it is about.
+
+    Args:
+        here: The page's name.
+        content: What it shows, with a sidebar of its own.
+        query: Its URL's query.
+        header: What else stands in the header.
+    """
+    page = pmui.Page(
+        title=f"toyguide {here}",
+        sidebar=content.sidebar(),
+        sidebar_width=318,
+        sidebar_resizable=False,
+        main=[content],
+        header=[_links(here, query), *header],
+        theme_config=_THEME,
+        dark_theme=query.get("theme") == "dark",
+        busy_indicator=None,
+    )
+    # Panel's own busy flag is one for all sessions, and each flip of it walks through every page's whole document: 45
+    # ms, four times per change of a slider, for every visitor.
+    with edit_readonly(page):
+        page.busy = False
+    document = pn.state.curdoc
+    pn.state.on_session_destroyed(lambda _context: _release(page, document))
+    return page
+
+
+def _release(page: pmui.Page, document: Document | None) -> None:
+    """Drop the references to a page that Panel keeps after its session has ended.
+
+    Args:
+        page: The page.
+        document: Its Bokeh document.
+    """
+    # The page follows the server's busy flag, and param keeps the watcher when another value is assigned.
+    for watcher in list(pn.state.param.watchers.get("busy", {}).get("value", [])):
+        if getattr(getattr(watcher.fn, "__self__", None), "self", None) is page:
+            pn.state.param.unwatch(watcher)
+    # The registry's keys are weak, but scripts refer to the widgets that are their keys.
+    for part in page.select():
+        Callback.registry.pop(part, None)
+    # The notifications' entry: Panel forgets the notifications before it looks for their entry.
+    for reference, (_, _, shown_in, _) in list(pn.state._views.items()):
+        if shown_in is document:
+            del pn.state._views[reference]
+
+
+def asked() -> dict[str, str]:
+    """The query of the URL that a new visitor came by."""
+    return {k: v[0].decode("utf-8", "replace") for k, v in pn.state.session_args.items() if v}

@@ -1,0 +1,46 @@
+"""Telling a visitor, in one line, that something is not as it should be."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import panel as pn
+
+from toyguide.errors import InputError
+
+__all__ = ["complain", "refuse", "told"]
+
+_LOG = logging.getLogger("toyguide.explorer")
+
+
+def complain(problem: str) -> None:
+    """Show a line to the visitor, and keep it in the log."""
+    _LOG.warning(problem)
+    if pn.state.notifications is not None:
+        pn.state.notifications.error(problem, duration=8000)
+
+
+def refuse(problem: Exception) -> None:
+    """Handle an exception that a widget's event or a websocket message raised: show its first line.
+
+    Holds no page, since Panel keeps a session's handler for as long as it keeps the session's document.
+    """
+    if not isinstance(problem, ValueError):
+        _LOG.error("an event failed", exc_info=problem)
+    complain(str(problem).splitlines()[0][:300])
+
+
+def told(callback: Callable[..., None]) -> Callable[..., None]:
+    """The callback of a control, with wrong input told to the visitor."""
+
+    @functools.wraps(callback)
+    def careful(*arguments: Any) -> None:
+        try:
+            callback(*arguments)
+        except InputError as problem:
+            complain(str(problem))
+
+    return careful

@@ -1,0 +1,126 @@
+"""What is known about a study: what came with toyguide, and what was run here.
+
+A result is a folder with a ``summary.json``. Those that come with toyguide lie beside the package in a checkout and in
+a package of their own in an installation; the server's own lie in ``out/studies`` under its working directory, or where
+the environment variable ``TOYGUIDE_STUDIES`` says.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from toyguide.errors import InputError
+from toyguide.studies import Plan, Study
+from toyguide.studies.journal import Journal
+from toyguide.studies.report import SUMMARY, describe, read_summary
+from toyguide.studies.run import folder_of
+from toyguide.studies.workshop import Workshop, training_cost
+
+__all__ = ["SEEDS", "Found", "bundled_root", "found", "output_root", "rough_seconds"]
+
+SEEDS = {True: 3, False: 5}
+"""The command's own, for a quick look and for a full run."""
+_TEXTS = ("name", "title", "statement", "source", "setting", "verdict", "command")
+_CRITERION = {"text", "threshold", "value", "low", "high", "verdict"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A study's result.
+
+    Attributes:
+        summary: The summary, checked to have what a page shows.
+        folder: Where it lies.
+        own: Whether it was run here.
+        when: When it was written, in seconds since the epoch.
+        dated: Whether it was judged by other criteria than the study has now.
+    """
+
+    summary: dict[str, Any]
+    folder: Path
+    own: bool
+    when: float
+    dated: bool
+
+    @property
+    def key(self) -> str:
+        """What it is called on the page and in its address."""
+        return "bundled" if not self.own else "quick" if self.summary["quick"] else "full"
+
+    def file(self, name: str) -> Path | None:
+        """One of its files, if it is there; never one outside its folder."""
+        path = self.folder / name
+        return path if Path(name).name == name and path.is_file() else None
+
+
+def output_root() -> Path:
+    """The folder of the studies that are run here."""
+    return Path(os.environ.get("TOYGUIDE_STUDIES") or Path("out") / "studies")
+
+
+def bundled_root() -> Path | None:
+    """The folder of the results that come with toyguide: beside the package in a checkout, else their own package."""
+    beside = Path(__file__).resolve().parents[2] / "studies"
+    if (beside / "__init__.py").is_file():
+        return beside
+    spec = importlib.util.find_spec("toyguide_studies")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    return Path(places[0]) if places else None
+
+
+def found(study: Study) -> tuple[list[Found], list[str]]:
+    """A study's results, full runs before quick looks and new ones before old, and what is wrong, one line each."""
+    output, bundled = output_root(), bundled_root()
+    places = [(folder_of(study, Plan(quick=quick), output), True) for quick in (False, True)]
+    if bundled is not None and bundled.resolve() != output.resolve():
+        places.append((bundled / study.name, False))
+    results, problems = [], []
+    for folder, own in places:
+        path = folder / SUMMARY
+        try:
+            when = path.stat().st_mtime_ns
+            summary = _checked(path, when)
+        except OSError:
+            continue  # not run, or being replaced
+        except InputError as problem:
+            problems.append(str(problem))
+            continue
+        results.append(Found(summary, folder, own, when / 1e9, _dated(study, summary)))
+    return sorted(results, key=lambda r: (r.key == "quick", -r.when)), problems
+
+
+def rough_seconds(study: Study, quick: bool) -> float:
+    """How long what is not finished yet of a study takes, roughly, on two cores."""
+    plan, output = Plan(quick, SEEDS[quick]), output_root()
+    workshop = Workshop(plan, output / "networks")
+    journal = Journal(folder_of(study, plan, output) / "journal.jsonl")
+    cells = study.cells(plan)
+    trainings = dict.fromkeys(need for cell in cells for need in cell.needs if not workshop.has(need))
+    return sum(map(training_cost, trainings)) + sum(cell.cost for cell in cells if cell.key not in journal)
+
+
+@lru_cache(maxsize=128)
+def _checked(path: Path, _when: int) -> dict[str, Any]:
+    summary = read_summary(path)
+    flawed = InputError(f"{str(path)!r}: not the summary of a study")
+    try:
+        whole = all(isinstance(summary[key], str) for key in _TEXTS)
+        whole &= all(set(c) >= _CRITERION for c in summary["criteria"])
+        whole &= all(isinstance(s[key], str) for s in summary["sheets"] for key in ("name", "caption"))
+        whole &= all(len(summary["intervals"][name]) == 2 for name in summary["figures"])
+        whole &= {"quick", "seeds", "runs"} <= set(summary)
+    except (LookupError, TypeError, AttributeError) as problem:
+        raise flawed from problem
+    if not whole:
+        raise flawed
+    return summary
+
+
+def _dated(study: Study, summary: dict[str, Any]) -> bool:
+    now = [(c["text"], c["threshold"]) for c in describe(study)["criteria"]]
+    return now != [(c["text"], c["threshold"]) for c in summary["criteria"]]

@@ -1,1 +1,0 @@
-"""Views: each owns one pane, is told what to show, and computes nothing."""
