@@ -257,20 +257,30 @@ def test_any_executor_gives_the_same_rows(guided, tmp_path, threads):
     assert {p.name for p in (tmp_path / "there" / "networks").iterdir()} == {Path(trained(TINY)).name}
 
 
-def test_a_study_is_run_by_processes(claims, tmp_path):
-    """Which find its functions by name, also in a folder of one's own."""
+def rows_and_processes(folder, *flags):
+    """The rows of the own claim, run by the command, and the processes that measured it."""
+    command = ["study", "own-claim", "--quick", "--seeds", "2", "--device", "cpu", "-o", str(folder)]
+    assert main([*command, *flags]) == 0
+    with (folder / "own-claim-quick" / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [{**row, "process": ""} for row in rows], {row["process"] for row in rows} - {""}
+
+
+def test_processes_and_a_cluster_run_a_study(claims, tmp_path, monkeypatch):
+    """Their workers find its functions by name, also in a folder of one's own, and its networks by their paths."""
+    import distributed
+
     (claims / "own.py").write_text((Path(__file__).parent / "own_claim.py").read_text())
-    command = ["study", "own-claim", "--quick", "--seeds", "2", "--device", "cpu", "-o"]
-    tables, processes = [], []
-    for flags in ([], ["--executor", "processes", "--workers", "2"]):
-        assert main([*command, str(tmp_path / str(len(flags))), *flags]) == 0
-        with (tmp_path / str(len(flags)) / "own-claim-quick" / "runs.csv").open() as file:
-            rows = list(csv.DictReader(file))
-        processes.append({row["process"] for row in rows} - {""})
-        tables.append([{**row, "process": ""} for row in rows])
-    assert tables[0] == tables[1]
-    assert processes[0] == {str(float(os.getpid()))}
-    assert not processes[0] & processes[1]
+    rows, here = rows_and_processes(tmp_path / "here")
+    assert here == {str(float(os.getpid()))}
+    found = [rows_and_processes(tmp_path / "processes", "--executor", "processes", "--workers", "2")]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        found.append(rows_and_processes(tmp_path / "cluster", "--scheduler", cluster.scheduler_address))
+    for there, processes in found:
+        assert there == rows
+        assert processes
+        assert not processes & here
 
 
 def test_what_measures_time_is_run_in_this_process_and_last(growth, tmp_path, monkeypatch):
