@@ -13,6 +13,7 @@ import math
 
 import pytest
 import torch
+from helpers import seeded
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
@@ -27,10 +28,6 @@ DATA = tg.load_dataset("two-variances")
 NARROW, WIDE = DATA.field("narrow"), DATA.field("wide")
 FIELDS: dict[str, Field] = {"main": NARROW, "uncond": WIDE}
 X = torch.tensor([[3.0, -4.0], [0.5, 5.0], [-6.0, 1.0], [2.0, 2.5]], dtype=W)
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 # Closed forms

@@ -7,6 +7,7 @@ import dataclasses
 import param
 import pytest
 import torch
+from helpers import seeded
 from torch import Tensor
 
 import toyguide as tg
@@ -20,10 +21,6 @@ JOINED = {key: cls for key, cls in rules().items() if cls.batchable}
 NUMBERS = [(key, name) for key, cls in JOINED.items() for name in cls.per_trajectory()]
 LEVELS = torch.tensor([3.0, 1.5, 0.7, 0.3, 0.1, 0.0], dtype=W)
 N = 24
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture

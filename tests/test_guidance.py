@@ -12,6 +12,7 @@ from typing import Any
 import param
 import pytest
 import torch
+from helpers import seeded
 from torch import Tensor
 
 import toyguide as tg
@@ -49,10 +50,6 @@ from toyguide.samplers import Step, sampler, trajectory
 
 RULES = list(rules())
 W = torch.float64
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def mixture(seed: int, dim: int = 2, components: int = 4) -> GaussianMixture:

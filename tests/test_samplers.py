@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import seeded
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
@@ -31,10 +32,6 @@ HIGH, LOW = 5.0, 0.1
 
 def walk(key: str, field: GaussianMixture, levels: Tensor, rule: str = "none", x: Tensor = START) -> list[Step]:
     return list(trajectory(tg.rule(rule), {"main": field, "uncond": MIXTURE}, sampler(key), x, levels, seeded(0)))
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def exact_gaussian() -> Tensor:

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from helpers import seeded
 
 import toyguide as tg
 from toyguide.guidance.base import Evaluation
@@ -14,10 +15,6 @@ from toyguide.samplers import sampler, trajectory
 
 W = torch.float64
 LEVELS = torch.tensor([3.0, 1.5, 0.7, 0.3, 0.1, 0.0], dtype=W)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture

@@ -1,68 +1,27 @@
-"""The studies of SFG's geometry against closed forms, and on rows made to say what they should find."""
+"""The studies of SFG's geometry against closed forms."""
 
 from __future__ import annotations
 
 import math
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
+from helpers import seeded
 from scipy import integrate, stats
+from study_rows import ExactShop, measured
 
 from toyguide.datasets import load_dataset
 from toyguide.fields import Field
 from toyguide.studies import Plan, study
-from toyguide.studies.base import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from toyguide.studies.claims import sfg_curvature_is_the_classifier as classifier
 from toyguide.studies.claims import sfg_warm_start as warm
 from toyguide.studies.claims.shared.edges import edge_data, merging_sigma
-from toyguide.studies.rows import Rows
-from toyguide.studies.workshop import Workshop
 from toyguide.training import TrainSettings
 
 W = torch.float64
 N = 1024
 PAIR = {"data": "two-gaussians"}
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-class SmallPlan(Plan):
-    """A quick plan with fewer trajectories."""
-
-    n = N
-
-
-def shop_of(tmp_path, field: Field | None = None, n: int = N) -> Workshop:
-    """A workshop where every network is one field, and needs no training."""
-
-    class Shop(Workshop):
-        def network(self, settings, sigma_rel=None):
-            return field
-
-    plan = SmallPlan(quick=True, seeds=1, device="cpu")
-    object.__setattr__(plan, "n", n)
-    return Shop(plan, tmp_path)
-
-
-def measured(name: str, shop: Workshop, **key):
-    """The numbers of the one cell of a study's first seed with these values."""
-    (cell,) = [c for c in study(name).cells(shop.plan) if all(c.key[k] == v for k, v in {"seed": 0, **key}.items())]
-    return cell.work(shop)
-
-
-def rows_like(name: str, numbers, seeds: int = 5, spread: float = 0.01) -> Rows:
-    """A study's rows with numbers of one's own: a function of the key, times 1 and a little noise of each seed."""
-    noise = 1 + spread * np.random.default_rng(0).normal(0, 1, seeds)
-    cells = study(name).cells(Plan(quick=True, seeds=seeds))
-    return Rows({**c.key, **{k: v * noise[int(c.key["seed"])] for k, v in numbers(dict(c.key)).items()}} for c in cells)
-
-
-def verdicts(name: str, rows: Rows) -> dict[str, str]:
-    return {c.name: c.judge(rows).verdict for c in study(name).criteria}
 
 
 class Everywhere(Field):
@@ -123,7 +82,7 @@ def test_modes_merge_where_the_middle_stops_to_curve_upward(name):
 @pytest.mark.parametrize("level", [0.1, 0.5, 0.9, 1.1])
 def test_two_gaussians_have_a_known_saddle_region(tmp_path, level):
     """``p (1 - p) 4 / V > 1`` is ``|x| < V arcosh(1 / sqrt V)``, and x is uniform noise plus normal; 5 errors."""
-    found = measured("sfg-curvature-is-the-classifier", shop_of(tmp_path), **PAIR, field="exact", level=level)
+    found = measured("sfg-curvature-is-the-classifier", ExactShop(tmp_path, n=N), **PAIR, field="exact", level=level)
     v = 0.05 + (level * math.sqrt(0.95)) ** 2
     border = v * math.acosh(1 / math.sqrt(v)) if v < 1 else 0.0
     inside = stats.norm(scale=math.sqrt(v))
@@ -139,7 +98,9 @@ def test_two_gaussians_have_a_known_saddle_region(tmp_path, level):
 @pytest.mark.parametrize("degrees", [0, 30, 75])
 def test_a_turned_eigenvector_is_seen_to_be_turned(tmp_path, degrees):
     field = Everywhere(turned(degrees, 1.0, -2.0))
-    found = measured("sfg-curvature-is-the-classifier", shop_of(tmp_path, field), **PAIR, field="network", level=0.5)
+    found = measured(
+        "sfg-curvature-is-the-classifier", ExactShop(tmp_path, field, N), **PAIR, field="network", level=0.5
+    )
     assert found["cosine"] == pytest.approx(math.cos(math.radians(degrees)), abs=1e-12)
     assert found["positive"] == 1
 
@@ -151,22 +112,6 @@ def test_the_classifiers_gradient_is_that_of_its_log_odds():
     odds = (best[:, 0] / best[:, 1]).log().sum()
     (expected,) = torch.autograd.grad(odds, x)
     torch.testing.assert_close(classifier.classifier_gradient(data, x.detach(), sigma), expected, rtol=1e-8, atol=1e-8)
-
-
-def test_curvature_is_judged_by_the_worst_level():
-    def rows(exact: float, network: float, worst: float, spread: float = 0.0):
-        def numbers(key):
-            if key["field"] == "exact":
-                return {"cosine": exact}
-            return {"cosine": worst if key["level"] == 0.25 else network}
-
-        return rows_like("sfg-curvature-is-the-classifier", numbers, spread=spread)
-
-    name = "sfg-curvature-is-the-classifier"
-    assert verdicts(name, rows(1.0, 0.99, 0.95)) == {"exact": SUPPORTED, "networks": SUPPORTED}
-    assert verdicts(name, rows(0.99, 0.99, 0.7)) == {"exact": NOT_SUPPORTED, "networks": NOT_SUPPORTED}
-    assert verdicts(name, rows(1.0, 0.99, 0.9, spread=0.05))["networks"] == INCONCLUSIVE
-    assert verdicts(name, rows(1.0, 0.99, math.nan))["networks"] == INCONCLUSIVE
 
 
 # --- loss at saddles ----------------------------------------------------------------------------------------------
@@ -198,7 +143,7 @@ def test_losses_of_a_scaled_score_are_known(tmp_path):
     data, level, e, n = load_dataset("simplex16"), 1 / 8, 0.1, 2048
     sigma = level * merging_sigma(data)
     v = 0.05**2 + sigma**2
-    shop = shop_of(tmp_path, Scaled(data.field(), 1 + e), n)
+    shop = ExactShop(tmp_path, Scaled(data.field(), 1 + e), n)
 
     at_modes = measured("sfg-saddle-loss", shop, width=32, level=level, t=0.0)
     cut = stats.chi2.ppf(0.99, 16)
@@ -213,38 +158,6 @@ def test_losses_of_a_scaled_score_are_known(tmp_path):
     border = 2 * v / edge * math.acosh(edge / (2 * math.sqrt(v)))
     share = 2 * stats.norm.cdf(border / math.sqrt(v)) - 1
     assert at_middles["saddle_share"] == pytest.approx(share, abs=5 * math.sqrt(share * (1 - share) / n))
-
-
-def test_width_is_judged_by_the_papers_two_factors():
-    def rows(modes: float, saddles: float, ratio: float = 5.0, spread: float = 0.01):
-        def numbers(key):
-            octaves = math.log(key["width"] / 32) / math.log(8)  # 1 at width 256
-            scale = 1 / key["level"]  # levels differ, and their geometric mean does not mind
-            return {"mode": scale * modes**-octaves, "saddle": ratio * scale * saddles**-octaves, "saddle_share": 0.5}
-
-        return rows_like("sfg-saddle-loss", numbers, spread=spread)
-
-    def values(found):
-        return {c.name: c.judge(found).found.mean for c in study("sfg-saddle-loss").criteria}
-
-    claimed = rows(10, 1.3)
-    assert values(claimed) == pytest.approx(
-        {"saddles_over_modes": 5.0, "modes_improve": 10.0, "saddles_hardly_improve": 1.3}, rel=1e-9
-    )
-    name = "sfg-saddle-loss"
-    assert set(verdicts(name, claimed).values()) == {SUPPORTED}
-    assert verdicts(name, rows(10, 10)) == {
-        "saddles_over_modes": SUPPORTED,
-        "modes_improve": SUPPORTED,
-        "saddles_hardly_improve": NOT_SUPPORTED,
-    }
-    assert verdicts(name, rows(1.3, 1.3, ratio=0.5)) == {
-        "saddles_over_modes": NOT_SUPPORTED,
-        "modes_improve": NOT_SUPPORTED,
-        "saddles_hardly_improve": SUPPORTED,
-    }
-    # The least ratio over the widths counts: saddles improve faster and end below modes.
-    assert verdicts(name, rows(1.3, 10, ratio=2.0))["saddles_over_modes"] == NOT_SUPPORTED
 
 
 # --- the warm start -----------------------------------------------------------------------------------------------
@@ -300,13 +213,13 @@ def test_v_after_an_iteration_is_the_next_steps_v():
 
 def test_more_iterations_and_a_warm_start_follow_better(tmp_path):
     """On the exact simplex ten warm iterations end where the eigensolver does; and each is paid for."""
-    shop = shop_of(tmp_path, n=32)
+    shop = ExactShop(tmp_path, n=32)
 
     def found(start: str, count: int) -> float:
-        e = warm._experiment(shop, "simplex16-exact", 0, {"start": start, "iterations": count, "w": 1.0})
+        e = warm._experiment(shop.plan, "simplex16-exact", 0, {"start": start, "iterations": count, "w": 1.0})
         result = shop.run(e)
         assert result.nfe == 63 * (1 + count)
-        return float(warm._followed(result, e.build_fields()["main"])["cosine"].nanmean())
+        return float(warm._followed(result, shop.fields(e)["main"])["cosine"].nanmean())
 
     assert found("random", 1) < found("random", 10) <= 1
     assert found("warm", 10) > 0.99
@@ -317,23 +230,6 @@ def test_chance_is_that_of_random_directions(dim):
     z = torch.randn(20_000, dim, generator=seeded(), dtype=W)
     place = "fractal" if dim == 2 else "simplex16"
     assert warm._chance(place) == pytest.approx(float((z[:, 0] / z.norm(dim=-1)).abs().mean()), abs=0.01)
-
-
-def test_tracking_is_judged_on_both_sides_of_one_threshold():
-    def rows(followed: float, restarted: float, spread: float = 0.01):
-        return rows_like(
-            "sfg-warm-start",
-            lambda key: {"cosine": followed if key["start"] == "warm" else restarted},
-            spread=spread,
-        )
-
-    name = "sfg-warm-start"
-    assert set(verdicts(name, rows(0.97, 0.5)).values()) == {SUPPORTED}
-    both = verdicts(name, rows(0.97, 0.97))
-    assert both["tracks_fractal"] == SUPPORTED
-    assert both["restarts_simplex16"] == NOT_SUPPORTED
-    assert verdicts(name, rows(0.6, 0.5))["tracks_simplex16"] == NOT_SUPPORTED
-    assert verdicts(name, rows(0.9, 0.5, spread=0.05))["tracks_fractal"] == INCONCLUSIVE
 
 
 def test_the_networks_are_the_ones_the_other_studies_train():

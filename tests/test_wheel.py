@@ -28,7 +28,7 @@ def installed(tmp_path_factory):
     shutil.copytree(ROOT, source(folder), ignore=shutil.ignore_patterns(*UNPACKED, "networks"))
     for study in ("probe", "probe-quick"):  # a result among those that are committed
         (source(folder) / "studies" / study).mkdir()
-        for name in (*RESULT, "journal.jsonl"):
+        for name in (*RESULT, "runs.csv.journal"):
             (source(folder) / "studies" / study / name).write_text("{}")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     build = [

@@ -16,10 +16,8 @@ from typing import Any
 
 from toyguide.errors import InputError
 from toyguide.studies import Plan, Study
-from toyguide.studies.journal import Journal
 from toyguide.studies.report import SUMMARY, describe, read_summary
-from toyguide.studies.run import folder_of
-from toyguide.studies.workshop import Workshop, training_cost
+from toyguide.studies.run import folder_of, remaining_cost
 
 __all__ = ["SEEDS", "Found", "bundled_root", "found", "output_root", "rough_seconds"]
 
@@ -96,12 +94,7 @@ def found(study: Study) -> tuple[list[Found], list[str]]:
 
 def rough_seconds(study: Study, quick: bool) -> float:
     """How long what is not finished yet of a study takes, roughly, on two cores."""
-    plan, output = Plan(quick, SEEDS[quick]), output_root()
-    workshop = Workshop(plan, output / "networks")
-    journal = Journal(folder_of(study, plan, output) / "journal.jsonl")
-    cells = study.cells(plan)
-    trainings = dict.fromkeys(need for cell in cells for need in cell.needs if not workshop.has(need))
-    return sum(map(training_cost, trainings)) + sum(cell.cost for cell in cells if cell.key not in journal)
+    return remaining_cost(study, Plan(quick, SEEDS[quick]), output_root())
 
 
 @lru_cache(maxsize=128)

@@ -1,4 +1,4 @@
-"""``toyguide study``: put a paper's claim to the test, with a verdict by a rule written down before."""
+"""``toyguide study``: put a claim of a paper to the test, with a verdict by a rule stated before the runs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import contextlib
 import json
 import os
 import sys
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
+from toyguide.commands.sweep import add_workers, stopping, workers_of
 from toyguide.devices import DEVICES, resolve_device
 from toyguide.errors import InputError, unknown
 
@@ -24,22 +26,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="list the studies and their claims")
     parser.add_argument("--quick", action="store_true", help="fewer seeds and samples, shorter trainings")
     parser.add_argument("--seeds", type=int, metavar="K", help="of training and sampling (default: 5, quick: 3)")
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
+    add_workers(parser)
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="of each worker (default: auto)")
     parser.add_argument(
         "-o",
         "--output",
         default="out/studies",
         metavar="DIR",
-        help="the folder of all studies; what is finished there is not run again (default: out/studies)",
+        help="the folder of all studies; finished runs in it are not run again (default: out/studies)",
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON, or the list")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Carry it out.
+    """Run the command.
 
     Raises:
         InputError: If a flag is wrong; before anything is written.
+        SystemExit: With code 130 when interrupted, with code 1 when workers died.
     """
     from toyguide.studies import Plan, studies, study
     from toyguide.studies.report import describe
@@ -54,21 +58,24 @@ def run(args: argparse.Namespace) -> None:
     if args.study not in (*studies(), _ALL):
         raise unknown("study", args.study, [*studies(), _ALL])
     seeds = check_plan(args.seeds if args.seeds is not None else 3 if args.quick else 5)
-    resolve_device(args.device)
+    executor = workers_of(args)
+    if args.scheduler is None:
+        resolve_device(args.device)
     plan = Plan(args.quick, seeds, args.device)
-    import toyguide.plots  # noqa: F401, which says at once when matplotlib is missing
+    import toyguide.plots  # noqa: F401, raises at once if matplotlib is missing
 
     output = _checked(args.output)
 
     chosen = list(studies()) if args.study == _ALL else [args.study]
-    summaries = [_run(study(name), plan, output) for name in chosen]
+    with stopping(lambda: "what is finished is kept"), executor as workers:
+        summaries = [_run(study(name), plan, output, workers) for name in chosen]
     if args.json:
         print(json.dumps(summaries if args.study == _ALL else summaries[0], indent=1, ensure_ascii=False))
     else:
         print("\n\n".join(map(_as_text, summaries)))
 
 
-def _run(study: Any, plan: Any, output: Path) -> dict[str, Any]:
+def _run(study: Any, plan: Any, output: Path, executor: Executor | None) -> dict[str, Any]:
     from toyguide.plots import draw_sheet, save
     from toyguide.studies import run_study, studies
     from toyguide.studies.report import IMAGE_FORMATS, write, write_results
@@ -76,7 +83,7 @@ def _run(study: Any, plan: Any, output: Path) -> dict[str, Any]:
 
     folder = folder_of(study, plan, output)
     with _Bar(study.name, folder) as bar:
-        outcome = run_study(study, plan, output, bar.tell)
+        outcome = run_study(study, plan, output, bar.tell, executor)
     for sheet in outcome.sheets:
         figure = draw_sheet(sheet)
         for suffix in IMAGE_FORMATS:
@@ -88,7 +95,7 @@ def _run(study: Any, plan: Any, output: Path) -> dict[str, Any]:
 
 
 class _Bar:
-    """A progress bar on the terminal, and its figures in ``progress.json`` for whoever else watches."""
+    """A progress bar on the terminal, and the same figures in ``progress.json`` for other processes to read."""
 
     def __init__(self, name: str, folder: Path) -> None:
         from tqdm import tqdm
@@ -106,16 +113,16 @@ class _Bar:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:  # also where there was nothing left to do
+        if kind is None:  # also if there was nothing left to do
             self._bar.update(self._bar.total - self._bar.n)
         self._bar.close()
-        with contextlib.suppress(OSError):  # it was never written
+        with contextlib.suppress(OSError):  # if it was never written
             self._file.unlink()
 
     def tell(self, progress: Any) -> None:
         self._bar.total = max(progress.total, 1e-9)
         self._bar.set_postfix_str(progress.text, refresh=False)
-        self._bar.update(min(progress.done, self._bar.total) - self._bar.n)  # sums of costs are equal up to rounding
+        self._bar.update(min(progress.done, self._bar.total) - self._bar.n)  # done may exceed total by rounding
         shown = self._bar.format_dict
         if shown["elapsed"] - self._written > 0.3:
             self._written = shown["elapsed"]
@@ -125,13 +132,13 @@ class _Bar:
 
     def _write(self, values: dict[str, Any]) -> None:
         temporary = self._file.with_suffix(".tmp")
-        with contextlib.suppress(OSError):  # whoever watches waits; the study goes on
+        with contextlib.suppress(OSError):  # readers wait for the next one
             temporary.write_text(json.dumps(values), encoding="utf-8")
             os.replace(temporary, self._file)
 
 
 def _checked(output: str) -> Path:
-    """The folder of all studies, made if it is not there; the last of the flags to be looked at."""
+    """The folder of all studies, made if missing; the last flag to be checked, since this writes."""
     folder = Path(output)
     nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not nearest.is_dir():
@@ -140,7 +147,7 @@ def _checked(output: str) -> Path:
         raise InputError(f"output {output!r}: the folder {str(nearest)!r} is not writable")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:  # a file system that no rights open
+    except OSError as problem:  # a file system that refuses whatever the permissions
         raise InputError(f"output {output!r}: the folder cannot be made ({problem.strerror})") from problem
     return folder
 

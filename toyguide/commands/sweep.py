@@ -7,8 +7,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from tqdm import tqdm
@@ -23,10 +24,17 @@ _EXECUTORS = ("serial", "processes")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("spec", metavar="SPEC.toml", help="the settings and their lists, see docs/sweep.toml")
+    parser.add_argument("spec", metavar="SPEC.toml", help="the settings and their grids, see docs/sweep.toml")
     parser.add_argument(
         "-o", "--output", metavar="TABLE", help="a .csv or .parquet (default: the spec's name with .csv, here)"
     )
+    add_workers(parser)
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="of each worker (default: auto)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say where runs are made."""
     parser.add_argument(
         "--executor", choices=_EXECUTORS, metavar=f"{{{','.join(_EXECUTORS)}}}", help="(default: serial)"
     )
@@ -34,12 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="run on the Dask cluster of this scheduler, tcp://HOST:PORT"
     )
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="of each worker (default: auto)")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Carry it out.
+    """Run the command.
 
     Raises:
         InputError: If a flag or the spec is wrong; before anything is run or written.
@@ -47,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     """
     from toyguide.sweeps import Ledger, read_sweep, sweep
 
-    executor = _executor(args)
+    executor = workers_of(args)
     if args.scheduler is None:
         resolve_device(args.device)
     experiments = read_sweep(args.spec)
@@ -56,16 +62,10 @@ def run(args: argparse.Namespace) -> None:
     if not ledger.finished:
         began, before = time.perf_counter(), len(ledger.rows)
         bar = tqdm(total=len(experiments), initial=before, unit="row", disable=None, leave=False)
-        try:
-            with executor as workers, ledger, bar:
-                for rows in sweep(experiments, workers, args.device, ledger.rows):
-                    bar.update(ledger.add(rows))
-        except (KeyboardInterrupt, BrokenExecutor) as problem:
-            stopped = isinstance(problem, KeyboardInterrupt)
-            what = "interrupted" if stopped else f"the workers are lost ({' '.join(str(problem).split())})"
-            kept = f"{len(ledger.rows)} of {len(experiments)} rows are kept; run the same again to continue"
-            print(f"toyguide: {what}; {kept}", file=sys.stderr)
-            raise SystemExit(130 if stopped else 1) from problem
+        kept = stopping(lambda: f"{len(ledger.rows)} of {len(experiments)} rows are kept")
+        with kept, executor as workers, ledger, bar:
+            for rows in sweep(experiments, workers, args.device, ledger.rows):
+                bar.update(ledger.add(rows))
         report |= {"new": len(ledger.rows) - before, "seconds": time.perf_counter() - began}
     if args.json:
         print(json.dumps(report))
@@ -75,8 +75,31 @@ def run(args: argparse.Namespace) -> None:
         print(f"{report['file']}: {report['rows']} rows, {report['new']} of them new, {report['seconds']:.1f} s")
 
 
-def _executor(args: argparse.Namespace) -> AbstractContextManager[Executor | None]:
-    """What the flags ask for, to be entered."""
+@contextmanager
+def stopping(kept: Callable[[], str]) -> Iterator[None]:
+    """Leave with one line when interrupted or when workers died.
+
+    Args:
+        kept: Says what is kept.
+
+    Raises:
+        SystemExit: With code 130 when interrupted, with code 1 when workers died.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, BrokenExecutor) as problem:
+        interrupted = isinstance(problem, KeyboardInterrupt)
+        what = "interrupted" if interrupted else f"the workers are lost ({' '.join(str(problem).split())})"
+        print(f"toyguide: {what}; {kept()}; run the same again to continue", file=sys.stderr)
+        raise SystemExit(130 if interrupted else 1) from problem
+
+
+def workers_of(args: argparse.Namespace) -> AbstractContextManager[Executor | None]:
+    """The executor that the flags ask for, to be entered.
+
+    Raises:
+        InputError: If the flags do not go together.
+    """
     from toyguide.sweeps import executors
 
     if args.scheduler is not None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
 import sys
 from functools import cache
 from types import ModuleType
 
 from toyguide.errors import InputError, unknown
-from toyguide.plugins import import_plugins
 from toyguide.studies import claims
-from toyguide.studies.base import Plan, Study
+from toyguide.studies.base import Study
+from toyguide.studies.plan import Plan
 from toyguide.studies.run import Outcome, Progress, run_study
 
 __all__ = ["Outcome", "Plan", "Progress", "Study", "run_study", "studies", "study"]
@@ -28,9 +27,8 @@ def studies() -> dict[str, Study]:
         InputError: If such a folder does not exist, or a file in it cannot be imported or takes a name that is taken.
     """
     modules = [importlib.import_module(f"{claims.__name__}.{m.name}") for m in pkgutil.iter_modules(claims.__path__)]
-    own = import_plugins("TOYGUIDE_CLAIMS", os.environ.get("TOYGUIDE_CLAIMS", ""), "toyguide_claims")
     found: dict[str, Study] = {}
-    for group in (modules, own):
+    for group in (modules, claims.own_claims()):
         for s in sorted((s for module in group for s in _defined_in(module)), key=lambda s: (s.order, s.name)):
             if s.name in found:
                 raise InputError(f"{sys.modules[s.__module__].__file__}: the study name {s.name!r} is taken")

@@ -1,15 +1,15 @@
 """What a study is: one claim of one paper, the runs that test it, and the rule that its verdict follows.
 
-A study is a file in this folder with a subclass of :class:`Study`. It states, before anything runs,
+A study is a file in ``claims`` with a subclass of :class:`Study`. It states, before anything runs,
 
-    cells      the runs, each with a key (what was set, the seed among it) and the numbers that it measures
-    criteria   effects, one value for each seed, each with the size that it must reach
-    numbers    what else is worth reporting
+    cells      the runs, each with a key (its settings and its seed) and the numbers to measure
+    criteria   effects, one value for each seed, each with its threshold
+    numbers    other numbers to report
     sheets     the figures, as data
 
-The verdict is never by eye. A criterion compares the 95 % interval of its effect over the seeds (Student's t) with its
-threshold: *supported* if all of the interval lies on the claimed side, *not supported* if all of it lies on the other,
-else *inconclusive*. A study is supported if all its criteria are, and not supported as soon as one is not.
+The verdict follows from a rule. A criterion compares the 95 % interval of its effect over the seeds (Student's t) with
+its threshold: *supported* if the whole interval lies on the claimed side, *not supported* if it lies wholly on the
+other, else *inconclusive*. A study is supported if all its criteria are, and not supported as soon as one is not.
 """
 
 from __future__ import annotations
@@ -18,14 +18,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from toyguide.experiment import Experiment
 from toyguide.studies.charts import Sheet
 from toyguide.studies.plan import Plan
 from toyguide.studies.rows import Interval, Rows, interval
 from toyguide.studies.workshop import Workshop
 from toyguide.training import TrainSettings
 
-__all__ = ["INCONCLUSIVE", "NOT_SUPPORTED", "SUPPORTED", "Cell", "Criterion", "Judged", "Plan", "Study", "verdict_of"]
+__all__ = [
+    "INCONCLUSIVE",
+    "NOT_SUPPORTED",
+    "SUPPORTED",
+    "USUAL_METRICS",
+    "Cell",
+    "Criterion",
+    "Judged",
+    "Plan",
+    "Study",
+    "verdict_of",
+]
 
+USUAL_METRICS = ("outliers", "coverage", "dropped_mass", "tips", "log_density", "sliced_w2", "class_leak")
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
 
 
@@ -33,29 +46,40 @@ SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclu
 class Cell:
     """One run of a study.
 
+    Most cells are an experiment and names of metrics. A cell that measures something else has a function instead,
+    which is called as ``run(workshop, **key)`` and returns numbers by name; everything random in it must follow from
+    the key.
+
     Attributes:
-        key: What was set, as plain values by name; no two cells of a study have the same. Part of the CSV.
-        work: Measures: the numbers by name. Everything random in it follows from the key.
+        key: The cell's settings as plain values by name, the seed among them; unique within the study. Columns of the
+            CSV.
+        run: The experiment; or the function, one of its module's top level, so that workers find it and its code can
+            be part of the digest that finished runs are known by.
+        metrics: Which metrics of the experiment's final samples to keep; those that a dataset does not have are left
+            out.
         needs: The networks that it uses, which are trained before.
         cost: Roughly how long it takes, in seconds on two cores; for the progress bar.
+        timed: Whether it measures time, so that it must run alone, in this process.
     """
 
     key: Mapping[str, str | int | float]
-    work: Callable[[Workshop], Mapping[str, float]]
+    run: Experiment | Callable[..., Mapping[str, float]]
+    metrics: tuple[str, ...] = USUAL_METRICS
     needs: tuple[TrainSettings, ...] = ()
     cost: float = 0.4
+    timed: bool = False
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """One condition of a claim, with the least effect that counts, written down before the runs.
+    """One condition of a claim: an effect and its threshold, stated before the runs.
 
     Attributes:
-        name: A short name, as in ``figures``.
-        text: What is claimed, as a sentence; what the number is and which side of the threshold is meant.
-        effect: The number, one for each seed.
-        at_least: The threshold, where the claim is that the effect is no smaller.
-        at_most: The threshold, where the claim is that the effect is no larger. One of the two is given.
+        name: A short name, the key of the summary's ``figures``.
+        text: The condition as a sentence that names the effect and the threshold.
+        effect: Computes the effect from a study's rows, one value for each seed.
+        at_least: The threshold, if the claim is that the effect is no smaller.
+        at_most: The threshold, if the claim is that the effect is no larger. One of the two is given.
     """
 
     name: str
@@ -65,7 +89,7 @@ class Criterion:
     at_most: float | None = None
 
     def judge(self, rows: Rows) -> Judged:
-        """The criterion's own verdict on a study's rows."""
+        """The verdict of this criterion on a study's rows."""
         found = interval(self.effect(rows))
         if self.at_least is not None:
             holds, fails = found.low >= self.at_least, found.high < self.at_least
@@ -82,11 +106,11 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Judged:
-    """A criterion with what was found.
+    """A criterion and its result.
 
     Attributes:
         criterion: The criterion.
-        found: Its effect over the seeds.
+        found: The interval of its effect over the seeds.
         verdict: ``supported``, ``not supported`` or ``inconclusive``.
     """
 
@@ -96,7 +120,7 @@ class Judged:
 
 
 def verdict_of(judged: Iterable[Judged]) -> str:
-    """A study's verdict from those of its criteria: the worst, with *not supported* the last."""
+    """A study's verdict: the worst of its criteria's, in the order supported, inconclusive, not supported."""
     verdicts = {j.verdict for j in judged}
     return next(v for v in (NOT_SUPPORTED, INCONCLUSIVE, SUPPORTED) if v in verdicts)
 
@@ -105,28 +129,32 @@ class Study:
     """One claim of one paper. Has no state; see the module's text."""
 
     name: ClassVar[str] = ""
-    """What it is called by."""
+    """Its name on the command line."""
     title: ClassVar[str] = ""
-    """A few words, for people."""
+    """Its title, a few words."""
     statement: ClassVar[str] = ""
     """The claim, in our words, as a sentence that can be wrong."""
     source: ClassVar[str] = ""
     """Paper, arXiv number, section or figure."""
     setting: ClassVar[str] = ""
-    """How it is tested here, and what in that is our choice, in two to five sentences."""
+    """How it is tested here, and which of that is our choice, in two to five sentences."""
     criteria: ClassVar[tuple[Criterion, ...]] = ()
-    """What decides."""
+    """The conditions that decide."""
     order: ClassVar[int] = 100
-    """Where it stands in a list."""
+    """Its place in a list."""
 
     def cells(self, plan: Plan) -> list[Cell]:
-        """All runs. Must be given by every study."""
-        raise TypeError(f"the study {self.name!r} does not say what it runs")
+        """All runs. Every study must define it."""
+        raise TypeError(f"the study {self.name!r} does not define its cells")
+
+    def columns(self, numbers: Mapping[str, float]) -> Mapping[str, float]:
+        """The columns of a row, from the numbers that its cell measured."""
+        return numbers
 
     def numbers(self, rows: Rows) -> Mapping[str, Interval]:
-        """What is reported beside the criteria, by name."""
+        """Numbers to report besides the criteria, by name."""
         return {}
 
     def sheets(self, rows: Rows, workshop: Workshop) -> list[Sheet]:
-        """The figures. May run experiments again for what no row holds; must be deterministic."""
+        """The figures. May run experiments again for what no row has; must be deterministic."""
         return []

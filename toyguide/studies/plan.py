@@ -13,8 +13,8 @@ class Plan:
     """How much is run.
 
     Attributes:
-        quick: A short look: fewer seeds and samples, shorter trainings.
-        seeds: Of training and sampling, ``0 … seeds - 1``.
+        quick: Whether to take a quick look: fewer seeds and samples, shorter trainings.
+        seeds: How many seeds of training and sampling, ``0 … seeds - 1``.
         device: ``auto``, ``cpu`` or ``cuda``.
     """
 
@@ -24,9 +24,9 @@ class Plan:
 
     @property
     def n(self) -> int:
-        """Trajectories of a run."""
+        """Trajectories in a run."""
         return 1024 if self.quick else 4096
 
     def pick(self, full: Any, quick: Any) -> Any:
-        """The one of two settings that this plan takes."""
+        """One of two settings, by whether this is a quick look."""
         return quick if self.quick else full

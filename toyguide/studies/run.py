@@ -1,33 +1,39 @@
-"""Running a study: what is missing is trained and measured, then everything is judged, drawn and written."""
+"""Running a study: train and measure what is missing, then judge and draw everything."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toyguide.errors import InputError
-from toyguide.studies.base import Judged, Plan, Study, verdict_of
+from toyguide.studies.base import Judged, Study, verdict_of
 from toyguide.studies.charts import Sheet
-from toyguide.studies.journal import Journal
+from toyguide.studies.measuring import measured, networks_trained
+from toyguide.studies.plan import Plan
+from toyguide.studies.record import Record
 from toyguide.studies.rows import Interval, Rows
 from toyguide.studies.workshop import Workshop, training_cost
 from toyguide.training import TrainSettings, TrainStep
 
-__all__ = ["MOST_SEEDS", "Outcome", "Progress", "Tell", "check_plan", "folder_of", "run_study"]
+__all__ = ["MOST_SEEDS", "Outcome", "Progress", "Tell", "check_plan", "folder_of", "remaining_cost", "run_study"]
 
 MOST_SEEDS = 1000
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a study is.
+    """The progress of a study.
 
     Attributes:
-        done: Work done, in rough seconds on two cores; what an earlier run left finished is not in it.
-        total: All the work there was to do.
-        text: What is being done.
+        done: Work done so far, in rough seconds on two cores, without what was finished before.
+        total: All work to do, in the same unit.
+        text: The current task.
     """
 
     done: float
@@ -36,21 +42,21 @@ class Progress:
 
 
 Tell = Callable[[Progress], None]
-"""Is told of every step; may raise to stop the study, which loses nothing that is finished."""
+"""Receives the progress after each step; may raise to stop the study, which keeps everything finished."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a study.
+    """The result of a study.
 
     Attributes:
         study: The study.
-        plan: How it was run.
-        rows: All runs.
-        judged: Its criteria with what was found.
-        numbers: What is reported beside them.
+        plan: How much was run.
+        rows: The rows of all runs.
+        judged: The criteria with their results.
+        numbers: The numbers reported besides them.
         sheets: The figures.
-        seconds: Wall time of this run of it; an earlier one's is not in it.
+        seconds: Wall time, without that of earlier, interrupted runs.
     """
 
     study: Study
@@ -79,21 +85,47 @@ def check_plan(seeds: int) -> int:
 
 
 def folder_of(study: Study, plan: Plan, output: Path) -> Path:
-    """Where a study's files go: a quick look has a folder of its own, so that it never replaces a full run."""
+    """The folder of a study's files. A quick look has its own, so that it never replaces a full run."""
     return output / (f"{study.name}-quick" if plan.quick else study.name)
 
 
-def run_study(study: Study, plan: Plan, output: Path, tell: Tell = lambda progress: None) -> Outcome:
-    """Run what is missing of a study, and judge it.
+def remaining_cost(study: Study, plan: Plan, output: Path) -> float:
+    """Roughly how long the unfinished part of a study takes, in seconds on two cores.
 
     Args:
         study: The study.
-        plan: How much to run.
-        output: The folder of all studies; networks are shared in its ``networks``.
-        tell: Is told of the progress.
+        plan: How much is run.
+        output: The folder of all studies.
+
+    Raises:
+        InputError: If the study's journal cannot be read.
+    """
+    record = Record(study, plan, folder_of(study, plan, output))
+    return _cost(record, _untrained(record, Workshop(plan, output / "networks")))
+
+
+def run_study(
+    study: Study,
+    plan: Plan,
+    output: Path,
+    tell: Tell = lambda progress: None,
+    executor: Executor | None = None,
+) -> Outcome:
+    """Run what is missing of a study, and judge it.
+
+    Finished runs whose experiment, code, networks or metrics have changed are run again; the log says so.
+
+    Args:
+        study: The study.
+        plan: How much is run.
+        output: The folder of all studies; they share the networks in its folder ``networks``.
+        tell: Receives the progress.
+        executor: Trains and measures; any of ``concurrent.futures``, None for this process. Its workers need
+            ``output`` under the same path.
 
     Raises:
         InputError: If the folder cannot be made, read or written to.
+        BrokenExecutor: If a worker died, and the executor does not start another one.
     """
     began = time.perf_counter()
     folder = folder_of(study, plan, output)
@@ -101,28 +133,26 @@ def run_study(study: Study, plan: Plan, output: Path, tell: Tell = lambda progre
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise InputError(f"output {str(folder)!r}: the folder cannot be made ({problem.strerror})") from problem
-    journal = Journal(folder / "journal.jsonl")
-    cells = study.cells(plan)
     steps = _Steps(tell)
     workshop = Workshop(plan, output / "networks", steps.training)
+    record = Record(study, plan, folder)
+    _log_stale(record)
+    trainings = _untrained(record, workshop)
+    steps.total = _cost(record, trainings)
 
-    missing = [cell for cell in cells if cell.key not in journal]
-    # Runs that can be drawn again from nothing but networks need these too.
-    needed = dict.fromkeys(need for cell in cells for need in cell.needs)
-    trainings = [need for need in needed if not workshop.has(need)]
-    steps.total = sum(map(training_cost, trainings)) + sum(cell.cost for cell in missing)
+    steps.begin("training network", len(trainings))
+    for index in networks_trained(trainings, workshop, executor):
+        steps.end([training_cost(trainings[index])])
+    steps.begin("run", len(record.missing))
+    with record.journal:
+        for finished in measured(record, workshop, executor):
+            record.add(finished)
+            steps.end([run.cell.cost for run, _ in finished])
+    steps.say("drawing")
 
-    for number, settings in enumerate(trainings, 1):
-        steps.begin(f"training network {number} of {len(trainings)}", training_cost(settings), settings)
-        workshop.train(settings)
-        steps.end()
-    for cell in missing:
-        steps.begin(", ".join(f"{k} {v}" for k, v in cell.key.items()), cell.cost)
-        journal.add(cell.key, cell.work(workshop))
-        steps.end()
-    steps.begin("drawing", 0.0)
-
-    rows = Rows(journal.row(cell.key) for cell in cells)
+    rows = record.rows()
+    if executor is not None:  # whose workers may have another device
+        workshop = Workshop(replace(plan, device="auto"), workshop.networks)
     return Outcome(
         study,
         plan,
@@ -134,25 +164,61 @@ def run_study(study: Study, plan: Plan, output: Path, tell: Tell = lambda progre
     )
 
 
+def _untrained(record: Record, workshop: Workshop) -> list[TrainSettings]:
+    # Finished runs need their networks too: figures are drawn from them.
+    needed = dict.fromkeys(need for run in record.runs for need in run.cell.needs)
+    return [need for need in needed if not workshop.has(need)]
+
+
+def _cost(record: Record, trainings: Iterable[TrainSettings]) -> float:
+    return sum(map(training_cost, trainings)) + sum(run.cell.cost for run in record.missing)
+
+
+def _log_stale(record: Record) -> None:
+    stale = record.stale
+    if stale:
+        changed = ", ".join(dict.fromkeys(part for _, parts in stale for part in parts))
+        _LOG.warning("%s: %d finished runs are run again; changed since: %s", record.study.name, len(stale), changed)
+
+
 class _Steps:
     """Adds up the work that is done, and tells of it."""
 
     def __init__(self, tell: Tell) -> None:
-        self._tell, self._done, self._cost, self._text = tell, 0.0, 0.0, ""
-        self._settings: TrainSettings | None = None
+        self._tell, self._done, self._task, self._number, self._count = tell, 0.0, "", 0, 0
         self.total = 0.0
 
-    def begin(self, text: str, cost: float, settings: TrainSettings | None = None) -> None:
-        self._text, self._cost, self._settings = text, cost, settings
-        self._tell(Progress(self._done, self.total, text))
+    def begin(self, task: str, count: int) -> None:
+        """Begin a number of tasks."""
+        self._task, self._number, self._count = task, 1, count
+        self._next()
 
-    def end(self) -> None:
-        self._done += self._cost
+    def end(self, costs: Sequence[float]) -> None:
+        """End tasks of these costs."""
+        self._done += sum(costs)
+        self._number += len(costs)
+        self._next()
 
-    def training(self, steps: Iterator[TrainStep]) -> Iterable[TrainStep]:
-        """Passes on the steps of the training that was begun."""
-        assert self._settings is not None, "a network is trained outside the list of trainings"
+    def say(self, text: str, more: float = 0.0) -> None:
+        """Tell of the current task.
+
+        Args:
+            text: What it is.
+            more: The part of its cost that is done.
+        """
+        self._tell(Progress(self._done + more, self.total, text))
+
+    def training(self, settings: TrainSettings, steps: Iterator[TrainStep]) -> Iterable[TrainStep]:
+        """Pass on the steps of a training, and tell of each."""
         for step in steps:
-            share = step.iteration / self._settings.iterations
-            self._tell(Progress(self._done + share * self._cost, self.total, self._text))
+            share = step.iteration / settings.iterations
+            self.say(self._text, share * training_cost(settings))
             yield step
+
+    def _next(self) -> None:
+        if self._number <= self._count:
+            self.say(self._text)
+
+    @property
+    def _text(self) -> str:
+        return f"{self._task} {self._number} of {self._count}"

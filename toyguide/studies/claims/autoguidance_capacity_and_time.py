@@ -11,7 +11,7 @@ from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Mark, Sheet, series
 from toyguide.studies.claims.shared import fractal_networks
 from toyguide.studies.rows import Interval, Rows, at_best, interval
-from toyguide.studies.workshop import Workshop
+from toyguide.studies.workshop import Workshop, trained
 from toyguide.training import TrainSettings
 
 _GUIDES = {"both": "less of both", "time": "less training", "capacity": "less capacity"}
@@ -142,17 +142,22 @@ class AutoguidanceCapacityAndTime(Study):
             main = _network(plan, seed)
             weak = main if guide == "none" else _network(plan, seed, guide)
 
-            def work(shop: Workshop) -> dict[str, float]:
-                fields = {"main": shop.reference(main, m), "weak": shop.reference(weak, g)}
-                rule = {} if guide == "none" else {"rule": "autoguidance", "params": {"w": w}}
-                e = Experiment("fractal", "A", n=shop.plan.n, seed=seed, **fields, **rule)  # type: ignore[arg-type]
-                found = shop.measure(e, "outliers", "coverage", "dropped_mass", "sliced_w2")
-                return {"misplaced": found["outliers"] + 1 - found["coverage"], **found}
-
-            return Cell({**_key(setting), "seed": seed}, work, (main, weak), cost=plan.pick(0.4, 0.12))
+            settings: dict[str, Any] = {"main": trained(main, m), "weak": trained(weak, g), "n": plan.n, "seed": seed}
+            if guide != "none":
+                settings |= {"rule": "autoguidance", "params": {"w": w}}
+            return Cell(
+                {**_key(setting), "seed": seed},
+                Experiment("fractal", "A", **settings),
+                ("outliers", "coverage", "dropped_mass", "sliced_w2"),
+                (main, weak),
+                cost=plan.pick(0.4, 0.12),
+            )
 
         unguided: list[Setting] = [("none", length, length, 1.0) for length in _LENGTHS]
         return [cell(seed, setting) for seed in range(plan.seeds) for setting in [*unguided, *_settings(plan)]]
+
+    def columns(self, numbers: Mapping[str, float]) -> Mapping[str, float]:
+        return {"misplaced": numbers["outliers"] + 1 - numbers["coverage"], **numbers}
 
     def numbers(self, rows: Rows) -> Mapping[str, Interval]:
         columns = ("misplaced", "outliers", "coverage", "dropped_mass", "sliced_w2")

@@ -17,10 +17,10 @@ from toyguide.fields.networks import EnergyMLP
 from toyguide.metrics import measure
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Cloud, Mark, Series, Sheet, series
-from toyguide.studies.claims.shared.fractal_networks import main
+from toyguide.studies.claims.shared import fractal_networks
 from toyguide.studies.claims.shared.raised_noise import closed_form, score_error_weight
 from toyguide.studies.rows import Interval, Rows, at_best, interval
-from toyguide.studies.workshop import Workshop
+from toyguide.studies.workshop import Workshop, trained
 
 # What is done to the main field and, more of it, to the guide: the paper's degrees, and its noise level without noise.
 _DEGREES = {"noise": (0.1, 0.2), "dropout": (0.05, 0.1), "level": (0.1, 0.2), "nothing": (0.0, 0.0)}
@@ -150,16 +150,14 @@ class AutoguidanceDegradations(Study):
         def sampled(seed: int, base: str, pair: tuple[str, str], w: float) -> Cell:
             return Cell(
                 {**_at(base, pair, w), "seed": seed},
-                lambda shop: _measured(shop, base, pair, w, seed),
-                (main(plan, seed),) if base == "network" else (),
+                _measure_samples,
+                needs=(fractal_networks.main(plan, seed),) if base == "network" else (),
                 cost=plan.pick(1.2, 0.3),
             )
 
         def fitted(seed: int, main_share: float, weak_share: float) -> Cell:
             return Cell(
-                {"main_share": main_share, "weak_share": weak_share, "seed": seed},
-                lambda shop: {"best_w": score_error_weight(main_share, weak_share, _POINTS, seed)},
-                cost=0.2,
+                {"main_share": main_share, "weak_share": weak_share, "seed": seed}, _measure_score_error, cost=0.2
             )
 
         cells = []
@@ -254,32 +252,33 @@ def _cloud(shop: Workshop, rows: Rows, pair: tuple[str, str], w: float) -> Cloud
     return Cloud(title, "fractal", "A", x, f"damage {row['damage']:.3f},  outliers {row['outliers']:.1%}")
 
 
-def _measured(shop: Workshop, base: str, pair: tuple[str, str], w: float, seed: int) -> dict[str, float]:
-    """A guided run, against the exact distribution and against the untouched field's run from the same points."""
-    x, untouched = _sampled(shop, base, pair, w, seed)
-    e = _experiment(shop, base, seed)
+def _measure_samples(workshop: Workshop, base: str, main: str, weak: str, w: float, seed: int) -> dict[str, float]:
+    """Compare a guided run with the exact distribution, and with the untouched field's run from the same points."""
+    x, untouched = _sampled(workshop, base, (main, weak), w, seed)
+    e = _experiment(workshop.plan, base, seed)
     found = measure(x, e.data, e.label, resamples=0, seed=seed)
-    return {
-        "damage": distance(x, untouched),
-        **{name: float(found[name]) for name in _QUALITY},
-    }
+    return {"damage": distance(x, untouched), **{name: float(found[name]) for name in _QUALITY}}
+
+
+def _measure_score_error(workshop: Workshop, main_share: float, weak_share: float, seed: int) -> dict[str, float]:
+    return {"best_w": score_error_weight(main_share, weak_share, _POINTS, seed)}
 
 
 def _sampled(shop: Workshop, base: str, pair: tuple[str, str], w: float, seed: int) -> tuple[Tensor, Tensor]:
     """The final samples of a guided run and of the untouched field, on the CPU."""
-    e, device = _experiment(shop, base, seed), shop.plan.device
-    field = e.build_field("main", device)
+    e = _experiment(shop.plan, base, seed)
+    field = shop.fields(e, shop.plan.device)["main"]
     fields = {
         role: _degraded(field, kind, _DEGREES[kind][i], 2 * seed + i)
         for i, (role, kind) in enumerate(zip(("main", "weak"), pair, strict=True))
     }
-    *_, last = replace(e, rule="autoguidance", params={"w": w}).walk(device, fields)
+    *_, last = replace(e, rule="autoguidance", params={"w": w}).walk(shop.plan.device, fields)
     return last.x.cpu(), shop.run(e).x[-1]
 
 
-def _experiment(shop: Workshop, base: str, seed: int) -> Experiment:
-    reference = shop.reference(main(shop.plan, seed)) if base == "network" else "exact"
-    return Experiment("fractal", "A", main=reference, n=shop.plan.n, seed=seed)
+def _experiment(plan: Plan, base: str, seed: int) -> Experiment:
+    reference = trained(fractal_networks.main(plan, seed)) if base == "network" else "exact"
+    return Experiment("fractal", "A", main=reference, n=plan.n, seed=seed)
 
 
 def _degraded(field: Field, kind: str, degree: float, seed: int) -> Field:

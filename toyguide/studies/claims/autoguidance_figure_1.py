@@ -94,8 +94,8 @@ class AutoguidanceFigure1(Study):
             params = {} if rule == "none" else {"k" if rule == "score-scaling" else "w": w}
             return Cell(
                 {"rule": rule, "w": w, "seed": seed},
-                lambda shop: shop.measure(experiment(shop, seed, rule=rule, params=params)),
-                networks(plan, seed),
+                experiment(plan, seed, rule=rule, params=params),
+                needs=networks(plan, seed),
                 cost=plan.pick(0.5, 0.2),
             )
 
@@ -116,7 +116,7 @@ class AutoguidanceFigure1(Study):
         }
         clouds = []
         for title, (rule, params) in shown.items():
-            x = workshop.run(experiment(workshop, 0, rule=rule, params=params)).x[-1]
+            x = workshop.run(experiment(workshop.plan, 0, rule=rule, params=params)).x[-1]
             key = {"rule": rule, "seed": 0} | ({} if rule == "none" else {"w": _PAPER[rule]})
             row = rows.where(**key)[0]
             clouds.append(

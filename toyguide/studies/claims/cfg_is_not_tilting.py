@@ -17,7 +17,7 @@ from toyguide.samplers import sampler, trajectory
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Series, Sheet, series
 from toyguide.studies.rows import Interval, Rows
-from toyguide.studies.workshop import Workshop
+from toyguide.studies.workshop import Workshop, trained
 from toyguide.training import TrainSettings
 
 _DATASET = "two-variances"
@@ -67,12 +67,11 @@ def _weights(plan: Plan) -> tuple[float, ...]:
     return plan.pick((1.0, 1.5, 2.0, _W, 5.0, 8.0), (1.0, 2.0, _W, 5.0, 8.0))
 
 
-def _experiment(shop: Workshop, place: str, kind: str, seed: int) -> Experiment:
-    plan = shop.plan
+def _experiment(plan: Plan, place: str, kind: str, seed: int) -> Experiment:
     settings: dict[str, Any] = {"main": "exact", "uncond": "exact@wide", "n": 4096}
     steps = plan.pick(2048, 1024) if kind == "sde" else plan.pick(256, 128)
     if place == "networks":
-        main, uncond = (shop.reference(s) for s in networks(plan, seed))
+        main, uncond = map(trained, networks(plan, seed))
         settings = {"main": main, "uncond": uncond, "n": plan.n, "sigma_max": _NETWORK_SIGMA_MAX}
         steps = plan.pick(512, 256) if kind == "sde" else 64
     return Experiment(
@@ -84,21 +83,22 @@ def _column(w: float) -> str:
     return f"variance_w{w:g}"
 
 
-def _measure(shop: Workshop, place: str, kind: str, seed: int) -> Mapping[str, float]:
+def _measure(workshop: Workshop, place: str, kind: str, seed: int) -> Mapping[str, float]:
     """The variances at all weights."""
-    e, weights = _experiment(shop, place, kind, seed), _weights(shop.plan)
+    plan = workshop.plan
+    e, weights = _experiment(plan, place, kind, seed), _weights(plan)
     if kind == "tilted":
         sigma = _SMALL if place == "networks" else 0.0
         # The exact samples stand in for a network's own; the importance weights know it.
-        drawn, fields = e.data.field("narrow"), {role: e.build_field(role) for role in ("main", "uncond")}
-        x = drawn.sample(16 * shop.plan.n, sigma, torch.Generator().manual_seed(seed)).float()
+        drawn, fields = e.data.field("narrow"), workshop.fields(e)
+        x = drawn.sample(16 * plan.n, sigma, torch.Generator().manual_seed(seed)).float()
         return {_column(w): tilted_variance(x, drawn, fields["main"], fields["uncond"], sigma, w) for w in weights}
 
     # All weights in one batch: from the same starting points, with a noise of their own.
-    device = resolve_device(shop.plan.device)
+    device = resolve_device(plan.device)
     x = e.start().repeat(len(weights), 1).to(device)
     guidance = Batched([rule("cfg", w=w) for w in weights], [e.generator() for _ in weights], x)
-    *_, last = trajectory(guidance, e.build_fields(str(device)), sampler(e.sampler), x, e.levels(), e.generator())
+    *_, last = trajectory(guidance, workshop.fields(e, plan.device), sampler(e.sampler), x, e.levels(), e.generator())
     each = last.x.double().square().mean(-1).reshape(len(weights), -1).mean(-1)
     return {_column(w): v for w, v in zip(weights, each.tolist(), strict=True)}
 
@@ -173,9 +173,9 @@ class CfgIsNotTilting(Study):
             cost = {"ode": plan.pick(2.5, 1.0), "sde": plan.pick(12.0, 4.0), "tilted": 0.1}[kind]
             return Cell(
                 {"place": place, "kind": kind, "seed": seed},
-                lambda shop: _measure(shop, place, kind, seed),
-                networks(plan, seed) if place == "networks" else (),
-                cost / 4 if place == "networks" else cost,
+                _measure,
+                needs=networks(plan, seed) if place == "networks" else (),
+                cost=cost / 4 if place == "networks" else cost,
             )
 
         return [cell(seed, place, kind) for seed in range(plan.seeds) for place in _PLACES for kind in _KINDS]

@@ -78,9 +78,13 @@ def _on_fractal(fields: str, w: float) -> dict[str, Any]:
     return {"place": "fractal", "fields": fields, "extra": w - 1}
 
 
-def _fractal(shop: Workshop, fields: str, w: float, seed: int) -> Experiment:
+def _measure_on_line(workshop: Workshop, place: str, fields: str, extra: float, seed: int) -> Mapping[str, float]:
+    return describe(*guided_path(place, _ERRORS[fields], extra, _N, seed, workshop.plan.device), extra)
+
+
+def _fractal(plan: Plan, fields: str, w: float, seed: int) -> Experiment:
     exact = {"main": "exact", "uncond": "exact@union"} if fields == "exact" else {}
-    return fractal_networks.experiment(shop, seed, rule="cfg", params={"w": w}, **exact)
+    return fractal_networks.experiment(plan, seed, rule="cfg", params={"w": w}, **exact)
 
 
 class CfgOvershoots(Study):
@@ -140,17 +144,16 @@ class CfgOvershoots(Study):
 
     def cells(self, plan: Plan) -> list[Cell]:
         def on_line(seed: int, place: str, fields: str, extra: float) -> Cell:
-            def work(shop: Workshop) -> Mapping[str, float]:
-                return describe(*guided_path(place, _ERRORS[fields], extra, _N, seed, shop.plan.device), extra)
-
-            return Cell({"place": place, "fields": fields, "extra": extra, "seed": seed}, work, cost=0.4)
+            return Cell({"place": place, "fields": fields, "extra": extra, "seed": seed}, _measure_on_line)
 
         def on_fractal(seed: int, fields: str, w: float) -> Cell:
-            def work(shop: Workshop) -> Mapping[str, float]:
-                return {"outside": shop.measure(_fractal(shop, fields, w, seed), "outliers")["outliers"]}
-
-            key = {**_on_fractal(fields, w), "seed": seed}
-            return Cell(key, work, fractal_networks.networks(plan, seed), cost=plan.pick(0.6, 0.3))
+            return Cell(
+                {**_on_fractal(fields, w), "seed": seed},
+                _fractal(plan, fields, w, seed),
+                ("outliers",),
+                fractal_networks.networks(plan, seed),
+                cost=plan.pick(0.6, 0.3),
+            )
 
         root, support = plan.pick(_ROOT, _ROOT[::2]), plan.pick(_SUPPORT, (0.0, 3.0, _PATHS[-1], _LARGE))
         found = []
@@ -159,6 +162,9 @@ class CfgOvershoots(Study):
             found += [on_line(seed, "segments", fields, extra) for fields in _ERRORS for extra in support]
             found += [on_fractal(seed, fields, w) for fields in ("exact", "networks") for w in _FRACTAL]
         return found
+
+    def columns(self, numbers: Mapping[str, float]) -> Mapping[str, float]:
+        return numbers if "outside" in numbers else {"outside": numbers["outliers"]}
 
     def numbers(self, rows: Rows) -> Mapping[str, Interval]:
         last = {"place": "gaussians", "extra": _ROOT[-1]}
@@ -258,7 +264,7 @@ def _clouds(rows: Rows, workshop: Workshop) -> Sheet:
     """Samples of the fractal at a large weight."""
     clouds = []
     for fields in ("exact", "networks"):
-        x = workshop.run(_fractal(workshop, fields, _FRACTAL_SHOWN, 0)).x[-1]
+        x = workshop.run(_fractal(workshop.plan, fields, _FRACTAL_SHOWN, 0)).x[-1]
         outside = rows.where(**_on_fractal(fields, _FRACTAL_SHOWN), seed=0)[0]["outside"]
         clouds.append(Cloud(f"{fields.capitalize()}, w = 8", "fractal", "A", x, f"outside {outside:.1%}"))
     return Sheet(

@@ -108,8 +108,8 @@ class GuidanceInterval(Study):
         def cell(seed: int, fields: str, low: float, high: float) -> Cell:
             return Cell(
                 {"fields": fields, "low": low, "high": high, "seed": seed},
-                lambda shop: shop.measure(_experiment(shop, fields, low, high, seed)),
-                networks(plan, seed) if fields == "networks" else (),
+                _experiment(plan, fields, low, high, seed),
+                needs=networks(plan, seed) if fields == "networks" else (),
                 cost=plan.pick(0.5, 0.2) * (3 if fields == "exact" else 1),
             )
 
@@ -136,7 +136,7 @@ class GuidanceInterval(Study):
             "everywhere": "Guided everywhere",
         }
         for region, title in titles.items():
-            x = workshop.run(_experiment(workshop, "networks", *_REGIONS[region], 0)).x[-1]
+            x = workshop.run(_experiment(workshop.plan, "networks", *_REGIONS[region], 0)).x[-1]
             row = rows.where(**_at(region), seed=0)[0]
             caption = f"outliers {row['outliers']:.1%},  coverage {row['coverage']:.0%}"
             clouds.append(Cloud(title, "fractal", "A", x, caption))
@@ -184,9 +184,9 @@ class GuidanceInterval(Study):
         ]
 
 
-def _experiment(shop: Workshop, fields: str, low: float, high: float, seed: int) -> Experiment:
+def _experiment(plan: Plan, fields: str, low: float, high: float, seed: int) -> Experiment:
     guided: dict[str, Any] = {"rule": "cfg", "params": {"w": _W}, "interval": (low, high)}
     settings = {"rule": "none"} if low == high else guided
     if fields == "exact":
-        return Experiment("fractal", "A", main="exact", n=shop.plan.n, seed=seed, **settings)
-    return experiment(shop, seed, **settings)
+        return Experiment("fractal", "A", main="exact", n=plan.n, seed=seed, **settings)
+    return experiment(plan, seed, **settings)

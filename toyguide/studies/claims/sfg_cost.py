@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from toyguide.experiment import Experiment
@@ -12,7 +11,7 @@ from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Mark, Series, Sheet, series
 from toyguide.studies.claims.shared import fractal_networks
 from toyguide.studies.rows import Interval, Rows
-from toyguide.studies.workshop import Workshop
+from toyguide.studies.workshop import Workshop, trained
 from toyguide.training import TrainSettings
 
 _RULES: Mapping[str, Mapping[str, float]] = {"none": {}, "cfg": {"w": 4.0}, "sfg": {"w": 4.0}}
@@ -97,7 +96,7 @@ class SfgCost(Study):
             needs = {"conditional": (_conditional(seed),), "pair": fractal_networks.networks(plan, seed), "exact": ()}
             # Of a turn of all three rules: what calls cost by themselves, and what points do.
             turn = 0.05 + 1.2e-4 * n * (10 if fields == "exact" else 1) * (0.5 if sampler == "euler" else 1)
-            return Cell(key, partial(_measure, key), needs[fields], cost=turn * (1 + _turns(plan)))
+            return Cell(key, _measure, needs=needs[fields], cost=turn * (1 + _turns(plan)), timed=True)
 
         return [cell(seed, *run) for seed in range(plan.seeds) for run in runs]
 
@@ -147,14 +146,14 @@ class SfgCost(Study):
         ]
 
 
-def _measure(key: Mapping[str, Any], shop: Workshop) -> dict[str, float]:
-    """The rules in turn: evaluations, the median seconds, and the medians of their ratios turn by turn."""
-    runs = {rule: _experiment(shop, key, rule) for rule in _RULES}
+def _measure(workshop: Workshop, **key: Any) -> dict[str, float]:
+    """Run the rules in turn: evaluations, the median seconds, and the medians of their ratios turn by turn."""
+    runs = {rule: _experiment(workshop.plan, key, rule) for rule in _RULES}
     turns: dict[str, list[float]] = {rule: [] for rule in runs}
-    nfe = {rule: shop.run(run).nfe for rule, run in runs.items()}  # and what is done once, is done
-    for _ in range(_turns(shop.plan)):
+    nfe = {rule: workshop.run(run).nfe for rule, run in runs.items()}  # also warms up
+    for _ in range(_turns(workshop.plan)):
         for rule, run in runs.items():
-            turns[rule].append(shop.run(run).seconds)
+            turns[rule].append(workshop.run(run).seconds)
 
     def ratio(rule: str, other: str) -> float:
         return statistics.median(a / b for a, b in zip(turns[rule], turns[other], strict=True))
@@ -168,11 +167,11 @@ def _measure(key: Mapping[str, Any], shop: Workshop) -> dict[str, float]:
     }
 
 
-def _experiment(shop: Workshop, key: Mapping[str, Any], rule: str) -> Experiment:
+def _experiment(plan: Plan, key: Mapping[str, Any], rule: str) -> Experiment:
     common = {"rule": rule, "params": _RULES[rule], "sampler": key["sampler"], "n": key["n"]}
     if key["fields"] == "pair":
-        return fractal_networks.experiment(shop, key["seed"], **common)
-    network = "exact" if key["fields"] == "exact" else shop.reference(_conditional(key["seed"]))
+        return fractal_networks.experiment(plan, key["seed"], **common)
+    network = "exact" if key["fields"] == "exact" else trained(_conditional(key["seed"]))
     return Experiment("fractal", "A", main=network, uncond=f"{network}@union", seed=key["seed"], **common)
 
 

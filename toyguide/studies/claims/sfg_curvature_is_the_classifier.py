@@ -70,25 +70,13 @@ class SfgCurvatureIsTheClassifier(Study):
 
     def cells(self, plan: Plan) -> list[Cell]:
         def pair(seed: int, field: str, level: float) -> Cell:
-            def work(shop: Workshop) -> Mapping[str, float]:
-                data = load_dataset(_PAIR)
-                sigma = level * merging_sigma(data)
-                generator = torch.Generator().manual_seed(seed)
-                n = shop.plan.n
-                x = edge_data(data, sigma, torch.rand(n, generator=generator), n, generator)
-                judged = data.field() if field == "exact" else shop.network(_network(plan, seed))
-                return {"sigma": sigma, **_compared(judged, data, x, sigma)}
-
             needs = () if field == "exact" else (_network(plan, seed),)
-            return Cell({"data": _PAIR, "field": field, "level": level, "seed": seed}, work, needs, cost=0.05)
+            return Cell(
+                {"data": _PAIR, "field": field, "level": level, "seed": seed}, _measure_pair, needs=needs, cost=0.05
+            )
 
         def other(seed: int, name: str, sigma: float) -> Cell:
-            def work(shop: Workshop) -> Mapping[str, float]:
-                data = load_dataset(name)
-                x = data.field().sample(shop.plan.n, sigma, torch.Generator().manual_seed(seed))
-                return {"sigma": sigma, **_compared(data.field(), data, x, sigma)}
-
-            return Cell({"data": name, "field": "exact", "level": sigma, "seed": seed}, work, cost=0.3)
+            return Cell({"data": name, "field": "exact", "level": sigma, "seed": seed}, _measure_other, cost=0.3)
 
         return [
             *(pair(s, f, level) for s in range(plan.seeds) for f in ("exact", "network") for level in _BELOW + _ABOVE),
@@ -150,6 +138,22 @@ class SfgCurvatureIsTheClassifier(Study):
                 "merge; means and 95 % intervals over the seeds.",
             ),
         ]
+
+
+def _measure_pair(workshop: Workshop, data: str, field: str, level: float, seed: int) -> Mapping[str, float]:
+    """Compare curvature and classifier between the two Gaussians, at a level in units of the merging one."""
+    pair, n = load_dataset(data), workshop.plan.n
+    sigma, generator = level * merging_sigma(pair), torch.Generator().manual_seed(seed)
+    x = edge_data(pair, sigma, torch.rand(n, generator=generator), n, generator)
+    judged = pair.field() if field == "exact" else workshop.network(_network(workshop.plan, seed))
+    return {"sigma": sigma, **_compared(judged, pair, x, sigma)}
+
+
+def _measure_other(workshop: Workshop, data: str, field: str, level: float, seed: int) -> Mapping[str, float]:
+    """The same on another dataset's exact field and data, at a level in its own units."""
+    other = load_dataset(data)
+    x = other.field().sample(workshop.plan.n, level, torch.Generator().manual_seed(seed))
+    return {"sigma": level, **_compared(other.field(), other, x, level)}
 
 
 def _network(plan: Plan, seed: int) -> TrainSettings:

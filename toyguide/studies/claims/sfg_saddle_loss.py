@@ -92,11 +92,10 @@ class SfgSaddleLoss(Study):
 
     def cells(self, plan: Plan) -> list[Cell]:
         def cell(seed: int, width: int, level: float, t: float) -> Cell:
-            settings = _network(plan, width, seed)
             return Cell(
                 {"width": width, "level": level, "t": t, "seed": seed},
-                lambda shop: _errors(shop, settings, level, t, seed),
-                (settings,),
+                _measure,
+                needs=(_network(plan, width, seed),),
                 cost=plan.pick(0.15, 0.05),
             )
 
@@ -179,12 +178,13 @@ def _network(plan: Plan, width: int, seed: int) -> TrainSettings:
     return TrainSettings(_DATA, None, width=width, iterations=plan.pick(1024, 256), batch=1024, seed=seed)
 
 
-def _errors(shop: Workshop, settings: TrainSettings, level: float, t: float, seed: int) -> dict[str, float]:
+def _measure(workshop: Workshop, width: int, level: float, t: float, seed: int) -> dict[str, float]:
     """The loss of all points moved a share t along the edges, and of those in each region, with the regions' shares."""
     data = load_dataset(_DATA)
     sigma = level * merging_sigma(data)
-    x = edge_data(data, sigma, t, shop.plan.n, torch.Generator().manual_seed(seed))
-    found = {row.region: row for row in error_at(shop.network(settings), data, None, x, sigma)}
+    x = edge_data(data, sigma, t, workshop.plan.n, torch.Generator().manual_seed(seed))
+    network = workshop.network(_network(workshop.plan, width, seed))
+    found = {row.region: row for row in error_at(network, data, None, x, sigma)}
     mode, saddle = found[Region.MODE], found[Region.SADDLE]
     return {
         "all": sum(row.share * row.loss for row in found.values() if row.points),

@@ -10,7 +10,7 @@ from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Mark, Series, Sheet, series
 from toyguide.studies.claims.shared import fractal_networks, simplex_networks
 from toyguide.studies.rows import Interval, Rows, interval
-from toyguide.studies.workshop import Workshop
+from toyguide.studies.workshop import Workshop, trained
 from toyguide.training import TrainSettings
 
 _PLACES = {"fractal": "Fractal, class A", "fractal-union": "Fractal, both classes", "simplex16": "16-simplex"}
@@ -127,8 +127,8 @@ class SfgStepAndShift(Study):
         def cell(seed: int, place: str, w: float, h: float, alpha: float) -> Cell:
             return Cell(
                 {**_at(place, w, h, alpha), "seed": seed},
-                lambda shop: shop.measure(_experiment(shop, place, seed, {"w": w, "h": h, "alpha": alpha})),
-                _needs(plan, place, seed),
+                _experiment(plan, place, seed, {"w": w, "h": h, "alpha": alpha}),
+                needs=_needs(plan, place, seed),
                 cost=plan.pick(0.5, 0.2),
             )
 
@@ -212,13 +212,13 @@ def _lines(
     return lines
 
 
-def _experiment(shop: Workshop, place: str, seed: int, params: Mapping[str, float]) -> Experiment:
+def _experiment(plan: Plan, place: str, seed: int, params: Mapping[str, float]) -> Experiment:
     if place == "simplex16":
-        return simplex_networks.experiment(shop, seed, rule="sfg", params=params)
+        return simplex_networks.experiment(plan, seed, rule="sfg", params=params)
     settings: dict[str, Any] = {"rule": "sfg", "params": params}
     if place == "fractal-union":
-        settings |= {"label": None, "main": shop.reference(fractal_networks.uncond(shop.plan, seed))}
-    return fractal_networks.experiment(shop, seed, **settings)
+        settings |= {"label": None, "main": trained(fractal_networks.uncond(plan, seed))}
+    return fractal_networks.experiment(plan, seed, **settings)
 
 
 def _needs(plan: Plan, place: str, seed: int) -> tuple[TrainSettings, ...]:

@@ -17,7 +17,7 @@ from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Mark, Series, Sheet, series
 from toyguide.studies.claims.shared import fractal_networks, simplex_networks
 from toyguide.studies.rows import Interval, Rows, interval
-from toyguide.studies.workshop import Workshop
+from toyguide.studies.workshop import Workshop, trained
 
 _PLACES = {"fractal": "Fractal, class A", "simplex16": "16-simplex", "simplex16-exact": "16-simplex, exact"}
 _STARTS = {"warm": "warm start", "random": "random restart"}
@@ -76,19 +76,10 @@ class SfgWarmStart(Study):
 
     def cells(self, plan: Plan) -> list[Cell]:
         def cell(seed: int, place: str, settings: Mapping[str, Any]) -> Cell:
-            def work(shop: Workshop) -> Mapping[str, float]:
-                experiment = _experiment(shop, place, seed, settings)
-                result = shop.run(experiment)
-                measured = result.metrics(resamples=0)
-                over_steps = _followed(result, experiment.build_field())
-                return {
-                    **{name: float(measured[name]) for name in ("outliers", "coverage", "nfe")},
-                    **{name: float(v.nanmean()) for name, v in over_steps.items()},
-                }
-
             slow = 2.5 if place == "simplex16-exact" else 1.0
             cost = slow * plan.pick(0.2, 0.06) * (1 + settings["iterations"]) + 0.3
-            return Cell({"place": place, **settings, "seed": seed}, work, _needs(plan, place, seed), cost)
+            key = {"place": place, **settings, "seed": seed}
+            return Cell(key, _measure, needs=_needs(plan, place, seed), cost=cost)
 
         def runs(place: str) -> list[dict[str, Any]]:
             return [_UNGUIDED, *(_at(start, count) for start in _STARTS for count in _counts(plan, place))]
@@ -159,15 +150,26 @@ def _needs(plan: Plan, place: str, seed: int) -> tuple[Any, ...]:
     return ((fractal_networks if place == "fractal" else simplex_networks).main(plan, seed),)
 
 
-def _experiment(shop: Workshop, place: str, seed: int, settings: Mapping[str, Any]) -> Experiment:
-    needs = _needs(shop.plan, place, seed)
+def _measure(workshop: Workshop, place: str, seed: int, **settings: Any) -> Mapping[str, float]:
+    experiment = _experiment(workshop.plan, place, seed, settings)
+    result = workshop.run(experiment)
+    measured = result.metrics(resamples=0)
+    followed = _followed(result, workshop.fields(experiment)["main"])
+    return {
+        **{name: float(measured[name]) for name in ("outliers", "coverage", "nfe")},
+        **{name: float(v.nanmean()) for name, v in followed.items()},
+    }
+
+
+def _experiment(plan: Plan, place: str, seed: int, settings: Mapping[str, Any]) -> Experiment:
+    needs = _needs(plan, place, seed)
     return Experiment(
         place.removesuffix("-exact"),
         "A" if place == "fractal" else None,
-        main=shop.reference(needs[0]) if needs else "exact",
+        main=trained(needs[0]) if needs else "exact",
         rule="sfg-iterated",
         params=settings,
-        n=shop.plan.n,
+        n=plan.n,
         seed=seed,
     )
 
@@ -201,9 +203,9 @@ def _along(shop: Workshop, place: str) -> Chart:
     lines |= {"ten, warm": (_at("warm", 10), "cosine"), "push, one warm": (_at("warm"), "cosine_push")}
     drawn = []
     for colour, (label, (settings, column)) in enumerate(lines.items()):
-        experiment = _experiment(shop, place, 0, settings)
+        experiment = _experiment(shop.plan, place, 0, settings)
         result = shop.run(experiment)
-        means = _followed(result, experiment.build_field())[column]
+        means = _followed(result, shop.fields(experiment)["main"])[column]
         points = [(s, m) for s, m in zip(result.sigma.tolist(), means.tolist(), strict=False) if not math.isnan(m)]
         drawn.append(Series(label, [p[0] for p in points], [p[1] for p in points], colour=colour))
     return Chart(

@@ -117,8 +117,8 @@ class SfgWithAutoguidance(Study):
         def cell(seed: int, place: str, w: float, w_auto: float) -> Cell:
             return Cell(
                 {"place": place, "w": w, "w_auto": w_auto, "seed": seed},
-                lambda shop: shop.measure(_experiment(shop, place, seed, {"w": w, "w_auto": w_auto})),
-                () if place == _NOISY else _networks(place).networks(plan, seed),
+                _experiment(plan, place, seed, {"w": w, "w_auto": w_auto}),
+                needs=() if place == _NOISY else _networks(place).networks(plan, seed),
                 cost=plan.pick(0.3, 0.1) if place == _NOISY else plan.pick(0.6, 0.2),
             )
 
@@ -186,12 +186,12 @@ def _geometric(rows: Rows, column: str, **key: Any) -> Interval:
     return Interval(mean, low, high, found.count)
 
 
-def _experiment(shop: Workshop, place: str, seed: int, params: Mapping[str, float]) -> Experiment:
+def _experiment(plan: Plan, place: str, seed: int, params: Mapping[str, float]) -> Experiment:
     settings: dict[str, Any] = {"rule": "sfg+autoguidance", "params": params}
     if place == _NOISY:
         settings |= {"main": "exact+noise:0.05", "weak": "exact+noise:0.1"}
-        return Experiment("simplex16", n=shop.plan.n // _NOISY_FEWER, seed=seed, **settings)
-    return _networks(place).experiment(shop, seed, **settings)
+        return Experiment("simplex16", n=plan.n // _NOISY_FEWER, seed=seed, **settings)
+    return _networks(place).experiment(plan, seed, **settings)
 
 
 def _networks(place: str) -> ModuleType:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from toyguide.experiment import Experiment
-from toyguide.studies.base import Plan
-from toyguide.studies.workshop import Workshop
+from toyguide.studies.plan import Plan
+from toyguide.studies.workshop import trained
 from toyguide.training import TrainSettings
 
 __all__ = ["AVERAGES", "experiment", "main", "networks", "uncond", "weak"]
@@ -33,8 +33,14 @@ def networks(plan: Plan, seed: int) -> tuple[TrainSettings, ...]:
     return main(plan, seed), weak(plan, seed), uncond(plan, seed)
 
 
-def experiment(workshop: Workshop, seed: int, **settings: object) -> Experiment:
-    """A run of class A on the three networks of a seed, which is the run's seed too; settings are an experiment's."""
-    m, w, u = (workshop.reference(s) for s in networks(workshop.plan, seed))
-    given = {"dataset": "fractal", "label": "A", "main": m, "weak": w, "uncond": u, "n": workshop.plan.n, "seed": seed}
+def experiment(plan: Plan, seed: int, **settings: object) -> Experiment:
+    """A run of class A with the three networks of a seed, which is the run's seed too.
+
+    Args:
+        plan: How much is run.
+        seed: The seed.
+        **settings: Other settings of the experiment.
+    """
+    m, w, u = map(trained, networks(plan, seed))
+    given = {"dataset": "fractal", "label": "A", "main": m, "weak": w, "uncond": u, "n": plan.n, "seed": seed}
     return Experiment(**{**given, **settings})  # type: ignore[arg-type]

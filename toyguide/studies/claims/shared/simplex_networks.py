@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from toyguide.experiment import Experiment
-from toyguide.studies.base import Plan
-from toyguide.studies.workshop import Workshop
+from toyguide.studies.plan import Plan
+from toyguide.studies.workshop import trained
 from toyguide.training import TrainSettings
 
 __all__ = ["experiment", "main", "networks", "weak"]
@@ -27,8 +27,14 @@ def networks(plan: Plan, seed: int) -> tuple[TrainSettings, ...]:
     return main(plan, seed), weak(plan, seed)
 
 
-def experiment(workshop: Workshop, seed: int, **settings: object) -> Experiment:
-    """A run of the union on the two networks of a seed, which is the run's seed too; settings are an experiment's."""
-    m, w = (workshop.reference(s) for s in networks(workshop.plan, seed))
-    given = {"dataset": "simplex16", "main": m, "weak": w, "n": workshop.plan.n, "seed": seed}
+def experiment(plan: Plan, seed: int, **settings: object) -> Experiment:
+    """A run of the union with the two networks of a seed, which is the run's seed too.
+
+    Args:
+        plan: How much is run.
+        seed: The seed.
+        **settings: Other settings of the experiment.
+    """
+    m, w = map(trained, networks(plan, seed))
+    given = {"dataset": "simplex16", "main": m, "weak": w, "n": plan.n, "seed": seed}
     return Experiment(**{**given, **settings})  # type: ignore[arg-type]
