@@ -24,7 +24,7 @@ from toyguide.errors import InputError
 from toyguide.experiment import Experiment
 from toyguide.studies import Plan, measuring, provenance, run_study, studies
 from toyguide.studies.base import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Cell, Criterion, Study, verdict_of
-from toyguide.studies.record import Record
+from toyguide.studies.record import Record, runs_of
 from toyguide.studies.report import read_summary, write, write_results
 from toyguide.studies.rows import Rows, interval
 from toyguide.studies.run import Progress
@@ -286,10 +286,10 @@ def test_processes_and_a_cluster_run_a_study(claims, tmp_path, monkeypatch):
 def test_what_measures_time_is_run_in_this_process_and_last(growth, tmp_path, monkeypatch):
     cells = [replace(c, timed=c.key["x"] == 1) for c in growth.cells(Plan(seeds=1))]
     monkeypatch.setattr(Growth, "cells", lambda self, plan: cells)
-    places = []
+    record, places = Record(growth, runs_of(growth, Plan(seeds=1)), tmp_path), []
     monkeypatch.setattr(measuring, "completed", lambda f, calls, executor: places.append((len(calls), executor)) or [])
     with ThreadPoolExecutor(1) as executor:
-        list(measuring.measured(Record(growth, Plan(seeds=1), tmp_path), Workshop(Plan(), tmp_path), executor))
+        list(measuring.measured(record, Workshop(Plan(), tmp_path), executor))
     assert places == [(1, executor), (1, None)]
 
 

@@ -16,8 +16,10 @@ from typing import Any
 
 from toyguide.errors import InputError
 from toyguide.studies import Plan, Study
+from toyguide.studies.record import Record, Run, runs_of
 from toyguide.studies.report import SUMMARY, describe, read_summary
 from toyguide.studies.run import folder_of, remaining_cost
+from toyguide.studies.workshop import Workshop
 
 __all__ = ["SEEDS", "Found", "bundled_root", "found", "output_root", "rough_seconds"]
 
@@ -94,7 +96,14 @@ def found(study: Study) -> tuple[list[Found], list[str]]:
 
 def rough_seconds(study: Study, quick: bool) -> float:
     """How long what is not finished yet of a study takes, roughly, on two cores."""
-    return remaining_cost(study, Plan(quick, SEEDS[quick]), output_root())
+    plan, output = Plan(quick, SEEDS[quick]), output_root()
+    record = Record(study, _runs(study, quick), folder_of(study, plan, output))
+    return remaining_cost(record, Workshop(plan, output / "networks"))
+
+
+@lru_cache(maxsize=128)
+def _runs(study: Study, quick: bool) -> list[Run]:
+    return runs_of(study, Plan(quick, SEEDS[quick]))
 
 
 @lru_cache(maxsize=128)

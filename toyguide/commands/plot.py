@@ -18,12 +18,18 @@ _FIGURES = ("figure-1", "figure-2")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", metavar="WHAT", help="figure-1, figure-2, or a RUN.npz of toyguide sample")
     parser.add_argument(
-        "-o", "--output", required=True, nargs="+", action="extend", metavar="FILE", help="where to: .png, .svg or .pdf"
+        "-o",
+        "--output",
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help="files to write: .png, .svg, .pdf",
     )
     parser.add_argument("--n", type=int, help="trajectories of a paper's figure (default: 4096)")
-    parser.add_argument("--seed", type=int, help="of a paper's figure (default: 0)")
+    parser.add_argument("--seed", type=int, help="seed of a paper's figure (default: 0)")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
-    parser.add_argument("--dpi", type=int, default=200, help="pixels per inch of what is not vectors (default: 200)")
+    parser.add_argument("--dpi", type=int, default=200, help="raster resolution, in dots per inch (default: 200)")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
-"""Figures for print: those of the autoguidance paper, one of any saved run, and the sheets of the studies.
+"""Figures for print: two of the autoguidance paper, one of any saved run, and the figures of the studies.
 
-Each function returns a matplotlib ``Figure`` of its own; nothing global is touched.
+Each function returns a new matplotlib ``Figure`` and changes no global state of matplotlib.
 """
 
 from toyguide.errors import InputError

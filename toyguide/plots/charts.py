@@ -1,6 +1,6 @@
-"""A study's chart: lines, points and bars with their intervals, on axes that show all of them.
+"""A study's chart: lines, points and bars with their intervals, on axes that include all of them.
 
-A series has the same colour and the same marker wherever it appears, so that it is told by either.
+A series has the same colour and the same marker in all panels of a figure, so that either identifies it.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from toyguide.studies.charts import Chart, Series
 __all__ = ["Key", "Keys", "categories", "colour_of", "draw_chart", "numbers_of", "positions"]
 
 Key = tuple[str, int]
-"""What a legend tells apart: a label and the number of its colour."""
+"""A legend entry: its label and the number of its colour."""
 Keys = dict[Key, Any]
-"""The legend's entries, as matplotlib's handles."""
+"""matplotlib's handles by legend entry."""
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b3458a", "#e69f00", "#56b4e9", "#22262b")
 _MARKERS = "os^Dv<>"
-_CROWDED = 30  # points of a line from which on not all of them have a marker
-_PAD = 0.05  # of the axis, around the data
-_BARS = 0.8  # of the room of a category
-_LETTER = 0.068  # inches, of text of this size on average
+_MOST_MARKERS = 30  # on a line
+_PAD = 0.05  # margin around the data, as a share of the axis
+_BARS = 0.8  # width of a category's bars, as a share of the category's
+_LETTER = 0.068  # mean width of a letter, in inches
 _DECADE_TICKS = ((1.0, 2.0, 3.0, 5.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
-_TICK_ROOM = {"x": 0.42, "y": 0.25}  # inches from tick to tick
+_TICK_SPACING = {"x": 0.42, "y": 0.25}  # least distance of ticks, in inches
 
 
 def colour_of(number: int) -> str:
-    """The colour that has a number."""
+    """The colour with this number."""
     return _COLOURS[number % len(_COLOURS)]
 
 
 def numbers_of(named: Iterable[tuple[str, int | None]]) -> dict[str, int]:
-    """The number of each label that is given none, counted up past those that are given, in order of appearance."""
+    """A colour number for each label: the given one, or the next that is not taken, in order of appearance."""
     named = list(named)
     numbers = {label: colour for label, colour in reversed(named) if colour is not None}
     free = (n for n in range(len(named) + len(numbers)) if n not in set(numbers.values()))
@@ -49,13 +49,13 @@ def numbers_of(named: Iterable[tuple[str, int | None]]) -> dict[str, int]:
 
 
 def draw_chart(axes: Axes, chart: Chart, numbers: dict[str, int], size: tuple[float, float]) -> Keys:
-    """Draw a chart, all but the words of its marks.
+    """Draw a chart, except for the labels of its marks.
 
     Args:
-        axes: Where.
+        axes: The axes to draw on.
         chart: The chart.
         numbers: The number of each label's colour.
-        size: The axes' width and height in inches, roughly; for how many ticks there is room.
+        size: The approximate width and height of the axes in inches; decides on the number of ticks.
     """
     _set_axes(axes, chart, size)
     keys: Keys = {}
@@ -76,36 +76,36 @@ def draw_chart(axes: Axes, chart: Chart, numbers: dict[str, int], size: tuple[fl
 
 
 def categories(chart: Chart) -> list[str]:
-    """What stands on the horizontal axis of a chart with texts or bars; empty for one with numbers."""
+    """The categories on the horizontal axis of a chart with texts or bars; none for one with numbers."""
     if not any(s.style == "bars" or any(isinstance(x, str) for x in s.x) for s in chart.series):
         return []
     return list(dict.fromkeys(_name(x) for s in chart.series for x in s.x))
 
 
 def positions(chart: Chart, index: int) -> np.ndarray[Any, Any]:
-    """Where a series' values stand: bars, and points in categories, side by side with those of other series."""
+    """The horizontal positions of a series' values; bars and points of several series stand side by side."""
     series, names = chart.series[index], categories(chart)
     if not names:
         return np.asarray(series.x, dtype=float)
     at = np.array([names.index(_name(x)) for x in series.x], dtype=float)
     if series.style not in ("bars", "points"):
         return at
-    abreast = [i for i, s in enumerate(chart.series) if s.style == series.style]
-    return at + (abreast.index(index) - (len(abreast) - 1) / 2) * _BARS / len(abreast)
+    peers = [i for i, s in enumerate(chart.series) if s.style == series.style]
+    return at + (peers.index(index) - (len(peers) - 1) / 2) * _BARS / len(peers)
 
 
 def _wrap_categories(axes: Axes, names: list[str], width: float) -> None:
-    """Write the categories in lines that fit beside each other; on a slant if a word alone is too long."""
-    room = max(1, int((width / len(names) - 0.06) / _LETTER * TEXT / (TEXT - 1)))
-    if max(len(word) for name in names for word in name.split()) <= room:
-        texts = ["\n".join(line for part in name.split("\n") for line in wrap(part, room)) for name in names]
+    """Wrap the category labels to their width; slant them if a single word is too long."""
+    letters = max(1, int((width / len(names) - 0.06) / _LETTER * TEXT / (TEXT - 1)))
+    if max(len(word) for name in names for word in name.split()) <= letters:
+        texts = ["\n".join(line for part in name.split("\n") for line in wrap(part, letters)) for name in names]
         axes.set_xticklabels(texts)
     else:
         axes.set_xticklabels([" ".join(n.split()) for n in names], rotation=30, ha="right", rotation_mode="anchor")
 
 
 def _extent(chart: Chart) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The lower left and the upper right corner of what a chart holds, with a margin around it."""
+    """The lower left and the upper right corner of a chart's data, with a margin."""
     across = [positions(chart, i) for i in range(len(chart.series))]
     x = _finite([*across, [m.x for m in chart.marks if m.x is not None]], chart.x_scale)
     up = [v for s in chart.series for v in (s.y, s.low, s.high) if v is not None]
@@ -118,7 +118,7 @@ def _extent(chart: Chart) -> tuple[tuple[float, float], tuple[float, float]]:
 
 
 def _draw_series(axes: Axes, series: Series, x: Any, number: int, width: float) -> Any:
-    """Draw a series; returns its handle for the legend."""
+    """Draw a series and return its handle for the legend."""
     colour, marker, y = colour_of(number), _MARKERS[number % len(_MARKERS)], np.asarray(series.y, dtype=float)
     low, high = (np.asarray([] if v is None else v, dtype=float) for v in (series.low, series.high))
     look: dict[str, Any] = {"color": colour, "label": series.label}
@@ -134,7 +134,7 @@ def _draw_series(axes: Axes, series: Series, x: Any, number: int, width: float) 
     scattered = series.style == "points"
     look |= {"marker": marker, "markersize": 5.0 if scattered else 4.2, "linestyle": "none" if scattered else "-"}
     look |= {"linewidth": 1.3, "markeredgecolor": "white", "markeredgewidth": 0.0 if scattered else 0.4}
-    axes.plot(x, y, markevery=1 + len(y) // _CROWDED, zorder=3, **look)
+    axes.plot(x, y, markevery=1 + len(y) // _MOST_MARKERS, zorder=3, **look)
     if len(low) and not scattered and (np.diff(x) > 0).all():
         axes.fill_between(x, low, high, color=colour, alpha=0.17, linewidth=0, zorder=1.8)
     elif len(low):
@@ -147,7 +147,7 @@ def _bar_width(chart: Chart) -> float:
 
 
 def _set_axes(axes: Axes, chart: Chart, size: tuple[float, float]) -> None:
-    """Ends, scales, ticks and words, all of which follow from the chart before any of it is drawn."""
+    """Set limits, scales, ticks and labels, all of which follow from the chart."""
     for side, spine in axes.spines.items():
         spine.set(linewidth=0.6, color=PALETTE["quiet"], visible=side in ("left", "bottom"))
     axes.tick_params(labelsize=TEXT - 1, labelcolor=PALETTE["quiet"], color=PALETTE["quiet"], width=0.6, length=3)
@@ -196,7 +196,7 @@ def _padded(values: np.ndarray[Any, Any], scale: str) -> tuple[float, float]:
 def _set_ticks(axes: Axes, name: str, scale: str, inches: float) -> None:
     axis = getattr(axes, f"{name}axis")
     low, high = getattr(axes, f"get_{name}lim")()
-    most = max(2, int(inches / _TICK_ROOM[name]))
+    most = max(2, int(inches / _TICK_SPACING[name]))
     axis.set_minor_locator(NullLocator())
     if scale != "log":
         axis.set_major_locator(MaxNLocator(min(most, 7), steps=[1, 2, 2.5, 5, 10]))
@@ -211,7 +211,7 @@ def _set_ticks(axes: Axes, name: str, scale: str, inches: float) -> None:
 
 
 def _log_ticks(low: float, high: float) -> Iterator[list[float]]:
-    """Ticks between two ends, from many in a decade to one."""
+    """Ticks between two ends, from many per decade to one."""
     decades = [10.0**k for k in range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)]
     for digits in _DECADE_TICKS:
         yield [d * k for d in decades for k in digits if low <= d * k <= high]

@@ -47,18 +47,18 @@ _FRACTAL = {"main": "fractal/main", "uncond": "fractal/uncond", "weak": "fractal
 _CLASS_A = Window((-0.75, -0.72), (1.45, 1.48))
 _CLOSE_UP = Window((0.26, 0.70), (0.80, 1.24))
 _SIGMA_MID = 0.03
-_BANDS = (0.99, 0.9, 0.75, 0.5, 0.25)  # shares of the mass in view, from the outermost
+_BANDS = (0.99, 0.9, 0.75, 0.5, 0.25)  # shares of the visible mass, from the outermost
 _LINES = (0.99, 0.9, 0.5)
-_PATHS = 128  # trajectories that are drawn of a run
+_PATHS = 128  # drawn trajectories of a run
 
 
 def figure_1(device: str = "cpu", n: int = 4096, seed: int = 0) -> Figure:
-    """Figure 1 of the autoguidance paper: what five ways to sample one class of the fractal leave behind.
+    """Figure 1 of the autoguidance paper: samples of one class of the fractal, exact and by four kinds of guidance.
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
         n: Samples in each panel.
-        seed: Of all random numbers.
+        seed: The seed of all random numbers.
     """
     runs = {
         "Unguided": _run("none", {}, n, seed),
@@ -95,8 +95,8 @@ def figure_2(device: str = "cpu", n: int = 4096, seed: int = 0) -> Figure:
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
-        n: Trajectories to choose from; those that start in the close-up, not too near to each other, are drawn.
-        seed: Of all random numbers.
+        n: Trajectories to choose from: drawn are those that start in the close-up, at some distance from each other.
+        seed: The seed of all random numbers.
     """
     runs = {
         "(d) Unguided": _run("none", {}, n, seed, sigma_max=_SIGMA_MID),
@@ -156,9 +156,9 @@ def figure_2(device: str = "cpu", n: int = 4096, seed: int = 0) -> Figure:
 
 
 def plot_run(result: Result) -> Figure:
-    """A run in the plane of its dataset: samples, some of the trajectories, and the exact regions in projection.
+    """A run in the plane of its dataset: samples, some trajectories, and the projected exact regions.
 
-    Trajectories that are not finite are not drawn; they are counted beneath, as is what lies outside the window.
+    Trajectories that are not finite are left out; the caption counts them, and the samples outside the window.
     """
     experiment, data = result.experiment, result.experiment.data
     plane = plane_of(data)
@@ -211,7 +211,7 @@ def _run(rule: str, params: Mapping[str, float], n: int, seed: int, sigma_max: f
 
 
 def _spread(x: Tensor, window: Window, distance: float) -> Tensor:
-    """Which points to show: in order, those inside the window that are not nearer than ``distance`` to one before."""
+    """Indices of points inside the window, each at least ``distance`` from the ones chosen before it."""
     inside = ((x > torch.tensor(window.low)) & (x < torch.tensor(window.high))).all(-1).nonzero()[:, 0]
     chosen: list[int] = []
     for i in inside.tolist():
@@ -241,7 +241,7 @@ def _draw_lines(axes: Axes, values: Tensor, levels: Tensor) -> None:
 
 
 def _draw_arrows(axes: Axes, points: Tensor, score: Tensor) -> None:
-    """Arrows from points to where they are denoised to: the score times the square of the noise level."""
+    """Draw arrows from points to their denoised points: the score times the square of the noise level."""
     u, v = points.T
     to_u, to_v = (denoised_from_score(score, points, _SIGMA_MID) - points).T
     ink = PALETTE["ink"]
@@ -250,7 +250,7 @@ def _draw_arrows(axes: Axes, points: Tensor, score: Tensor) -> None:
 
 
 def _draw_paths(axes: Axes, x: Tensor, width: float, opacity: float) -> None:
-    """Trajectories with shape ``(steps + 1, n, 2)``."""
+    """Draw trajectories, with shape ``(steps + 1, n, 2)``."""
     paths = LineCollection(list(x.transpose(0, 1).numpy()), colors=PALETTE["ink"], linewidths=width, alpha=opacity)
     axes.add_collection(paths, autolim=False)
 

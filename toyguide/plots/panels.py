@@ -1,4 +1,4 @@
-"""A study's panels that show a plane: samples over the exact regions, and maps with strokes."""
+"""A study's panels of the plane: samples over the exact regions, and maps with strokes."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ from toyguide.studies.charts import Cloud, Map, Strokes
 
 __all__ = ["Backdrop", "backdrop_of", "draw_cloud", "draw_map"]
 
-_SAMPLE_KEY = -1  # the number of a key that stands for no series
-_EXACT = 8192  # exact samples that say how far the region reaches
-_INSIDE = 0.995  # the share of the samples, on each axis, that the window holds at least
+_SAMPLE_KEY = -1  # the colour number of legend entries that are no series
+_EXACT = 8192  # exact samples that the extent of a region is estimated from
+_INSIDE = 0.995  # the least share of the samples within the window, on each axis
 _MARGIN = 0.04
 _MISSING = "#e3e5e8"
-# Purple below and orange above 0, without the darkest of either, on which strokes would not be seen.
+# Purple below 0 and orange above, without the darkest of either: strokes must stand out.
 _DIVERGING = LinearSegmentedColormap.from_list(
     "toyguide", colormaps["PuOr_r"](np.linspace(0.15, 0.85, 256)), 256
 ).with_extremes(bad=_MISSING)
 _HALO = (withStroke(linewidth=2.0, foreground="white"),)
-_ROOM = 0.068  # inches of a letter
+_LETTER = 0.068  # mean width of a letter, in inches
 
 
 @dataclass(frozen=True)
 class Backdrop:
-    """What the clouds of one class of a dataset share.
+    """What all panels of one class of a dataset share.
 
     Attributes:
         data: The dataset.
         label: The class.
-        plane: The plane that is seen.
-        window: What of it.
+        plane: The plane that samples are projected on.
+        window: The visible part of it.
         regions: The exact regions.
     """
 
@@ -70,7 +70,7 @@ class Backdrop:
 
 
 def backdrop_of(clouds: Sequence[Cloud]) -> Backdrop:
-    """What clouds of the same class share, in a square that holds the class's region and nearly all of the samples."""
+    """The backdrop of panels of one class: a square around the class's region and nearly all samples."""
     data, label = load_dataset(clouds[0].dataset), clouds[0].label
     plane = plane_of(data)
     whole = window_of(data, plane)
@@ -79,19 +79,19 @@ def backdrop_of(clouds: Sequence[Cloud]) -> Backdrop:
 
 
 def draw_cloud(axes: Axes, cloud: Cloud, backdrop: Backdrop, width: float) -> Keys:
-    """Draw samples; those that are not finite, and those beyond the frame, are counted in the caption."""
+    """Draw samples; the caption counts those that are not finite or lie beyond the frame."""
     data, label, plane, window = backdrop.data, backdrop.label, backdrop.plane, backdrop.window
-    frame_panel(axes, window, "\n".join(wrap(cloud.title, int(width / _ROOM))))
+    frame_panel(axes, window, "\n".join(wrap(cloud.title, int(width / _LETTER))))
     draw_regions(axes, backdrop.regions, window)
     for region in axes.collections:
-        region.set_rasterized(True)  # else an SVG of it takes megabytes
+        region.set_rasterized(True)  # as vectors they take megabytes
     finite = cloud.x.cpu()[cloud.x.cpu().isfinite().all(-1)]
     draw_samples(axes, finite, data, label, plane, size=1.2)
     uv = plane.project(finite)
     beyond = int(((uv < torch.tensor(window.low)) | (uv > torch.tensor(window.high))).any(-1).sum())
     counts = {"diverged": len(cloud.x) - len(finite), "beyond the frame": beyond}
     notes = [cloud.caption, ", ".join(f"{count} {what}" for what, count in counts.items() if count)]
-    lines = [line for note in notes for line in wrap(note, int(width / _ROOM * 1.1))]
+    lines = [line for note in notes for line in wrap(note, int(width / _LETTER * 1.1))]
     axes.set_xlabel("\n".join(lines), fontsize=TEXT - 1, color=PALETTE["quiet"])
 
     projected = "" if data.dim == 2 else ", projected"
@@ -102,10 +102,10 @@ def draw_cloud(axes: Axes, cloud: Cloud, backdrop: Backdrop, width: float) -> Ke
 
 
 def draw_map(axes: Axes, map_: Map, numbers: dict[str, int], width: float) -> Keys:
-    """Draw a quantity in colours, with a key of them, and strokes over it."""
+    """Draw a quantity in colours, with a colour bar, and strokes on top of it."""
     left, bottom, right, top = map_.window
     window = Window((left, bottom), (right, top))
-    frame_panel(axes, window, "\n".join(wrap(map_.title, int(width / _ROOM))))
+    frame_panel(axes, window, "\n".join(wrap(map_.title, int(width / _LETTER))))
     if map_.values is not None:
         _draw_values(axes, map_, map_.values.detach().cpu().double().numpy())
     keys: Keys = {}
@@ -117,7 +117,7 @@ def draw_map(axes: Axes, map_: Map, numbers: dict[str, int], width: float) -> Ke
 
 def _draw_values(axes: Axes, map_: Map, values: np.ndarray[Any, Any]) -> None:
     left, bottom, right, top = map_.window
-    # The values stand in the middle of their pixels, the outermost of which reach half over the edge.
+    # Values lie at the centres of their pixels, so the outermost pixels reach half a pixel beyond the window.
     du, dv = (right - left) / (values.shape[1] - 1) / 2, (top - bottom) / (values.shape[0] - 1) / 2
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
@@ -164,7 +164,7 @@ def _draw_strokes(axes: Axes, strokes: Strokes, colour: str) -> Line2D:
 
 
 def _square(data: Dataset, label: str, plane: Plane, whole: Window, samples: Sequence[Tensor]) -> Window:
-    """The square around a class's region and nearly all samples, within the dataset's window where that is larger."""
+    """A square around a class's region and nearly all samples, as far as they lie in the dataset's window."""
     exact = data.field(label).sample(_EXACT, generator=torch.Generator().manual_seed(0))
     exact = exact[data.field(label).log_density(exact, 0.0) >= hdr_threshold(data, label)]
     uv = plane.project(exact)

@@ -1,8 +1,8 @@
-"""What the figures share: colours, frames, exact regions, samples, the legend, and how a figure is saved.
+"""What the figures share: colours, frames, exact regions, samples, the legend, and saving a figure.
 
-What is exact is orange (the class that is sampled) or grey (the others), drawn as highest-density regions, so that a
-border means the same share of the mass everywhere; samples are blue, those outside the exact 99 % region vermillion.
-The colours are Okabe and Ito's, which do not depend on telling red from green.
+Exact regions are orange (the sampled class) or grey (the other classes). They are highest-density regions, so a border
+encloses the same share of the mass in every panel. Samples are blue, those outside the exact 99 % region vermillion.
+The colours are those of Okabe and Ito, which do not rely on telling red from green.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ __all__ = [
 FORMATS = (".png", ".svg", ".pdf")
 
 PALETTE = {
-    "class": "#e69f00",  # orange: the class that is sampled
+    "class": "#e69f00",  # orange: the sampled class
     "others": "#9aa0a8",  # grey: the other classes
     "samples": "#1b5fa8",  # blue
     "outside": "#d55e00",  # vermillion
     "main": "#009e73",  # green: the learned density
-    "guide": "#b3458a",  # purple: the density that is guided away from
+    "guide": "#b3458a",  # purple: the density to guide away from
     "ratio": "#0072b2",  # blue: their ratio
     "ink": "#22262b",
     "quiet": "#5d6570",
@@ -66,7 +66,7 @@ PALETTE = {
 TEXT = 9.0  # points
 _FINE = 400  # grid points along an axis
 _COARSE = 100
-_REGION = 0.99  # the share of the mass inside the drawn region
+_REGION = 0.99  # share of the mass inside a drawn region
 
 _GAP, _EDGE, _HEAD = 0.10, 0.10, 0.27  # inches
 
@@ -81,7 +81,7 @@ class Region:
 
 
 def regions_of(data: Dataset, label: str | None, plane: Plane, window: Window) -> list[Region]:
-    """The exact regions, in projection, of the class that is sampled and, beneath it, of all others together."""
+    """The projected exact regions: that of all other classes, if there are any, then that of the sampled class."""
     fields = {"class": data.field(label)}
     if not data.mask(label).all():
         fields = {"others": data.components.mixture.subset(~data.mask(label)), **fields}
@@ -95,9 +95,10 @@ def regions_of(data: Dataset, label: str | None, plane: Plane, window: Window) -
 
 
 def _near(field: Field, window: Window, level: float) -> Tensor:
-    """The clean log-density on the fine grid, evaluated only near a level's region; far from it, as it is far below.
+    """The log-density at noise level 0 on the fine grid, evaluated only near the region above a level.
 
-    A coarse grid finds where that is. Its cells lie within a few standard deviations of whatever passes between them.
+    A coarse grid finds where that is: its cells are no larger than a few standard deviations of the data. Elsewhere the
+    values are 50 below the level.
     """
     below = level - 50
     coarse = log_density_on(field, window.grid(_COARSE), 0.0)
@@ -109,7 +110,7 @@ def _near(field: Field, window: Window, level: float) -> Tensor:
 
 
 def fine_grid(window: Window, device: torch.device | str = "cpu") -> Tensor:
-    """The grid that densities are drawn on."""
+    """The grid for drawing densities."""
     return window.grid(_FINE, device=device)
 
 
@@ -118,7 +119,7 @@ def log_density_on(field: Field, x: Tensor, sigma: float) -> Tensor:
 
 
 def row_of_squares(panels: int, foot: float, side: float = 1.92) -> tuple[Figure, list[Axes]]:
-    """A figure of square panels in a row, ``side`` inches wide, a title above and ``foot`` inches of room beneath."""
+    """A row of square panels ``side`` inches wide, with space for a title above and ``foot`` inches below."""
     width = 2 * _EDGE + panels * side + (panels - 1) * _GAP
     height = _HEAD + side + foot + _EDGE
     figure = Figure(figsize=(width, height), facecolor="white")
@@ -145,7 +146,7 @@ def draw_regions(axes: Axes, regions: Sequence[Region], window: Window) -> None:
     for region in regions:
         level, top = region.level, float(region.log_density.max())
         if top <= level:
-            continue  # none of it in view
+            continue  # outside the window
         axes.contourf(u, v, region.log_density, levels=[level, top + 1], colors=[to_rgba(region.colour, 0.3)])
         axes.contour(
             u, v, region.log_density, levels=[level], colors=[region.colour], linewidths=0.6, linestyles="solid"
@@ -189,7 +190,7 @@ def legend_beneath(figure: Figure, keys: Sequence[Any], columns: int) -> None:
 
 
 def save(figure: Figure, path: str | Path, dpi: int = 200) -> None:
-    """Write a figure whole or not at all; the same figure gives the same file."""
+    """Write a figure, whole or not at all. The same figure gives the same file."""
     suffix = Path(path).suffix
     if suffix not in FORMATS:
         raise unknown(f"format of figure {str(path)!r}", suffix, FORMATS)

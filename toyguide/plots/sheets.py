@@ -1,4 +1,4 @@
-"""A study's figure: panels in rows, as large as their text leaves room for, and beneath them what the series are."""
+"""A study's figure: panels in rows, sized by the space that their text leaves, with legends below them."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
 from toyguide.plots.charts import Keys, categories, draw_chart, numbers_of
+from toyguide.plots.marks import label_marks
 from toyguide.plots.panels import Backdrop, backdrop_of, draw_cloud, draw_map
 from toyguide.plots.parts import PALETTE, TEXT
-from toyguide.plots.words import write_marks
 from toyguide.studies.charts import Chart, Cloud, Map, Sheet
 
 __all__ = ["draw_sheet"]
 
 _WIDTHS = (5.2, 7.8, 10.0, 10.0)  # inches of a sheet with one, two, three, four columns
-_PER_CATEGORY = 1.1  # inches that a category would like to have
+_PER_CATEGORY = 1.1  # wanted width of a category, in inches
 _EDGE, _GAP = 0.08, 0.16
-_TEXT_ROOM = {Chart: 0.62, Cloud: 0.1, Map: 0.6}  # inches beside the axes, before it is measured
+_TEXT_WIDTH = {Chart: 0.62, Cloud: 0.1, Map: 0.6}  # first guess of the text beside the axes, in inches
 _SLOPE, _LOWEST, _HIGHEST = 0.72, 1.9, 3.0  # a chart's height over its width, and its bounds in inches
 
 
 _Legends = list[tuple[Legend, float, float]]
-"""Legends with the middle of their upper edges, in inches from the left and from the top."""
+"""Legends with the centre of their upper edge, in inches from the left and from the top."""
 
 
 @dataclass
 class _Panel:
-    """A panel while it is laid out, in inches; ``room`` is what its text takes left, beneath, right and above."""
+    """A panel during layout, in inches; ``margins`` is the text on the left, bottom, right and top of the axes."""
 
     what: Chart | Cloud | Map
     axes: Axes
     size: tuple[float, float] = (0.0, 0.0)
-    room: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    margins: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     keys: Keys = field(default_factory=dict)
 
 
 def draw_sheet(sheet: Sheet) -> Figure:
     """Draw a study's figure.
 
-    Panels have axes of the same width, at most four stand in a row, and the whole is at most 10 inches wide. What the
-    series are stands beneath: once if the panels share them, else beneath those neighbours that do.
+    Axes have the same width, a row has at most four panels, and the figure is at most 10 inches wide. There is one
+    legend below if all panels share their series, else one below each group of neighbours that do.
     """
     columns = _columns(sheet)
     width = _width(sheet, columns)
@@ -55,28 +55,28 @@ def draw_sheet(sheet: Sheet) -> Figure:
     panels = [_Panel(what, figure.add_axes((0, 0, 1, 1))) for what in sheet.panels]
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
 
-    _resize(rows, [(width - 2 * _EDGE) / columns - max(_TEXT_ROOM[type(p.what)] for p in panels)] * len(rows), figure)
+    _resize(rows, [(width - 2 * _EDGE) / columns - max(_TEXT_WIDTH[type(p.what)] for p in panels)] * len(rows), figure)
     _draw(panels)
-    for _ in range(2):  # the text decides on the size, and the size a little on the text
+    for _ in range(2):  # the text decides the size, which changes the text a little
         _measure(panels, renderer)
         _resize(rows, [_inner_width(rows, width)] * len(rows), figure)
     _measure(panels, renderer)
     _stack(figure, rows, width, renderer)
     for panel in panels:
         if isinstance(panel.what, Chart):
-            write_marks(panel.axes, panel.what, renderer)
+            label_marks(panel.axes, panel.what, renderer)
     return figure
 
 
 def _columns(sheet: Sheet) -> int:
-    """Panels in a row: as many as the sheet asks for, but where that is too many, as even rows as can be."""
+    """Panels per row: what the sheet asks for, or rows as even as possible if that is too many."""
     wanted = min(sheet.columns or len(sheet.panels), len(sheet.panels))
     return wanted if wanted <= len(_WIDTHS) else math.ceil(wanted / math.ceil(wanted / len(_WIDTHS)))
 
 
 def _width(sheet: Sheet, columns: int) -> float:
-    crowd = max((len(categories(p)) for p in sheet.panels if isinstance(p, Chart)), default=0)
-    return min(max(_WIDTHS[columns - 1], columns * _PER_CATEGORY * crowd), _WIDTHS[-1])
+    most = max((len(categories(p)) for p in sheet.panels if isinstance(p, Chart)), default=0)
+    return min(max(_WIDTHS[columns - 1], columns * _PER_CATEGORY * most), _WIDTHS[-1])
 
 
 def _draw(panels: Sequence[_Panel]) -> None:
@@ -97,13 +97,13 @@ def _draw(panels: Sequence[_Panel]) -> None:
 
 
 def _resize(rows: Sequence[Sequence[_Panel]], widths: Sequence[float], figure: Figure) -> None:
-    """Give all axes their width, and heights that go together in each row."""
+    """Set the width of all axes, and heights that match within each row."""
     across, up = figure.get_size_inches()
     for row, width in zip(rows, widths, strict=True):
         planes = [_plane_height(p.what, width) for p in row if not isinstance(p.what, Chart)]
-        beside = max(planes) if planes else min(max(_SLOPE * width, _LOWEST), _HIGHEST)
+        height = max(planes) if planes else min(max(_SLOPE * width, _LOWEST), _HIGHEST)
         for p in row:
-            p.size = width, beside if isinstance(p.what, Chart) else _plane_height(p.what, width)
+            p.size = width, height if isinstance(p.what, Chart) else _plane_height(p.what, width)
             p.axes.set_position((0, 0, width / across, p.size[1] / up))
 
 
@@ -119,29 +119,29 @@ def _measure(panels: Sequence[_Panel], renderer: Any) -> None:
     for p in panels:
         p.axes.apply_aspect()
         outer, inner = p.axes.get_tightbbox(renderer), p.axes.get_window_extent(renderer)
-        assert outer is not None, "axes that are drawn have an extent"
-        rooms = (inner.x0 - outer.x0, inner.y0 - outer.y0, outer.x1 - inner.x1, outer.y1 - inner.y1)
-        left, beneath, right, above = (max(0.0, room / dpi) for room in rooms)
-        p.room = left, beneath, right, above
+        assert outer is not None, "visible axes have an extent"
+        pixels = (inner.x0 - outer.x0, inner.y0 - outer.y0, outer.x1 - inner.x1, outer.y1 - inner.y1)
+        left, bottom, right, top = (max(0.0, size / dpi) for size in pixels)
+        p.margins = left, bottom, right, top
 
 
-def _beside(rows: Sequence[Sequence[_Panel]]) -> list[tuple[float, float]]:
-    """The room left and right of the axes in each column."""
+def _side_margins(rows: Sequence[Sequence[_Panel]]) -> list[tuple[float, float]]:
+    """The widest text on the left and right of the axes in each column."""
     return [
-        (max(r[c].room[0] for r in rows if c < len(r)), max(r[c].room[2] for r in rows if c < len(r)))
+        (max(r[c].margins[0] for r in rows if c < len(r)), max(r[c].margins[2] for r in rows if c < len(r)))
         for c in range(len(rows[0]))
     ]
 
 
 def _inner_width(rows: Sequence[Sequence[_Panel]], width: float) -> float:
-    taken = 2 * _EDGE + (len(rows[0]) - 1) * _GAP + sum(left + right for left, right in _beside(rows))
+    taken = 2 * _EDGE + (len(rows[0]) - 1) * _GAP + sum(left + right for left, right in _side_margins(rows))
     return (width - taken) / len(rows[0])
 
 
 def _stack(figure: Figure, rows: Sequence[Sequence[_Panel]], width: float, renderer: Any) -> None:
-    """Put everything in its place, from the top, and cut the figure's height to it."""
+    """Place everything from the top down, and set the figure's height."""
     lefts, x = [], _EDGE
-    for left, right in _beside(rows):
+    for left, right in _side_margins(rows):
         lefts.append(x + left)
         x += left + rows[0][0].size[0] + right + _GAP
 
@@ -151,10 +151,10 @@ def _stack(figure: Figure, rows: Sequence[Sequence[_Panel]], width: float, rende
     everyone = [p for row in rows for p in row]
     shared = len(_neighbours(everyone)) == 1
     for row in rows:
-        y += max(p.room[3] for p in row)
+        y += max(p.margins[3] for p in row)
         places += [(p, lefts[i], y) for i, p in enumerate(row)]
         y += max(p.size[1] for p in row)
-        y += max(p.room[1] + p.size[1] for p in row) - max(p.size[1] for p in row) + _EDGE
+        y += max(p.margins[1] + p.size[1] for p in row) - max(p.size[1] for p in row) + _EDGE
         if not shared:
             y += _legends(figure, row, lefts, y, renderer, legends)
         y += _GAP / 2 * (row is not rows[-1])
@@ -177,10 +177,13 @@ def _legends(
     renderer: Any,
     legends: list[tuple[Legend, float, float]],
 ) -> float:
-    """Legends beneath the neighbours of a row that share their series; how high the highest is."""
+    """Add a legend below each group of neighbours in a row that share their series; returns the largest height."""
     highest, at = 0.0, 0
     for group in _neighbours(row):
-        first, last = lefts[at] - group[0].room[0], lefts[at + len(group) - 1] + group[-1].size[0] + group[-1].room[2]
+        first, last = (
+            lefts[at] - group[0].margins[0],
+            lefts[at + len(group) - 1] + group[-1].size[0] + group[-1].margins[2],
+        )
         at += len(group)
         height = _legend(figure, group, (first + last) / 2, y, last - first + _GAP, renderer, legends)
         highest = max(highest, height)
@@ -188,12 +191,12 @@ def _legends(
 
 
 def _neighbours(panels: Sequence[_Panel]) -> list[list[_Panel]]:
-    """Runs of panels in each of which the one with the most series has those of all others."""
+    """Group neighbouring panels so that one panel of each group has the series of all its others."""
     groups: list[list[_Panel]] = []
     for panel in panels:
-        together = [*groups[-1], panel] if groups else [panel]
-        largest = max((p.keys.keys() for p in together), key=len)
-        if groups and all(p.keys.keys() <= largest for p in together):
+        candidates = [*groups[-1], panel] if groups else [panel]
+        largest = max((p.keys.keys() for p in candidates), key=len)
+        if groups and all(p.keys.keys() <= largest for p in candidates):
             groups[-1].append(panel)
         else:
             groups.append([panel])
@@ -205,24 +208,24 @@ def _legend(
     group: Sequence[_Panel],
     middle: float,
     y: float,
-    room: float,
+    width: float,
     renderer: Any,
     legends: list[tuple[Legend, float, float]],
 ) -> float:
-    """A legend in as few lines as fit; its height, 0 without anything to tell."""
+    """Add a legend with as few lines as fit; returns its height, 0 if there is nothing to show."""
     keys = {key: handle for p in group for key, handle in p.keys.items()}
     if not keys:
         return 0.0
     for legend in _trials(figure, list(keys.values())):
         box = legend.get_window_extent(renderer)
-        if box.width / renderer.dpi <= room:
+        if box.width / renderer.dpi <= width:
             break
     legends.append((legend, middle, y))
     return float(box.height / renderer.dpi)
 
 
 def _trials(figure: Figure, handles: list[Any]) -> Iterator[Legend]:
-    """The same legend in ever more lines of even length; each that was no use is taken away again."""
+    """The same legend with one line, two lines, …; removes each before it makes the next."""
     for lines in range(1, len(handles) + 1):
         legend = figure.legend(
             handles=handles,

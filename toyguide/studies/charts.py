@@ -1,7 +1,7 @@
-"""Figures as data: what a study wants to be seen, without saying how it is drawn.
+"""Figures as data: what a study shows, independent of how it is drawn.
 
-A :class:`Sheet` is one figure of several panels. ``toyguide.plots`` draws it; so a study does not know matplotlib, and
-another front end can draw the same.
+A :class:`Sheet` is one figure of several panels. ``toyguide.plots`` draws it, so studies do not depend on matplotlib,
+and another front end can draw the same.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class Series:
     """One line, row of points or set of bars in a chart.
 
     Attributes:
-        label: What it is, for the legend.
-        x: Where; texts make the axis one of categories.
+        label: Its name in the legend.
+        x: The positions; texts make the axis categorical.
         y: The values.
-        low: The lower ends of their intervals, if they have any.
+        low: The lower ends of their intervals, if any.
         high: The upper ends.
         style: ``line`` (with its points), ``dashed`` (a line without points: a reference, a closed form), ``points``
             or ``bars``.
-        colour: A number: series with the same number have the same colour on all panels of a sheet; None counts up.
+        colour: A number; series with the same number have the same colour in all panels. None takes the next free one.
     """
 
     label: str
@@ -51,12 +51,12 @@ def series(
 
 @dataclass(frozen=True)
 class Mark:
-    """A thin line across a chart, with a few words.
+    """A thin line across a chart, with a label.
 
     Attributes:
-        text: The words.
-        x: Where a vertical line stands; or
-        y: where a horizontal one lies.
+        text: The label.
+        x: The position of a vertical line; or
+        y: the position of a horizontal one.
     """
 
     text: str
@@ -83,11 +83,11 @@ class Cloud:
     """A panel of samples over the exact 99 % regions, in the dataset's plane.
 
     Attributes:
-        title: Above it.
+        title: Its title.
         dataset: The dataset's name.
-        label: The class that was sampled.
+        label: The sampled class.
         x: Final samples, with shape ``(n, d)``.
-        caption: Beneath it.
+        caption: The text below it.
     """
 
     title: str
@@ -102,10 +102,10 @@ class Strokes:
     """Short straight lines at points, in a map.
 
     Attributes:
-        label: What they are, for the legend.
-        x: Their origins (their middles where they have no sign), with shape ``(n, 2)``.
-        direction: Their directions and lengths in the plane's units, with shape ``(n, 2)``.
-        signed: Whether they are arrows; else they are lines without a head, as eigenvectors are.
+        label: Their name in the legend.
+        x: Their origins, or their centres if they have no sign, with shape ``(n, 2)``.
+        direction: Their directions and lengths in the units of the plane, with shape ``(n, 2)``.
+        signed: Whether they are arrows; else lines without a head, such as eigenvectors.
         colour: As in :class:`Series`.
     """
 
@@ -118,15 +118,15 @@ class Strokes:
 
 @dataclass(frozen=True)
 class Map:
-    """A panel of a quantity over a rectangle of the plane, with strokes.
+    """A panel of a quantity on a rectangle of the plane, with strokes.
 
     Attributes:
-        title: Above it.
+        title: Its title.
         window: Left, bottom, right and top.
         values: On a regular grid from edge to edge, rows rising, with shape ``(rows, columns)``; None for none.
-        value_label: What the values are, for their key.
-        diverging: Whether 0 is the middle of the colours.
-        strokes: What is drawn over them.
+        value_label: The label of their colour bar.
+        diverging: Whether the colours are centred on 0.
+        strokes: The strokes on top of it.
     """
 
     title: str
@@ -142,10 +142,10 @@ class Sheet:
     """One figure.
 
     Attributes:
-        name: Its file's stem.
-        panels: From left to right, then down.
-        caption: What is to be seen, in one or two sentences; not drawn, but written beside it.
-        columns: Panels in a row; None for all in one.
+        name: The stem of its file.
+        panels: Its panels, row by row.
+        caption: A description in one or two sentences, shown next to the figure.
+        columns: Panels per row; None for a single row.
     """
 
     name: str

@@ -12,7 +12,7 @@ from toyguide.studies.provenance import depends_on, identity
 from toyguide.studies.rows import Rows
 from toyguide.sweeps.journal import Journal
 
-__all__ = ["Record", "Run"]
+__all__ = ["Record", "Run", "runs_of"]
 
 
 @dataclass(frozen=True)
@@ -30,25 +30,27 @@ class Run:
     id: str
 
 
+def runs_of(study: Study, plan: Plan) -> list[Run]:
+    """All runs of a study, in the order of its cells."""
+    cells = ((cell, depends_on(cell, plan)) for cell in study.cells(plan))
+    return [Run(cell, depends, identity(cell.key, depends)) for cell, depends in cells]
+
+
 class Record:
-    """The runs of a study in the order of its cells, with their journal.
+    """The runs of a study with their journal.
 
     Args:
         study: The study.
-        plan: How much is run.
-        folder: The study's folder.
+        runs: Its runs.
+        folder: Its folder.
 
     Raises:
         InputError: If the journal cannot be read.
     """
 
-    def __init__(self, study: Study, plan: Plan, folder: Path) -> None:
-        self.study, self.plan = study, plan
+    def __init__(self, study: Study, runs: Sequence[Run], folder: Path) -> None:
+        self.study, self.runs = study, runs
         self.journal = Journal(folder / "runs.csv.journal")
-        self.runs = []
-        for cell in study.cells(plan):
-            depends = depends_on(cell, plan)
-            self.runs.append(Run(cell, depends, identity(cell.key, depends)))
 
     @property
     def missing(self) -> list[Run]:

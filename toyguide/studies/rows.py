@@ -18,9 +18,9 @@ class Interval:
 
     Attributes:
         mean: The mean.
-        low: The lower end; the mean itself for a single value, which has no interval.
+        low: The lower end; the mean for a single value, which has no interval.
         high: The upper end.
-        count: How many values.
+        count: The number of values.
     """
 
     mean: float
@@ -32,8 +32,8 @@ class Interval:
 def interval(values: Iterable[float]) -> Interval:
     """Student's t interval of independent values; NaN if one of them is.
 
-    ``mean ± t(0.975, k - 1) s / sqrt(k)`` for k values with the standard deviation s: right for normal values, and the
-    usual approximation for means over samples.
+    ``mean ± t(0.975, k - 1) s / sqrt(k)`` for k values with standard deviation s: exact for normal values, and
+    the usual approximation for means over samples.
     """
     from scipy.stats import t
 
@@ -46,7 +46,7 @@ def interval(values: Iterable[float]) -> Interval:
 
 
 class Rows(Sequence[Mapping[str, Any]]):
-    """Rows in the order of the study's cells, each the key and the numbers of one run."""
+    """Rows in the order of the study's cells, each with the key and the columns of one run."""
 
     def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
         self._rows = list(rows)
@@ -61,10 +61,10 @@ class Rows(Sequence[Mapping[str, Any]]):
         return iter(self._rows)
 
     def where(self, **key: Any) -> Rows:
-        """The rows with these values; a numeric value is met if it is equal within rounding.
+        """The rows with these values; numbers are compared up to rounding.
 
         Raises:
-            LookupError: If there is none: a study asks for what it ran.
+            LookupError: If there is none.
         """
         found = [row for row in self._rows if all(_equal(row.get(k), v) for k, v in key.items())]
         if not found:
@@ -72,17 +72,17 @@ class Rows(Sequence[Mapping[str, Any]]):
         return Rows(found)
 
     def values(self, column: str) -> list[Any]:
-        """The different values of a column, in order of appearance."""
+        """The distinct values of a column, in order of appearance."""
         return list(dict.fromkeys(row[column] for row in self._rows if column in row))
 
     def per_seed(self, column: str | Callable[[Mapping[str, Any]], float], **key: Any) -> list[float]:
-        """A number of each seed's rows with these values, averaged where a seed has several, in the seeds' order."""
+        """A column, or a function of a row, for each seed in order: its mean over the seed's rows with these values."""
         read = column if callable(column) else lambda row: float(row[column])
         found = self.where(**key)
         return [float(np.mean([read(row) for row in found.where(seed=seed)])) for seed in sorted(found.values("seed"))]
 
     def over_seeds(self, column: str | Callable[[Mapping[str, Any]], float], **key: Any) -> Interval:
-        """The interval of ``per_seed``."""
+        """The interval of ``per_seed`` over the seeds."""
         return interval(self.per_seed(column, **key))
 
     def difference(self, column: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> list[float]:
@@ -98,13 +98,13 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def at_best(values: Mapping[Any, Sequence[float]]) -> list[float]:
-    """For each seed its value at the setting that is best, the least on average, for the other seeds.
+    """For each seed, its value at the setting that is best for the other seeds: the one with the least mean.
 
-    A seed has no part in the choice of its setting (unless it is alone), so the least of many noisy numbers is not
-    taken for an effect.
+    A seed has no part in the choice of its own setting (unless there is only one seed), so the least of many noisy
+    numbers does not pass for an effect.
 
     Args:
-        values: One value for each seed, by setting.
+        values: By setting, one value for each seed.
     """
     table = np.asarray(list(values.values()), dtype=float)  # (settings, seeds)
     seeds = table.shape[1]

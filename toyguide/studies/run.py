@@ -14,7 +14,7 @@ from toyguide.studies.base import Judged, Study, verdict_of
 from toyguide.studies.charts import Sheet
 from toyguide.studies.measuring import measured, networks_trained
 from toyguide.studies.plan import Plan
-from toyguide.studies.record import Record
+from toyguide.studies.record import Record, runs_of
 from toyguide.studies.rows import Interval, Rows
 from toyguide.studies.workshop import Workshop, training_cost
 from toyguide.training import TrainSettings, TrainStep
@@ -89,19 +89,10 @@ def folder_of(study: Study, plan: Plan, output: Path) -> Path:
     return output / (f"{study.name}-quick" if plan.quick else study.name)
 
 
-def remaining_cost(study: Study, plan: Plan, output: Path) -> float:
-    """Roughly how long the unfinished part of a study takes, in seconds on two cores.
-
-    Args:
-        study: The study.
-        plan: How much is run.
-        output: The folder of all studies.
-
-    Raises:
-        InputError: If the study's journal cannot be read.
-    """
-    record = Record(study, plan, folder_of(study, plan, output))
-    return _cost(record, _untrained(record, Workshop(plan, output / "networks")))
+def remaining_cost(record: Record, workshop: Workshop) -> float:
+    """Roughly how long the unfinished part of a study takes, in seconds on two cores."""
+    trainings = sum(map(training_cost, _untrained(record, workshop)))
+    return trainings + sum(run.cell.cost for run in record.missing)
 
 
 def run_study(
@@ -135,10 +126,10 @@ def run_study(
         raise InputError(f"output {str(folder)!r}: the folder cannot be made ({problem.strerror})") from problem
     steps = _Steps(tell)
     workshop = Workshop(plan, output / "networks", steps.training)
-    record = Record(study, plan, folder)
+    record = Record(study, runs_of(study, plan), folder)
     _log_stale(record)
     trainings = _untrained(record, workshop)
-    steps.total = _cost(record, trainings)
+    steps.total = remaining_cost(record, workshop)
 
     steps.begin("training network", len(trainings))
     for index in networks_trained(trainings, workshop, executor):
@@ -168,10 +159,6 @@ def _untrained(record: Record, workshop: Workshop) -> list[TrainSettings]:
     # Finished runs need their networks too: figures are drawn from them.
     needed = dict.fromkeys(need for run in record.runs for need in run.cell.needs)
     return [need for need in needed if not workshop.has(need)]
-
-
-def _cost(record: Record, trainings: Iterable[TrainSettings]) -> float:
-    return sum(map(training_cost, trainings)) + sum(run.cell.cost for run in record.missing)
 
 
 def _log_stale(record: Record) -> None:

@@ -1,4 +1,4 @@
-"""What makes a good guide for autoguidance: less training, less capacity, or both, and averages of which lengths."""
+"""Good guides for autoguidance: less training, less capacity or both, and the lengths of the weight averages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from toyguide.training import TrainSettings
 
 _GUIDES = {"both": "less of both", "time": "less training", "capacity": "less capacity"}
 _LENGTHS = fractal_networks.AVERAGES
-_TOY = _LENGTHS[0]  # of the toy in the paper
+_TOY = _LENGTHS[0]  # in the paper's toy example
 
 Setting = tuple[str, float, float, float]
 """A guide, the lengths of the main network's average and of the guide's, and the weight."""
@@ -31,7 +31,7 @@ def _network(plan: Plan, seed: int, guide: str = "") -> TrainSettings:
 
 
 def _settings(plan: Plan) -> list[Setting]:
-    """Every guide's own length beside the toy's main network, and all pairs of lengths for the guide of both."""
+    """All lengths of each guide with the toy example's main network, and all pairs of lengths for the guide of both."""
     pairs = [(guide, _TOY, own) for guide in _GUIDES for own in _LENGTHS]
     pairs += [("both", m, g) for m in _LENGTHS[1:] for g in _LENGTHS]
     return [(*pair, w) for pair in pairs for w in plan.pick((1.1, 1.25, 1.5, 2.0, 3.0), (1.25, 1.5, 2.0))]
@@ -61,13 +61,13 @@ def _guided_by(rows: Rows, guide: str) -> list[Setting]:
 
 
 def _gain(rows: Rows, guide: str) -> list[float]:
-    """How much smaller the misplaced share is than unguided, as a share of that."""
+    """The decrease of the misplaced share by guidance, as a share of the unguided one."""
     unguided = rows.per_seed("misplaced", **_unguided())
     return [1 - a / b for a, b in zip(_at_best(rows, _guided_by(rows, guide)), unguided, strict=True)]
 
 
 def _more(rows: Rows, guide: str, other: str) -> list[float]:
-    """By how much one guide's gain is larger than another's."""
+    """The difference of two guides' gains."""
     return [a - b for a, b in zip(_gain(rows, guide), _gain(rows, other), strict=True)]
 
 
@@ -76,7 +76,7 @@ def _lengths(rows: Rows, *, same: bool) -> list[Setting]:
 
 
 def _separate(rows: Rows) -> list[float]:
-    """How much smaller the misplaced share is with two different lengths than with one for both, as a share of that."""
+    """The decrease of the misplaced share from equal lengths to different ones, as a share of that with equal ones."""
     pairs = zip(_at_best(rows, _lengths(rows, same=False)), _at_best(rows, _lengths(rows, same=True)), strict=True)
     return [1 - a / b for a, b in pairs]
 
@@ -92,15 +92,15 @@ class AutoguidanceCapacityAndTime(Study):
     )
     source = "Karras et al. 2024, arXiv 2406.02507, Sec. 5.1, Table 1 and Fig. 3"
     setting = (
-        "The fractal's class A, 32 Heun steps. The main network is the paper's toy (width 64, 4096 iterations), a "
-        "guide has half the width, an eighth of the iterations, or both, as its toy's has; each is trained anew for "
-        "each seed and averaged over three lengths (sigma_rel 0.01, 0.05, 0.1). As in the paper each guide is taken "
-        "at its best weight above 1 and its best length, chosen here on the other seeds. The quality number is the "
-        "misplaced share: the outliers, and the mass that is missing from the branches. Like the paper's Fréchet "
-        "distance it grows with samples that are off and with those that are missing; unlike a Wasserstein distance "
-        "on the bare points it is bounded, so that a few strays, which the main networks already have, do not decide. "
-        "It does not see how samples lie within a branch, and was settled on development runs. The claims are "
-        "comparisons, and any difference counts."
+        "The fractal's class A, 32 Heun steps. The main network is that of the paper's toy example (width 64, 4096 "
+        "iterations). A guide has half the width, an eighth of the iterations, or both, as in the toy example; each "
+        "network is trained anew for each seed and averaged over three lengths (sigma_rel 0.01, 0.05, 0.1). As in the "
+        "paper, each guide is taken at its best weight above 1 and its best length, chosen here on the other seeds. "
+        "The quality measure is the misplaced share: the outliers plus the mass missing from the branches. Like the "
+        "paper's Fréchet distance it grows with samples that are off and with samples that are missing; unlike a "
+        "Wasserstein distance between points it is bounded, so a few strays, which the main networks already have, do "
+        "not decide. It does not see how samples lie within a branch, and was settled on development runs. The claims "
+        "are comparisons, and any difference counts."
     )
     order = 3
     criteria = (
@@ -130,7 +130,7 @@ class AutoguidanceCapacityAndTime(Study):
         ),
         Criterion(
             "separate_lengths",
-            "Averages of two different lengths gain more than averages of one",
+            "Averages of two different lengths gain more than averages of one length",
             _separate,
             at_least=0.0,
         ),
@@ -182,12 +182,12 @@ class AutoguidanceCapacityAndTime(Study):
             guided = [(w, rows.per_seed(column, **_key((guide, m, g, w)))) for w in weights]
             return [(1.0, rows.per_seed(column, **_unguided())), *guided]
 
-        def beside_unguided(values: Sequence[float]) -> Interval:
+        def over_unguided(values: Sequence[float]) -> Interval:
             pairs = zip(values, rows.per_seed("misplaced", **_unguided()), strict=True)
             return interval([a / b for a, b in pairs])
 
         def curves(column: str, title: str, y_label: str) -> Chart:
-            summary = beside_unguided if column == "misplaced" else interval
+            summary = over_unguided if column == "misplaced" else interval
             lines = [series(label, [(w, summary(v)) for w, v in along(guide, column)]) for guide, label in labels]
             marks = [Mark("exact samples", y=0.01)] if column == "outliers" else []
             return Chart(title, "weight (1 is unguided)", y_label, lines, marks)
@@ -198,7 +198,7 @@ class AutoguidanceCapacityAndTime(Study):
 
         def best_of(m: float, g: float) -> Interval:
             best = _best(rows, [s for s in _run(rows) if s[:3] == ("both", m, g)])
-            return beside_unguided(rows.per_seed("misplaced", **_key(best)))
+            return over_unguided(rows.per_seed("misplaced", **_key(best)))
 
         labels = _GUIDES.items()
         lengths = Chart(
@@ -238,5 +238,5 @@ class AutoguidanceCapacityAndTime(Study):
 
 
 def _best(rows: Rows, settings: Iterable[Setting]) -> Setting:
-    """The setting with the least misplaced share over all seeds: for the eye, not for a criterion."""
+    """The setting with the least misplaced share over all seeds; for reports, not for criteria."""
     return min(settings, key=lambda setting: rows.over_seeds("misplaced", **_key(setting)).mean)

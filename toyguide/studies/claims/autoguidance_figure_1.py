@@ -1,4 +1,4 @@
-"""Figure 1 of the autoguidance paper: what each way to guide leaves out, and what it leaves behind."""
+"""Figure 1 of the autoguidance paper: which branches each kind of guidance drops, and how many outliers remain."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class AutoguidanceFigure1(Study):
     )
     source = "Karras et al. 2024, arXiv 2406.02507, Fig. 1 and Sec. 3"
     setting = (
-        "The two-class fractal with the paper's networks (class A, width 64, 4096 iterations; guides of width 32 and "
-        "512 iterations), trained anew for each seed, 32 Heun steps. The paper shows one picture for each rule; the "
-        "thresholds are ours. Outliers lie outside the exact 99 % region, so exact samples have 1 % of them; a branch "
-        "is dropped if it gets less than a tenth of its share."
+        "The two-class fractal with the networks of the paper (class A, width 64, 4096 iterations; guiding networks "
+        "of width 32 and 512 iterations), trained anew for each seed; 32 Heun steps. The paper shows one picture for "
+        "each rule; the thresholds are ours. Outliers lie outside the exact 99 % region, so 1 % of exact samples are "
+        "outliers; a branch is dropped if it receives less than a tenth of its share."
     )
     order = 1
     criteria = (

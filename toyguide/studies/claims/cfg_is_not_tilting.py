@@ -1,5 +1,4 @@
-"""Two Gaussians on which guidance can be solved: neither sampler ends on the tilted density, nor on what the other
-one does."""
+"""Two Gaussians for which guidance has closed forms: the ODE, the SDE and the tilted density all differ."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from toyguide.studies.workshop import Workshop, trained
 from toyguide.training import TrainSettings
 
 _DATASET = "two-variances"
-_W = 3.0  # the weight that the closed forms are compared at
+_W = 3.0  # the weight at which the closed forms are judged
 _KINDS = {"ode": "PF-ODE (Heun)", "sde": "Reverse SDE (ancestral)", "tilted": "Tilted density"}
 _SAMPLERS = {"ode": "heun", "sde": "ancestral"}
 _PLACES = {"exact": "Exact fields", "networks": "Networks"}
@@ -30,8 +29,13 @@ _SMALL = 0.1  # the level at which a network's log-density is taken: its errors 
 
 
 def variance(kind: str, w: float) -> float:
-    """What N(0, 1) guided away from N(0, 2) ends with by the paper: the tilted density, or a sampler from infinite
-    noise in infinitely many steps."""
+    """The paper's closed form of the variance when N(0, 1) is guided away from N(0, 2).
+
+    Args:
+        kind: ``tilted`` for the tilted density; ``ode`` or ``sde`` for a sampler from infinite noise in infinitely many
+            steps.
+        w: The guidance weight.
+    """
     if kind == "tilted":
         return 2 / (w + 1)
     return 2 ** (1 - w) if kind == "ode" else (2 - 2 ** (2 - 2 * w)) / (2 * w - 1)
@@ -42,9 +46,9 @@ def tilted_variance(x: Tensor, drawn: Field, main: Field, uncond: Field, sigma: 
 
     Args:
         x: Samples at ``sigma``, with shape ``(n, d)``.
-        drawn: The field that they were drawn from.
-        main: The field that is guided.
-        uncond: The field that it is guided away from.
+        drawn: The field that ``x`` was drawn from.
+        main: The field to guide.
+        uncond: The field to guide away from.
         sigma: The noise level of all three.
         w: The guidance weight.
     """
@@ -59,7 +63,7 @@ def network(plan: Plan, seed: int, label: str) -> TrainSettings:
 
 
 def networks(plan: Plan, seed: int) -> tuple[TrainSettings, TrainSettings]:
-    """Those of both."""
+    """The networks of both Gaussians."""
     return network(plan, seed, "narrow"), network(plan, seed, "wide")
 
 
@@ -89,12 +93,12 @@ def _measure(workshop: Workshop, place: str, kind: str, seed: int) -> Mapping[st
     e, weights = _experiment(plan, place, kind, seed), _weights(plan)
     if kind == "tilted":
         sigma = _SMALL if place == "networks" else 0.0
-        # The exact samples stand in for a network's own; the importance weights know it.
+        # Exact samples replace those of a network; the importance weights account for it.
         drawn, fields = e.data.field("narrow"), workshop.fields(e)
         x = drawn.sample(16 * plan.n, sigma, torch.Generator().manual_seed(seed)).float()
         return {_column(w): tilted_variance(x, drawn, fields["main"], fields["uncond"], sigma, w) for w in weights}
 
-    # All weights in one batch: from the same starting points, with a noise of their own.
+    # All weights in one batch, from the same starting points, each with its own noise.
     device = resolve_device(plan.device)
     x = e.start().repeat(len(weights), 1).to(device)
     guidance = Batched([rule("cfg", w=w) for w in weights], [e.generator() for _ in weights], x)
@@ -111,7 +115,7 @@ def _off(rows: Rows, kind: str) -> list[float]:
 
 
 def _below_tilt(rows: Rows, place: str) -> list[float]:
-    """How far the samplers end below the measured tilt, as a share of how far they should; the less of the two."""
+    """How far the samplers end below the measured tilt, as a share of the closed form; the smaller of the two."""
     tilted = rows.per_seed(_column(_W), place="exact", kind="tilted")
     shares = []
     for kind in _SAMPLERS:
@@ -127,17 +131,17 @@ class CfgIsNotTilting(Study):
     name = "cfg-is-not-tilting"
     title = "Guidance does not sample the tilted density"
     statement = (
-        "Guiding N(0, 1) away from N(0, 2) at w = 3 ends with the variance 0.25 by the ODE and 0.3875 by the SDE, and "
+        "Guiding N(0, 1) away from N(0, 2) at w = 3 ends at the variance 0.25 by the ODE and 0.3875 by the SDE; "
         "neither is the tilted density's 0.5."
     )
     source = "Bradley & Nakkiran 2024, arXiv 2408.09000 (read in notes on it)"
     setting = (
-        "The two Gaussians in two dimensions, the paper's in each; variances are over both axes. The tilted variance "
-        "is measured by importance weights on exact samples, not computed. Equality is judged within 0.028, a quarter "
-        "of the smallest distance between the three. Finite steps are part of what is measured: the ancestral sampler "
-        "is of first order, and its 2048 steps (1024 in a quick look) end 0.003 (0.005) too low at w = 3. Networks of "
-        "width 32 are trained anew for each seed and start at sigma 10, which their training noise reaches; they are "
-        "held to half of the exact gaps."
+        "Two Gaussians in two dimensions, each axis as in the paper; variances are over both axes. The variance of "
+        "the tilted density is measured by importance weights on exact samples, not computed. Equality means within "
+        "0.028, a quarter of the smallest distance between the three variances. Discretisation is part of the "
+        "measurement: the ancestral sampler is of first order, and its 2048 steps (1024 in a quick look) end 0.003 "
+        "(0.005) too low at w = 3. Networks of width 32 are trained anew for each seed and start at sigma 10, which "
+        "their training noise reaches; they must show at least half of the exact gaps."
     )
     order = 4
     criteria = (

@@ -1,5 +1,5 @@
-"""What classifier-free guidance does at large weights: how far it goes, what pulls it back, and what an error in the
-score does to that. The paper's weight is ``w - 1``: 0 is unguided."""
+"""Classifier-free guidance at large weights: how far it overshoots, what pulls it back, and the effect of an error in
+the score. The paper's weight is ``w - 1``: 0 is unguided."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _PATHS = (1.0, 3.0, 7.0, 15.0)
 _SUPPORT = (0.0, *_PATHS, 30.0, 100.0)
 _LARGE = 100.0
 _N = 1024  # trajectories on a line
-_ALL = (-0.03, 1.03)  # of an axis of shares
+_ALL = (-0.03, 1.03)  # range of an axis of shares
 # Weights of the bundled rule on the fractal, 1 unguided.
 _FRACTAL = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 _FRACTAL_LARGE = 16.0
-_FRACTAL_SHOWN = 8.0  # beyond it most samples of networks lie outside the picture
+_FRACTAL_SHOWN = 8.0  # above, most samples of networks lie outside the figure
 
-_SLACK = 0.05 * (RIGHT - LEFT)  # what is so near to the support counts as inside
-_ERRORS: Mapping[str, tuple[float, float]] = {  # shares of noise that main and uncond are raised by
+_SLACK = 0.05 * (RIGHT - LEFT)  # points this close to the support count as inside
+_ERRORS: Mapping[str, tuple[float, float]] = {  # by which shares the noise levels of main and uncond are raised
     "exact": (0.0, 0.0),
     "main+0.01": (0.01, 0.0),
     "main+0.05": (0.05, 0.0),
@@ -46,12 +46,12 @@ _SHOWN = {
 
 
 def _scaled(levels: Tensor, x: Tensor) -> Tensor:
-    """The mean over the points in the coordinates of the paper's process, in which data and noise keep their size."""
+    """The mean over the points in the paper's coordinates, those of a variance-preserving process."""
     return x.mean(-1) / (1 + levels.square()).sqrt()
 
 
 def describe(levels: Tensor, x: Tensor, extra: float) -> dict[str, float]:
-    """The numbers of a walk; points that are not finite are outside and make means NaN."""
+    """The numbers of a path. Points that are not finite count as outside, and make means NaN."""
     end = x[-1]
     return {
         "mean": float(end.mean()),
@@ -93,18 +93,19 @@ class CfgOvershoots(Study):
     name = "cfg-overshoots"
     title = "Guidance overshoots"
     statement = (
-        "Under guidance the mean grows as the root of the weight; it swings out beyond a bounded support and is pulled "
-        "back into it; an error in the score, however small, takes samples off it at a large enough weight."
+        "Under guidance the mean grows as the square root of the weight; it overshoots a bounded support and is "
+        "pulled back into it; an error in the score, however small, moves samples off the support at a large enough "
+        "weight."
     )
     source = "Chidambaram et al. 2024, arXiv 2409.13074, Theorems 1-3 (read in notes on it)"
     setting = (
-        "On a line by the ODE, exact: N(1, 1) against its mixture with N(-1, 1), paper's weights w - 1 from 8 to 400; "
-        "and the uniform distribution on [1, 2] against its mixture with that on [-2, -1], in the paper's coordinates "
-        "x/sqrt(1 + sigma^2). A known error is a main field at a noise level raised by 1 or 5 %; the paper's lies "
-        "in the tails. We read 'any error' as one of any size: the same error in the unconditional field is shown "
-        "beside. For learned errors: networks of the fractal's class A and union, trained anew for each seed; their "
-        "support is the exact 99 % region. All thresholds are ours: an exponent nearer to 1/2 than to 1/3 or 2/3; most "
-        "samples for leaving; 0.05 beyond the segment still counts as inside."
+        "On a line, by the ODE, with exact fields: N(1, 1) against its mixture with N(-1, 1), at the paper's weights "
+        "w - 1 from 8 to 400; and the uniform distribution on [1, 2] against its mixture with that on [-2, -1], in "
+        "the paper's coordinates x/sqrt(1 + sigma^2). A known error is a main field at a noise level raised by 1 % or "
+        "5 %; the error in the paper lies in the tails. We read 'any error' as one of any size; the same error in the "
+        "unconditional field is also shown. For learned errors: networks of the fractal's class A and union, trained "
+        "anew for each seed; their support is the exact 99 % region. All thresholds are ours: an exponent nearer to "
+        "1/2 than to 1/3 or 2/3; leaving means most samples; up to 0.05 beyond the segment counts as inside."
     )
     order = 5
     criteria = (
@@ -116,7 +117,7 @@ class CfgOvershoots(Study):
         ),
         Criterion(
             "swings_out",
-            "At w - 1 = 15 the mean path swings beyond the segment by at least a tenth of its length",
+            "At w - 1 = 15 the mean path overshoots the segment by at least a tenth of its length",
             lambda rows: [p - RIGHT for p in rows.per_seed("peak", **_on_segments(_PATHS[-1]))],
             at_least=0.1,
         ),
@@ -134,7 +135,7 @@ class CfgOvershoots(Study):
         ),
         Criterion(
             "networks_outside",
-            "At w = 16 on the fractal, networks leave at least half of the samples outside that exact fields keep",
+            "At w = 16 on the fractal, the share outside is at least 0.5 larger with networks than with exact fields",
             lambda rows: rows.difference(
                 "outside", _on_fractal("networks", _FRACTAL_LARGE), _on_fractal("exact", _FRACTAL_LARGE)
             ),
@@ -189,7 +190,7 @@ class CfgOvershoots(Study):
 
 
 def _lines(rows: Rows, workshop: Workshop) -> Sheet:
-    """How the mean grows with the weight, and how it goes there."""
+    """The growth of the mean with the weight, and its path."""
     weights = rows.where(place="gaussians").values("extra")
     means = series("mean", [(e, rows.over_seeds("mean", place="gaussians", extra=e)) for e in weights], "points")
     paths = []

@@ -1,4 +1,4 @@
-"""Guidance in a limited interval of noise levels: where it harms, where it is needless, and what comes back."""
+"""Guidance in a limited interval of noise levels: where it harms, where it is needless, and what is regained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toyguide.studies.workshop import Workshop
 
 _W = 4.0
 _LOW, _HIGH = 0.19, 1.61  # the paper's best interval (of its largest network), low < sigma <= high
-_BOTTOM, _TOP = 0.001, 10.0  # outside all levels of the run
+_BOTTOM, _TOP = 0.001, 10.0  # beyond all levels of a run
 _REGIONS = {
     "nowhere": (_BOTTOM, _BOTTOM),
     "above": (_HIGH, _TOP),
@@ -35,14 +35,14 @@ def _at(region: str, fields: str = "networks") -> dict[str, Any]:
 
 
 def _coverage_back(rows: Rows, fields: str) -> list[float]:
-    """The share of the coverage lost by guiding everywhere that guiding only in the middle does not lose."""
+    """The regained share, for each seed: of the coverage lost by guiding everywhere, what the middle alone keeps."""
     lost = rows.difference("coverage", _at("nowhere", fields), _at("everywhere", fields))
     back = rows.difference("coverage", _at("middle", fields), _at("everywhere", fields))
     return [b / a for a, b in zip(lost, back, strict=True)]
 
 
 def _removed(rows: Rows, before: str, after: str) -> list[float]:
-    """By how much outliers fall from one region to another, as a share of the unguided ones."""
+    """The decrease of outliers from one region to another, as a share of the unguided ones."""
     fallen = rows.difference("outliers", _at(before), _at(after))
     return [f / u for f, u in zip(fallen, rows.per_seed("outliers", **_at("nowhere")), strict=True)]
 
@@ -53,16 +53,16 @@ class GuidanceInterval(Study):
     name = "guidance-interval"
     title = "Guidance in an interval"
     statement = (
-        "Guidance at high noise harms and at low noise is needless; limited to the middle it keeps its use, and most "
-        "of the coverage that it cost comes back."
+        "Guidance harms at high noise and is needless at low noise; limited to the middle it keeps its benefit, and "
+        "most of the lost coverage comes back."
     )
     source = "Kynkäänniemi et al. 2024, arXiv 2404.07724"
     setting = (
         "CFG at w = 4 on the fractal's class A, 32 Heun steps, in 0.19 < sigma <= 1.61: the paper's best interval for "
-        "its largest network, taken over because the data's standard deviation is 0.5 in both. Networks are trained "
-        "anew for each seed; on exact fields (the class against the union) no outlier comes from error. The "
-        "thresholds are ours: harm is 0.05 of coverage, use a tenth of the unguided outliers removed, needless no "
-        "more than another tenth."
+        "its largest network, used here because the standard deviation of the data is 0.5 in both. Networks are "
+        "trained anew for each seed; on exact fields (the class against the union) no outlier comes from error. The "
+        "thresholds are ours: harm is a loss of 0.05 of coverage, benefit is the removal of a tenth of the unguided "
+        "outliers, needless is the removal of no more than another tenth."
     )
     order = 6
     criteria = (
@@ -74,7 +74,7 @@ class GuidanceInterval(Study):
         ),
         Criterion(
             "outliers_removed_below",
-            "Guiding below sigma = 0.19 besides the middle removes at most another tenth of the unguided outliers",
+            "Guiding below sigma = 0.19 as well as in the middle removes at most another tenth of the outliers",
             lambda rows: _removed(rows, "middle", "middle and below"),
             at_most=0.1,
         ),
@@ -86,7 +86,7 @@ class GuidanceInterval(Study):
         ),
         Criterion(
             "coverage_back_networks",
-            "With the middle alone at least half of the coverage that guiding everywhere cost comes back",
+            "Guiding only in the middle regains at least half of the coverage lost by guiding everywhere",
             lambda rows: _coverage_back(rows, "networks"),
             at_least=0.5,
         ),

@@ -1,4 +1,4 @@
-"""What saddle-free guidance costs beside classifier-free guidance: evaluations, and seconds."""
+"""The cost of saddle-free guidance compared with classifier-free guidance: evaluations and seconds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _JUDGED: dict[str, Any] = {"fields": "conditional", "size": "large"}
 
 
 def _conditional(seed: int) -> TrainSettings:
-    """One network for both of CFG's roles, as large as the paper's; barely trained, for weights cost no time."""
+    """One network for both of CFG's roles, as large as the paper's; barely trained: weights do not affect time."""
     return TrainSettings("fractal", None, conditional=True, width=64, iterations=64, seed=seed)
 
 
@@ -33,7 +33,7 @@ def _turns(plan: Plan) -> int:
 
 
 def _more_evaluations(rows: Rows) -> list[float]:
-    """How far SFG's and CFG's evaluations are apart, whichever way; 0 only if they are equal in every setting."""
+    """The absolute difference of SFG's and CFG's evaluations; 0 only if they are equal in every setting."""
     return rows.per_seed(lambda row: abs(row["nfe_sfg"] - row["nfe_cfg"]))
 
 
@@ -45,12 +45,12 @@ class SfgCost(Study):
     statement = "Saddle-free guidance takes as many evaluations as classifier-free guidance, and as much time."
     source = "Yeats et al. 2025, arXiv 2511.21863, warm-started power iteration (read in a review)"
     setting = (
-        "The fractal's class A. Judged is one conditional network (width 64), which is both of CFG's fields, so that "
-        "an evaluation costs the same everywhere; SFG evaluates it at x and at x + h sigma v. The rules sample in "
-        "turn within one process, after a run that does not count; each turn of one is divided by the other's beside "
-        "it, and the median is one value per seed. As much time means within 25 % either way, which is our margin: "
-        "seconds are this machine's, and the only numbers of the studies that no seed repeats. Both fields of CFG can "
-        "be evaluated beside one another, SFG's second evaluation waits for v and the first."
+        "The fractal's class A. Judged is one conditional network (width 64) that serves as both of CFG's fields, so "
+        "that every evaluation costs the same; SFG evaluates it at x and at x + h sigma v. The rules sample in turn "
+        "within one process, after a warm-up run; the time of each turn is divided by that of the other rule's turn "
+        "next to it, and the median is one value per seed. As much time means within 25 % either way, which is our "
+        "margin. Seconds depend on the machine, and are the only numbers of the studies that a seed does not "
+        "reproduce. CFG's two fields can be evaluated in parallel; SFG's second evaluation needs v and the first."
     )
     order = 11
     criteria = (
@@ -94,7 +94,7 @@ class SfgCost(Study):
                 "seed": seed,
             }
             needs = {"conditional": (_conditional(seed),), "pair": fractal_networks.networks(plan, seed), "exact": ()}
-            # Of a turn of all three rules: what calls cost by themselves, and what points do.
+            # A turn of all three rules: the overhead of calls, and the points.
             turn = 0.05 + 1.2e-4 * n * (10 if fields == "exact" else 1) * (0.5 if sampler == "euler" else 1)
             return Cell(key, _measure, needs=needs[fields], cost=turn * (1 + _turns(plan)), timed=True)
 

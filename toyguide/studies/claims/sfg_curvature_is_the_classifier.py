@@ -1,4 +1,4 @@
-"""Where the log-density curves upward: does it do so along the classifier's gradient?"""
+"""Whether the directions of positive curvature of the log-density are those of a classifier's gradient."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class SfgCurvatureIsTheClassifier(Study):
     )
     source = "Yeats et al. 2025, arXiv 2511.21863, the two-dimensional Gaussian separation problem (read in a review)"
     setting = (
-        "Two round Gaussians at (±1, 0) with variance 0.05, one class each; the paper's settings are not public. The "
-        "points are diffused data moved a random share along the line between the means, at five noise levels from a "
-        "tenth to nine tenths of that at which the two modes merge. Where the top eigenvalue of a field's own Hessian "
-        "is positive, its eigenvector is compared with the exact gradient of log p(left|x)/p(right|x): the mean "
-        "absolute cosine, 1 if parallel and 0.64 for random directions in the plane. Networks of the union (width 64, "
-        "no label seen) are trained anew for each seed. The 16-simplex and the fractal, on exact data, show how far "
-        "the claim reaches."
+        "Two round Gaussians at (±1, 0) with variance 0.05, one for each class; the paper's settings are not public. "
+        "The points are diffused data moved by a random share along the line between the means, at five noise levels "
+        "from a tenth to nine tenths of the level at which the two modes merge. Where the top eigenvalue of a field's "
+        "own Hessian is positive, its eigenvector is compared with the exact gradient of log p(left|x)/p(right|x): "
+        "the mean absolute cosine is 1 if they are parallel and 0.64 for random directions in the plane. Networks of "
+        "the union (width 64, without labels) are trained anew for each seed. The 16-simplex and the fractal, on "
+        "exact data, show how far the claim reaches."
     )
     order = 7
     criteria = (
@@ -62,7 +62,7 @@ class SfgCurvatureIsTheClassifier(Study):
         ),
         Criterion(
             "networks",
-            "On networks that never saw a label the mean absolute cosine is 0.9 or more at every noise level",
+            "On networks trained without labels the mean absolute cosine is 0.9 or more at every noise level",
             lambda rows: _worst(rows, "network"),
             at_least=0.9,
         ),
@@ -141,7 +141,7 @@ class SfgCurvatureIsTheClassifier(Study):
 
 
 def _measure_pair(workshop: Workshop, data: str, field: str, level: float, seed: int) -> Mapping[str, float]:
-    """Compare curvature and classifier between the two Gaussians, at a level in units of the merging one."""
+    """Compare curvature and classifier between the two Gaussians; the level is in units of the merging level."""
     pair, n = load_dataset(data), workshop.plan.n
     sigma, generator = level * merging_sigma(pair), torch.Generator().manual_seed(seed)
     x = edge_data(pair, sigma, torch.rand(n, generator=generator), n, generator)
@@ -150,7 +150,7 @@ def _measure_pair(workshop: Workshop, data: str, field: str, level: float, seed:
 
 
 def _measure_other(workshop: Workshop, data: str, field: str, level: float, seed: int) -> Mapping[str, float]:
-    """The same on another dataset's exact field and data, at a level in its own units."""
+    """Compare them on another dataset's exact field and data; the level is a noise level."""
     other = load_dataset(data)
     x = other.field().sample(workshop.plan.n, level, torch.Generator().manual_seed(seed))
     return {"sigma": level, **_compared(other.field(), other, x, level)}
@@ -174,7 +174,7 @@ def classifier_gradient(data: Dataset, x: Tensor, sigma: float) -> Tensor:
 
 @torch.no_grad()
 def _compared(field: Field, data: Dataset, x: Tensor, sigma: float) -> dict[str, float]:
-    """A field's positive curvature beside the exact classifier, over some points.
+    """Compare a field's positive curvature with the exact classifier at some points.
 
     Returns:
         ``positive``: the share of the points where the field's top eigenvalue is positive. ``cosine``: the mean

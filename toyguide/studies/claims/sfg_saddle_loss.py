@@ -1,4 +1,4 @@
-"""Where a network's score is wrong, and where a wider network is less so: at modes, not at saddles."""
+"""Where a network's score is wrong, and where a wider network reduces the error: at modes, not at saddles."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ _DATA = "simplex16"
 _WIDTHS = (32, 64, 128, 256)
 _LEVELS = (1 / 8, 1 / 4, 1 / 2)  # in units of the level at which two vertices alone would merge
 _PLACES = (0.0, 0.125, 0.25, 0.375, 0.5)  # shares of an edge
-_REGIONS = {"modes": (0.0, "mode"), "saddles": (0.5, "saddle")}  # data around vertices, and moved to the middles
-_PAPER = {"modes": 10.0, "saddles": 1.3}  # how much its largest network is better than its smallest
-_BETWEEN = round(math.sqrt(_PAPER["modes"] * _PAPER["saddles"]), 2)  # on which side: nearer to the one or the other
+_REGIONS = {"modes": (0.0, "mode"), "saddles": (0.5, "saddle")}  # data around vertices and around the middles of edges
+_PAPER = {"modes": 10.0, "saddles": 1.3}  # the loss of its smallest network over that of its largest
+_BETWEEN = round(
+    math.sqrt(_PAPER["modes"] * _PAPER["saddles"]), 2
+)  # above: nearer to the first; below: nearer to the second
 _LOSS = "σ² |score error|²"
 
 
@@ -61,10 +63,10 @@ class SfgSaddleLoss(Study):
     source = "Yeats et al. 2025, arXiv 2511.21863, the 16-simplex experiment (read in a review)"
     setting = (
         "17 Gaussians of standard deviation 0.05 on the unit-norm vertices of a simplex; networks of their union, of "
-        "width 32 to 256 and equally long trained (1024 iterations of 1024 points, a quarter in a quick look), anew "
-        "for each seed. The loss is sigma² times the squared error of the score, at an eighth, a quarter and half of "
-        "the noise level at which two vertices alone would merge, averaged geometrically over them. Modes: diffused "
-        "data in the exact 99 % region. Saddles: the same data moved half the way along an edge, where the exact top "
+        "width 32 to 256, all trained for 1024 iterations of 1024 points (a quarter in a quick look), anew for each "
+        "seed. The loss is sigma² times the squared error of the score, at an eighth, a quarter and half of the noise "
+        "level at which two vertices alone would merge, averaged geometrically over the levels. Modes: diffused data "
+        "in the exact 99 % region. Saddles: the same data moved half way along an edge, where the exact top "
         "eigenvalue is positive. The paper's regions, sizes and noise levels are not public; these are ours. The "
         "threshold between the paper's two factors is their geometric mean."
     )
@@ -146,7 +148,7 @@ class SfgSaddleLoss(Study):
                 [
                     Chart("Loss by region", "width", _LOSS, by_width, y_scale="log"),
                     Chart(
-                        "What width buys",
+                        "Gain by width",
                         "noise level σ",
                         f"loss of width {_WIDTHS[0]} over {_WIDTHS[-1]}",
                         improvement,
@@ -179,7 +181,7 @@ def _network(plan: Plan, width: int, seed: int) -> TrainSettings:
 
 
 def _measure(workshop: Workshop, width: int, level: float, t: float, seed: int) -> dict[str, float]:
-    """The loss of all points moved a share t along the edges, and of those in each region, with the regions' shares."""
+    """The loss of points moved by a share t along the edges, of all and in each region, and the regions' shares."""
     data = load_dataset(_DATA)
     sigma = level * merging_sigma(data)
     x = edge_data(data, sigma, t, workshop.plan.n, torch.Generator().manual_seed(seed))

@@ -16,7 +16,7 @@ from toyguide.training import TrainSettings
 _PLACES = {"fractal": "Fractal, class A", "fractal-union": "Fractal, both classes", "simplex16": "16-simplex"}
 _JUDGED = ("fractal", "simplex16")
 _H, _ALPHA = 0.1, 1.0  # the paper's step and its least shift
-_W = 5.0  # where step and shift are varied: the middle of 1 … 30 on a logarithmic axis
+_W = 5.0  # at which step and shift are varied: the geometric middle of 1 … 30
 _STEPS = (1e-3, 1e-2, _H, 0.3, 1.0)
 _SHIFTS = (_ALPHA, 3.0, 10.0)
 _FIRST, _LAST = 1.0, 30.0  # the paper's weights
@@ -35,23 +35,23 @@ def _paper_weights(rows: Rows) -> list[float]:
 
 
 def _span(rows: Rows, column: str, keys: Iterable[Mapping[str, Any]]) -> list[float]:
-    """How far a column goes from its least to its largest value over some settings, for each seed."""
+    """The range of a column over some settings, for each seed."""
     values = zip(*(rows.per_seed(column, **key) for key in keys), strict=True)
     return [max(v) - min(v) for v in values]
 
 
-def _beside_weight(rows: Rows, column: str, place: str, keys: Iterable[Mapping[str, Any]]) -> list[float]:
-    """The span over some settings, as a share of the span over the paper's weights."""
+def _relative_span(rows: Rows, column: str, place: str, keys: Iterable[Mapping[str, Any]]) -> list[float]:
+    """The range over some settings, as a share of the range over the paper's weights."""
     whole = _span(rows, column, [_at(place, w=w) for w in _paper_weights(rows)])
     return [a / b for a, b in zip(_span(rows, column, keys), whole, strict=True)]
 
 
 def _step_effect(rows: Rows, column: str, place: str) -> list[float]:
-    return _beside_weight(rows, column, place, [_at(place, h=h) for h in _STEPS])
+    return _relative_span(rows, column, place, [_at(place, h=h) for h in _STEPS])
 
 
 def _shift_effect(rows: Rows, column: str, place: str) -> list[float]:
-    return _beside_weight(rows, column, place, [_at(place, alpha=alpha) for alpha in _SHIFTS])
+    return _relative_span(rows, column, place, [_at(place, alpha=alpha) for alpha in _SHIFTS])
 
 
 def _outliers_removed(rows: Rows, place: str) -> list[float]:
@@ -76,13 +76,13 @@ class SfgStepAndShift(Study):
     )
     source = "Yeats et al. 2025, arXiv 2511.21863, hyperparameters h, alpha and w (read in a review)"
     setting = (
-        "SFG's formula is a reconstruction from a review, and the thresholds are ours. Judged are the fractal's class "
-        "A and the union of the 16-simplex (both of width 64), networks trained anew for each seed, 32 Heun steps. "
-        "Fidelity is the share of outliers, 1 % of exact samples; coverage is judged on the fractal, whose 127 "
-        "branches can be lost. h and alpha are varied at w = 5. We know neither the range of h that the paper tried, "
-        "so numbers up to its choice of 0.1 are given too, nor a claim on alpha, which is only reported. In the "
-        "paper's thousands of dimensions a push along one unit vector is small beside the noise; in two it is not, so "
-        "w = 0.3 is looked at too."
+        "SFG's formula is a reconstruction from a review, and the thresholds are ours. The fractal's class A and the "
+        "union of the 16-simplex are judged, with networks of width 64 trained anew for each seed and 32 Heun steps. "
+        "Fidelity is the share of outliers, 1 % for exact samples; coverage is judged on the fractal, which has 127 "
+        "branches to lose. h and alpha are varied at w = 5. We do not know the range of h that the paper tried, so "
+        "numbers up to its choice of 0.1 are given too; we know no claim on alpha, which is only reported. In the "
+        "paper's thousands of dimensions a push along one unit vector is small compared with the noise; in two it is "
+        "not, so w = 0.3 is included."
     )
     order = 10
     criteria = (
@@ -141,7 +141,7 @@ class SfgStepAndShift(Study):
             for w in (0.0, _FIRST, 10.0, _LAST):
                 for column in ("outliers", "coverage"):
                     found[f"{column}_{name}_w{w:g}"] = rows.over_seeds(column, **_at(place, w=w))
-            small = _beside_weight(rows, "outliers", place, [_at(place, h=h) for h in _STEPS if h <= _H])
+            small = _relative_span(rows, "outliers", place, [_at(place, h=h) for h in _STEPS if h <= _H])
             found[f"step_outliers_{name}_up_to_paper"] = interval(small)
             found[f"step_outliers_{name}"] = interval(_step_effect(rows, "outliers", place))
             found[f"shift_outliers_{name}"] = interval(_shift_effect(rows, "outliers", place))
@@ -202,7 +202,7 @@ def _lines(
     settings: Mapping[float, Mapping[str, float]],
     unguided: bool = False,
 ) -> list[Series]:
-    """What is found against one parameter, a line for each place; with it, what is found there unguided."""
+    """A line for each place against one parameter, and on request the unguided level there."""
     lines: list[Series] = []
     for colour, (place, label) in enumerate(_PLACES.items()):
         lines.append(series(label, [(x, found(_at(place, **s))) for x, s in settings.items()], colour=colour))

@@ -1,4 +1,4 @@
-"""Saddle-free guidance's one power iteration a step: whether it follows the eigenvector, and what more would buy."""
+"""Saddle-free guidance's single power iteration per step: whether it follows the eigenvector, and the gain of more."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from toyguide.studies.workshop import Workshop, trained
 _PLACES = {"fractal": "Fractal, class A", "simplex16": "16-simplex", "simplex16-exact": "16-simplex, exact"}
 _STARTS = {"warm": "warm start", "random": "random restart"}
 _W = 1.0  # the paper's least weight
-_LOOKED_AT = 128  # trajectories whose Hessians are taken
+_FOLLOWED = 128  # trajectories whose Hessians are evaluated
 _ITERATIONS = "iterations in each step"
-_TRACKS = 0.9  # the mean absolute cosine from which v counts as following the eigenvector: 26 degrees
+_TRACKS = 0.9  # the least mean absolute cosine that counts as following the eigenvector: 26 degrees
 
 _UNGUIDED: dict[str, Any] = {"start": "warm", "iterations": 1, "w": 0.0}
 
@@ -34,7 +34,7 @@ def _at(start: str, iterations: int = 1) -> dict[str, Any]:
 
 
 def _counts(plan: Plan, place: str) -> tuple[int, ...]:
-    """How many iterations in each step; the exact field, which takes longest, shows the ends."""
+    """Numbers of iterations per step; for the exact field, which is slowest, only the least and the most."""
     return (1, 10) if place == "simplex16-exact" else plan.pick((1, 2, 3, 5, 10), (1, 2, 10))
 
 
@@ -62,14 +62,14 @@ class SfgWarmStart(Study):
     )
     source = "Yeats et al. 2025, arXiv 2511.21863, warm start and its open question 1 (read in a review)"
     setting = (
-        "SFG's formula is a reconstruction from a review, and the threshold is ours. Runs of 32 Heun steps at w = 1 on "
-        "the fractal's class A (width 64) and the union of the 16-simplex (width 64), networks trained anew for each "
+        "SFG's formula is a reconstruction from a review, and the threshold is ours. Runs of 32 Heun steps at w = 1 "
+        "on the fractal's class A and the union of the 16-simplex, with networks of width 64 trained anew for each "
         "seed. At the beginning of each step, wherever the top eigenvalue of the network's own Hessian is positive, v "
-        "as the step's iterations leave it is compared with the eigenvector of the same place: the mean absolute "
-        "cosine, 0.64 for random directions in the plane and 0.20 in 16 dimensions, over the points of each step and "
-        "then over the steps. All iterations of a step are made at one point. What 1 to 10 of them buy is reported, in "
-        "samples too; so is the push, sigma² J v, which is made from the v before the last iteration, how often it is "
-        "made where it should be, and the exact 16-simplex."
+        "after the step's iterations is compared with the eigenvector at the same point: the mean absolute cosine, "
+        "0.64 for random directions in the plane and 0.20 in 16 dimensions, over the points of each step and then "
+        "over the steps. All iterations of a step are made at one point. The benefit of 1 to 10 iterations is "
+        "reported, also for samples; so are the push, sigma² J v, which uses the v before the last iteration, how "
+        "often it is made where it should be, and the exact 16-simplex."
     )
     order = 9
     criteria = tuple(_follows(place, start) for start in _STARTS for place in ("fractal", "simplex16"))
@@ -176,7 +176,7 @@ def _experiment(plan: Plan, place: str, seed: int, settings: Mapping[str, Any]) 
 
 @torch.no_grad()
 def _followed(result: Result, field: Field) -> dict[str, Tensor]:
-    """How near SFG's direction is to a field's top eigenvector at the beginning of each step, with exact products.
+    """The alignment of SFG's direction with a field's top eigenvector at the beginning of each step.
 
     Returns:
         Means over the trajectories whose top eigenvalue is positive there, with shape ``(steps,)`` and NaN where there
@@ -185,9 +185,9 @@ def _followed(result: Result, field: Field) -> dict[str, Tensor]:
     """
     names = ("cosine", "cosine_before", "cosine_push", "noticed")
     found: dict[str, list[Tensor]] = {name: [] for name in names}
-    alpha = torch.full((_LOOKED_AT, 1), float(result.experiment.params["alpha"]), dtype=torch.float64)
+    alpha = torch.full((_FOLLOWED, 1), float(result.experiment.params["alpha"]), dtype=torch.float64)
     for x, sigma, v in zip(result.x, result.sigma.tolist(), result.trace["v"], strict=False):
-        before, matrix = v[:_LOOKED_AT].double(), sigma**2 * field.hessian(x[:_LOOKED_AT].double(), sigma)
+        before, matrix = v[:_FOLLOWED].double(), sigma**2 * field.hessian(x[:_FOLLOWED].double(), sigma)
         value, vector = top_eigenpair(matrix)
         push = (matrix @ before[..., None])[..., 0]
         lam, after, alpha = power_step(push, before, alpha[: len(before)])

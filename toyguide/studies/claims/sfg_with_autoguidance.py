@@ -17,9 +17,9 @@ from toyguide.studies.workshop import Workshop
 
 _TITLES = {"fractal": "Fractal", "simplex16": "16-simplex"}
 _NOISY = "simplex16-noisy"
-_NOISY_FEWER = 4  # times fewer samples there: exact fields take their time, and this one is not judged
+_NOISY_FEWER = 4  # times fewer samples there: exact fields are slow, and this place is not judged
 _PLACES = {**_TITLES, _NOISY: "16-simplex, exact + noise"}
-_COVERAGE_LOSS = 0.05  # from the unguided coverage: the most that a choice of weights may cost
+_COVERAGE_LOSS = 0.05  # the most of the unguided coverage that a choice of weights may cost
 
 Weights = tuple[float, float]
 """SFG's strength w (0 is none) and autoguidance's weight (1 is none)."""
@@ -51,11 +51,11 @@ def _values(rows: Rows, place: str, column: str) -> dict[Weights, np.ndarray]:
 
 
 def _at_best(rows: Rows, place: str, column: str, among: Callable[[Weights], bool]) -> list[float]:
-    """A column for each seed at the weights that are best for it on the other seeds.
+    """A column, for each seed at the weights that are best for the other seeds.
 
-    A seed has no part in the choice of its weights (unless it is alone), so the least of many noisy numbers is not
-    taken for an effect. The best distance is the least; the best outliers are the fewest among the weights that cost
-    no more than the coverage allowed, or those that cost least where none are.
+    A seed has no part in the choice of its own weights (unless there is only one seed), so the least of many noisy
+    numbers does not pass for an effect. The best distance is the least. The best outliers are the fewest among the
+    weights within the allowed loss of coverage, or those of the least loss if there are none.
     """
     values, coverage = _values(rows, place, column), _values(rows, place, "coverage")
     candidates = [weights for weights in values if among(weights)]
@@ -66,15 +66,15 @@ def _at_best(rows: Rows, place: str, column: str, among: Callable[[Weights], boo
 
         def rank(weights: Weights, others: list[int] = others) -> tuple[float, float]:
             lost = float((coverage[_UNGUIDED] - coverage[weights])[others].mean())
-            over = max(lost - _COVERAGE_LOSS, 0.0) if column == "outliers" else 0.0
-            return over, float(values[weights][others].mean())
+            excess = max(lost - _COVERAGE_LOSS, 0.0) if column == "outliers" else 0.0
+            return excess, float(values[weights][others].mean())
 
         chosen.append(float(values[min(candidates, key=rank)][seed]))
     return chosen
 
 
 def _gained(rows: Rows, place: str, column: str) -> list[float]:
-    """How much smaller a column is with both than with the better one alone, as a share, for each seed."""
+    """The decrease of a column from the better one alone to both, as a share, for each seed."""
     both, alone = _at_best(rows, place, column, _both), _at_best(rows, place, column, _not_both)
     return [1 - b / a for a, b in zip(alone, both, strict=True)]
 
@@ -84,16 +84,16 @@ class SfgWithAutoguidance(Study):
 
     name = "sfg-with-autoguidance"
     title = "SFG with autoguidance"
-    statement = "Saddle-free guidance and autoguidance add up: together they do better than either alone at its best."
+    statement = "Saddle-free guidance and autoguidance add up: both together are better than either alone at its best."
     source = "Yeats et al. 2025, arXiv 2511.21863, combination with autoguidance (read in a review)"
     setting = (
-        "The fractal's class A and the union of the 16-simplex, networks trained anew for each seed, 32 Heun steps. "
-        "SFG's formula is a reconstruction from a review, and that the two corrections are added is our reading. The "
-        "paper's measure is a distance of distributions, here the sliced Wasserstein one; the other is the share of "
-        "outliers at weights that cost at most 0.05 of coverage. Combinations are compared with the best single rule, "
-        "unguided among them, each at weights chosen on the other seeds. A tenth is our threshold. Shown beside them, "
-        "and not judged: the simplex's exact field seen at a sigma 5 % too high (weak: 10 %), which autoguidance "
-        "alone mends at w = 1.95."
+        "The fractal's class A and the union of the 16-simplex, with networks trained anew for each seed and 32 Heun "
+        "steps. SFG's formula is a reconstruction from a review, and adding the two corrections is our reading. The "
+        "paper measures a distance between distributions, here the sliced Wasserstein distance; the second measure is "
+        "the share of outliers at weights that cost at most 0.05 of coverage. Combinations are compared with the best "
+        "single rule (or none), each at weights chosen on the other seeds. The threshold of a tenth is ours. Also "
+        "shown, but not judged: the simplex's exact field at a sigma 5 % too high (weak: 10 %), which autoguidance "
+        "alone corrects at w = 1.95."
     )
     order = 12
     criteria = tuple(
@@ -165,7 +165,7 @@ class SfgWithAutoguidance(Study):
                 chart(place, "distance", "sliced W2", "sliced_w2"),
                 chart(place, "outliers", "share of the samples", "outliers"),
             ]
-            if place in _TITLES:  # an exact field keeps its coverage whatever is done
+            if place in _TITLES:  # an exact field keeps its coverage
                 panels.append(chart(place, "coverage", "share of the mass", "coverage"))
         return [
             Sheet(
@@ -180,7 +180,7 @@ class SfgWithAutoguidance(Study):
 
 
 def _geometric(rows: Rows, column: str, **key: Any) -> Interval:
-    """The interval of a positive number's logarithm, as the number: a few samples far away are no negative distance."""
+    """The interval of a positive number from that of its logarithm, so that it has no negative end."""
     found = interval(np.log(rows.per_seed(column, **key)))
     mean, low, high = (float(np.exp(v)) for v in (found.mean, found.low, found.high))
     return Interval(mean, low, high, found.count)

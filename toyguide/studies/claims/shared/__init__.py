@@ -1,1 +1,1 @@
-"""What the studies of several claims share: networks, points and fields."""
+"""Shared by several claims: networks, points and fields."""

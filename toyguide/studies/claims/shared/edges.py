@@ -1,4 +1,4 @@
-"""Points along the edges between classes, for the studies that look at the saddles there."""
+"""Points along the edges between classes, where the saddles of the density are."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["edge_data", "merging_sigma"]
 
 
 def edge_data(data: Dataset, sigma: float, t: float | Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """Diffused data of one class, moved a share of the way along the edge to another class' mean.
+    """Diffused data of one class, moved by a share t of the way to the mean of another class.
 
-    At t = 0 it is data; at t = 1/2 it lies around the middles of edges as data lies around the means.
+    At t = 0 they are data; at t = 1/2 they surround the middles of edges as data surround the means.
 
     Args:
         data: The dataset, of two classes or more.
         sigma: The noise level.
-        t: The share, one for all points or one for each, with shape ``(n,)``.
-        n: How many points; each has an edge of its own, all as likely.
-        generator: Of the edges and the points, on the CPU.
+        t: The share, a number or one for each point, with shape ``(n,)``.
+        n: The number of points; the edge of each is drawn uniformly.
+        generator: Generates the edges and the points, on the CPU.
 
     Returns:
         With shape ``(n, d)``, float64.
@@ -42,7 +42,7 @@ def edge_data(data: Dataset, sigma: float, t: float | Tensor, n: int, generator:
 def merging_sigma(data: Dataset) -> float:
     """The noise level at which the first two classes alone become one mode: ``sigma^2 + c = |dmu|^2 / 4``.
 
-    For round Gaussians of one variance c. Where there are others about, the middle of an edge fills up sooner.
+    For round Gaussians of equal variance c. With other classes nearby, the modes merge at a lower level.
     """
     a, b = (data.field(label) for label in data.labels[:2])
     return math.sqrt(float((a.mean - b.mean).square().sum()) / 4 - float(a.std[0]) ** 2)

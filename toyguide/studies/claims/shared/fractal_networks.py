@@ -1,4 +1,4 @@
-"""The networks of the autoguidance paper's toy, as the studies train them: once for each seed."""
+"""The networks of the autoguidance paper's toy example, trained once for each seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from toyguide.training import TrainSettings
 __all__ = ["AVERAGES", "experiment", "main", "networks", "uncond", "weak"]
 
 AVERAGES = (0.010, 0.050, 0.100)  # sigma_rel; the first is the paper's, one study compares them
-_SHORT = 512  # iterations of the guiding networks, as in the paper
+_SHORT = 512  # iterations of the guiding networks in the paper
 
 
 def main(plan: Plan, seed: int) -> TrainSettings:
@@ -19,17 +19,17 @@ def main(plan: Plan, seed: int) -> TrainSettings:
 
 
 def weak(plan: Plan, seed: int) -> TrainSettings:
-    """Class A, width 32, 512 iterations: what autoguidance guides away from."""
+    """Class A, width 32, 512 iterations: the weak network of autoguidance."""
     return TrainSettings("fractal", "A", width=32, iterations=_SHORT, seed=seed)
 
 
 def uncond(plan: Plan, seed: int) -> TrainSettings:
-    """Both classes, width 32, 512 iterations: what CFG guides away from."""
+    """Both classes, width 32, 512 iterations: the unconditional network of CFG."""
     return TrainSettings("fractal", None, width=32, iterations=_SHORT, seed=seed)
 
 
 def networks(plan: Plan, seed: int) -> tuple[TrainSettings, ...]:
-    """All three."""
+    """All three networks."""
     return main(plan, seed), weak(plan, seed), uncond(plan, seed)
 
 

@@ -1,8 +1,7 @@
-"""Guidance on a line, at any weight: two Gaussians, and two segments, whose exact fields have a bounded support.
+"""Guidance on a line at any weight, between two Gaussians or two segments, whose data have a bounded support.
 
-On segments, noise turns the indicator of ``[a, b]`` into ``Phi(u) - Phi(v)`` with ``u = (x - a)/sigma`` and
-``v = (x - b)/sigma``, whose logarithm is taken on the side where v is negative, so that it is right however far outside
-x lies.
+Noise turns the indicator of a segment ``[a, b]`` into ``Phi(u) - Phi(v)`` with ``u = (x - a)/sigma`` and
+``v = (x - b)/sigma``. Its logarithm is computed on the side where v is negative, which is accurate at any distance.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from toyguide.samplers import sampler, trajectory
 
 __all__ = ["LEFT", "RIGHT", "Segments", "gaussians", "guided_path", "segments"]
 
-LEFT, RIGHT = 1.0, 2.0  # the segment that is sampled
+LEFT, RIGHT = 1.0, 2.0  # the sampled segment
 
 _STEPS = 256  # an unconditional field with an error makes the path stiff: 128 are too few at the weight 100
 
 
 class Segments(Field):
-    """``p(x; sigma)`` of data uniform on segments, all of the same length.
+    """The field of data distributed uniformly on segments of equal length.
 
     Args:
         *ends: The left and the right end of each segment.
@@ -66,20 +65,20 @@ class Segments(Field):
         ends = torch.tensor(self.ends, dtype=x.dtype, device=x.device)
         noise = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(x.shape[:-1])[..., None]
         left, right = ends.T
-        # Counted inwards from the nearer end: then u > v, and v is negative.
+        # Measured inwards from the nearer end: then u > v, and v is negative.
         side = torch.where(2 * x > left + right, -1.0, 1.0)
         near, far = torch.where(side < 0, right, left), torch.where(side < 0, left, right)
         u, v = side * (x - near) / noise, side * (x - far) / noise
         log_u = torch.special.log_ndtr(u)
         inside = -torch.expm1(torch.special.log_ndtr(v) - log_u)  # (Phi(u) - Phi(v)) / Phi(u)
-        # phi(u) / Phi(u) by the scaled complementary error function: a quotient of two tiny numbers is not formed.
+        # phi(u) / Phi(u) by the scaled complementary error function, which avoids a quotient of tiny numbers.
         at_u = math.sqrt(2 / math.pi) / torch.special.erfcx(-u / math.sqrt(2)) / inside
         at_v = at_u * torch.exp(0.5 * (u - v) * (u + v))
         return log_u + inside.log() - (right - left).log(), side * (at_u - at_v) / noise
 
 
 class _AnyWeight(ClassifierFreeGuidance):
-    """The rule beyond the weights that it is offered with."""
+    """CFG without an upper bound of the weight."""
 
     key = ""  # not listed
 
@@ -101,17 +100,17 @@ def segments() -> dict[str, Segments]:
 def guided_path(
     place: str, errors: tuple[float, float], extra: float, n: int, seed: int, device: str
 ) -> tuple[Tensor, Tensor]:
-    """A walk down the probability-flow ODE, float64.
+    """Solve the probability-flow ODE of guided points, in float64.
 
-    The first level is 20 times the weight and more: a walk from less noise has no room for the overshoot.
+    The first level is at least 20 times the weight: from less noise there is no overshoot.
 
     Args:
         place: ``gaussians`` or ``segments``.
-        errors: The shares that the noise levels of main and uncond are raised by.
+        errors: The shares by which the noise levels of main and uncond are raised.
         extra: The paper's weight.
-        n: Trajectories.
-        seed: Of their starting points.
-        device: Where.
+        n: The number of trajectories.
+        seed: The seed of the starting points.
+        device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
         The levels, with shape ``(steps + 1,)``, and the points, with shape ``(steps + 1, n)``.
@@ -124,6 +123,6 @@ def guided_path(
     levels = edm_schedule(_STEPS, 0.001, max(80.0, 20 * extra), 7.0)
     start = exact["main"].sample(n, float(levels[0]), torch.Generator().manual_seed(seed)).to(resolve_device(device))
     rule = _AnyWeight(w=1 + extra)
-    with one_torch_thread():  # so few points are not worth a second one's waiting
+    with one_torch_thread():  # with so few points a second thread only waits
         steps = trajectory(rule, raised, sampler("heun"), start, levels, torch.Generator().manual_seed(seed))
         return levels, torch.stack([s.x[:, 0] for s in steps]).cpu()

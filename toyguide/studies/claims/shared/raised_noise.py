@@ -1,4 +1,4 @@
-"""Two exact fields at raised noise levels, and the weight at which autoguidance by the worse mends the other."""
+"""Two exact fields at raised noise levels, and the weight at which guidance by the worse corrects the other."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["closed_form", "score_error_weight"]
 
 
 def closed_form(main_share: float, weak_share: float) -> float:
-    """The weight that undoes a noise level raised by these shares, to first order: ``d0 / (d0 - d1)``.
+    """The weight that corrects noise levels raised by these shares, to first order: ``d0 / (d0 - d1)``.
 
-    ``d`` is what is added to sigma squared, in units of it: 0.21 and 0.44 for 10 % and 20 %, so 1.91.
+    ``d`` is the relative increase of sigma squared: 0.21 and 0.44 for 10 % and 20 %, which give 1.91.
     """
     d1, d0 = (1 + main_share) ** 2 - 1, (1 + weak_share) ** 2 - 1
     return d0 / (d0 - d1)

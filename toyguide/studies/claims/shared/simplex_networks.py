@@ -1,4 +1,4 @@
-"""Networks of the 16-simplex, as the studies of saddle-free guidance train them: once for each seed, of the union."""
+"""Networks of the union of the 16-simplex for the studies of saddle-free guidance, trained once for each seed."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _BATCH = 1024
 
 
 def main(plan: Plan, seed: int) -> TrainSettings:
-    """All vertices, width 64, 1024 iterations (half in a quick look): so short that guidance has something to mend."""
+    """All vertices, width 64, 1024 iterations (half in a quick look): short enough to leave errors to correct."""
     return TrainSettings("simplex16", None, width=64, iterations=plan.pick(1024, 512), batch=_BATCH, seed=seed)
 
 
 def weak(plan: Plan, seed: int) -> TrainSettings:
-    """All vertices, half the width, 128 iterations: what autoguidance guides away from."""
+    """All vertices, half the width, 128 iterations: the weak network of autoguidance."""
     return TrainSettings("simplex16", None, width=32, iterations=128, batch=_BATCH, seed=seed)
 
 
 def networks(plan: Plan, seed: int) -> tuple[TrainSettings, ...]:
-    """Both."""
+    """Both networks."""
     return main(plan, seed), weak(plan, seed)
 
 

@@ -1,4 +1,4 @@
-"""The words of a chart's marks, each beside its line where they cover the least of what is drawn."""
+"""Labels of a chart's marks, each next to its line where it covers as little as possible."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from toyguide.plots.charts import positions
 from toyguide.plots.parts import PALETTE, TEXT
 from toyguide.studies.charts import Chart, Mark
 
-__all__ = ["write_marks"]
+__all__ = ["label_marks"]
 
 _ALONG = (0.985, 0.015, 0.75, 0.25, 0.5)  # of the axis, in order of preference
 _OFF = 3.0  # pixels from the line
-_STEP = 3.0  # pixels from point to point of what may be covered
+_STEP = 3.0  # pixels between the points that stand for a line
 
 
-def write_marks(axes: Axes, chart: Chart, renderer: Any) -> None:
-    """Write the words; the axes must have their final size."""
+def label_marks(axes: Axes, chart: Chart, renderer: Any) -> None:
+    """Write the labels. The axes must have their final size."""
     box = axes.get_window_extent(renderer)
     drawn = np.concatenate([*_drawn(axes, chart), np.empty((0, 2))])
     lines = [_across(axes, mark, box) for mark in chart.marks]
@@ -40,15 +40,15 @@ def write_marks(axes: Axes, chart: Chart, renderer: Any) -> None:
             outside = not (
                 box.x0 - 1 <= where.x0 and where.x1 <= box.x1 + 1 and box.y0 <= where.y0 <= where.y1 <= box.y1
             )
-            over = sum(where.overlaps(other) for other in placed)
-            return 1e6 * outside + 1e3 * over + _inside(where.padded(1), np.concatenate([drawn, *others]))
+            overlaps = sum(where.overlaps(other) for other in placed)
+            return 1e6 * outside + 1e3 * overlaps + _inside(where.padded(1), np.concatenate([drawn, *others]))
 
         chosen, where = min(places, key=covered)
-        _word(axes, mark, **chosen)
+        _write(axes, mark, **chosen)
         placed.append(where)
 
 
-def _word(axes: Axes, mark: Mark, **where: Any) -> Text:
+def _write(axes: Axes, mark: Mark, **where: Any) -> Text:
     return axes.text(
         s=mark.text,
         transform=axes.transAxes,
@@ -61,9 +61,9 @@ def _word(axes: Axes, mark: Mark, **where: Any) -> Text:
 
 
 def _places(axes: Axes, mark: Mark, box: Bbox, renderer: Any) -> Iterator[tuple[dict[str, Any], Bbox]]:
-    """Where the words could stand, as settings of a text and the box that they would fill."""
+    """Possible places of a label: settings of the text, and the box that it would fill."""
     upright = mark.x is not None
-    trial = _word(axes, mark, x=0, y=0, rotation=90 if upright else 0)
+    trial = _write(axes, mark, x=0, y=0, rotation=90 if upright else 0)
     size = trial.get_window_extent(renderer).size
     trial.remove()
     line = _pixel(axes, mark)
@@ -82,7 +82,7 @@ def _pinned(axes: Axes, x: float, y: float, upright: bool) -> dict[str, Any]:
 
 
 def _pixel(axes: Axes, mark: Mark) -> float:
-    """Where a mark's line is: how far right, or how far up. The other coordinate can be any; 1 is on all scales."""
+    """The pixel of a mark's line, along x or y. The other coordinate does not matter; 1 exists on all scales."""
     if mark.x is not None:
         return float(axes.transData.transform((mark.x, 1.0))[0])
     return float(axes.transData.transform((1.0, float(mark.y or 0.0)))[1])
@@ -98,7 +98,7 @@ def _across(axes: Axes, mark: Mark, box: Bbox) -> np.ndarray[Any, Any]:
 
 
 def _drawn(axes: Axes, chart: Chart) -> Iterator[np.ndarray[Any, Any]]:
-    """Points along everything that is drawn, in pixels."""
+    """Points along all series, in pixels."""
     for i, series in enumerate(chart.series):
         x, y = positions(chart, i), np.asarray(series.y, dtype=float)
         corners = axes.transData.transform(np.stack([x, y], -1))
@@ -116,7 +116,7 @@ def _drawn(axes: Axes, chart: Chart) -> Iterator[np.ndarray[Any, Any]]:
 
 
 def _joined(corners: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Points along a line through corners."""
+    """Points along a polygon."""
     parts = [corners]
     for a, b in pairwise(corners):
         count = int(np.hypot(*(b - a)) / _STEP)
