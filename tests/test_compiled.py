@@ -1,6 +1,7 @@
 """The compiled loops against float64, and what happens where they cannot be had."""
 
 import copy
+import hashlib
 import os
 import subprocess
 import sys
@@ -9,8 +10,9 @@ import textwrap
 import pytest
 import torch
 
-from toyguide import load_dataset, load_model
+from toyguide import __version__, load_dataset, load_model
 from toyguide._speed import compiled
+from toyguide.fields.components import Components
 from toyguide.fields.mixtures import GaussianMixture
 from toyguide.fields.networks import EnergyMLP
 
@@ -21,12 +23,22 @@ def exploded(*_args):
     raise AssertionError("the compiled loop was to be used")
 
 
+def only_compiled_mixtures(monkeypatch):
+    monkeypatch.setattr(GaussianMixture, "_shared", exploded)
+    monkeypatch.setattr(Components, "_blockwise", exploded)
+
+
 @pytest.fixture
 def compiled_only(monkeypatch):
     """Nothing but the compiled loops may answer in float32."""
     monkeypatch.setattr("toyguide.fields.networks._gradient", exploded)
-    monkeypatch.setattr(GaussianMixture, "_quadratics", exploded)
-    monkeypatch.setattr(GaussianMixture, "_blockwise", exploded)
+    only_compiled_mixtures(monkeypatch)
+
+
+def in_torch(method, *arguments):
+    """The same without compiled loops."""
+    with compiled.without():
+        return method(*arguments)
 
 
 def scaled_error(found, exact, scale):
@@ -38,14 +50,22 @@ def scaled_error(found, exact, scale):
 def test_mixture_agrees_with_float64_at_every_level(label, sigma, monkeypatch):
     field = load_dataset("fractal").field(label)
     x = field.sample(1001, sigma, torch.Generator().manual_seed(0)).float()
-    score, log_density = field.score(x.double(), sigma), field.log_density(x.double(), sigma)
-    monkeypatch.setattr(GaussianMixture, "_blockwise", exploded)
-    monkeypatch.setattr(GaussianMixture, "_quadratics", exploded)
+    methods = field.score, field.log_density, field.hessian
+    score, log_density, hessian = (in_torch(method, x.double(), sigma) for method in methods)
+    only_compiled_mixtures(monkeypatch)
     # A score is judged in units of what a component's width at this level makes of one standard deviation; each of its
     # some ten operations rounds by 6e-8, at up to ten standard deviations.
     width = float((torch.linalg.eigvalsh(field.covariances).min() + sigma**2).sqrt())
     assert scaled_error(field.score(x, sigma), score, width) < 1e-5
     assert (field.log_density(x, sigma).double() - log_density).abs().max() < 3e-5
+    # Two gradients of up to ten standard deviations are multiplied.
+    assert (field.hessian(x, sigma).double() - hessian).abs().max() * width**2 < 1e-4
+
+    # In float64 the two ways differ by its own roundings, 5e8 times smaller.
+    x = x.double()
+    assert scaled_error(field.score(x, sigma), score, width) < 1e-12
+    assert (field.log_density(x, sigma) - log_density).abs().max() < 1e-12
+    assert (field.hessian(x, sigma) - hessian).abs().max() * width**2 < 1e-11
 
 
 def test_mixture_with_a_level_for_each_point_and_from_far_away(monkeypatch):
@@ -53,8 +73,9 @@ def test_mixture_with_a_level_for_each_point_and_from_far_away(monkeypatch):
     g = torch.Generator().manual_seed(1)
     sigma = torch.logspace(-3, 2, 2 * 999).view(2, 999)
     x = torch.randn(2, 999, 2, generator=g) * torch.logspace(-1, 8, 999)[:, None]
-    exact = field.score(x.double(), sigma.double()), field.log_density(x.double(), sigma.double())
-    monkeypatch.setattr(GaussianMixture, "_blockwise", exploded)
+    exact = (in_torch(method, x.double(), sigma.double()) for method in (field.score, field.log_density))
+    exact = tuple(exact)
+    only_compiled_mixtures(monkeypatch)
     found = field.score(x, sigma), field.log_density(x, sigma)
     assert found[0].shape == (2, 999, 2)
     # Where two components are equally likely from afar, which of them wins turns on float32's last digit.
@@ -69,7 +90,7 @@ def test_means_keep_the_digits_that_float32_has_no_room_for(random_mixture):
     near = random_mixture(2)
     field = GaussianMixture(near.weights, near.means + 1000 / 3, near.covariances)
     x = field.sample(500, 0.0, torch.Generator().manual_seed(0)).float()
-    exact = field.score(x.double(), 0.0)
+    exact = in_torch(field.score, x.double(), 0.0)
     width = float(torch.linalg.eigvalsh(field.covariances).min().sqrt())
     assert scaled_error(field.score(x, 0.0), exact, width) < 3e-6
 
@@ -78,9 +99,9 @@ def test_mixtures_that_float32_cannot_hold_are_left_to_torch():
     eye = torch.eye(2, dtype=torch.float64)
     means = torch.tensor([[0.0, 0.0], [3.0, 0.0]])
     apart = GaussianMixture(torch.tensor([1.0, 1.0]), means, torch.stack([1e-16 * eye, eye]))
-    assert apart._planes is None
+    assert not apart._planes
     close = GaussianMixture(torch.tensor([1.0, 1e-3]), means, torch.stack([1e-4 * eye, eye]))
-    assert close._planes is not None
+    assert close._planes
     x = torch.tensor([[1e10, 0.0], [0.5, 0.5]])
     for field in (apart, close):
         exact = field.score(x.double(), 0.1)
@@ -152,7 +173,7 @@ def test_shares_make_up_the_whole(threads, monkeypatch):
     compiled._pool.cache_clear()
     for n in (0, 1, 7, 100):
         done = []
-        compiled.share_out(lambda begin, end, done=done: done.extend(range(begin, end)), n, 3)
+        compiled.run_parallel(lambda begin, end, done=done: done.extend(range(begin, end)), n, 3)
         assert sorted(done) == list(range(n))
     compiled._pool.cache_clear()
 
@@ -165,7 +186,7 @@ def test_what_fails_in_a_thread_is_told(monkeypatch):
             raise MemoryError
 
     with pytest.raises(MemoryError):
-        compiled.share_out(work, 100, 3)
+        compiled.run_parallel(work, 100, 3)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
@@ -203,6 +224,27 @@ def test_kept_between_starts_and_nothing_half_made(tmp_path):
     assert library_of(XDG_CACHE_HOME=str(tmp_path))
     assert kept.stat().st_mtime_ns == made
     assert (tmp_path / "toyguide").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("size", [0, 8192])
+def test_a_damaged_library_is_compiled_again(tmp_path, size):
+    assert library_of(XDG_CACHE_HOME=str(tmp_path))
+    (kept,) = (tmp_path / "toyguide").iterdir()
+    whole = kept.read_bytes()
+    assert len(whole) > 8192
+    os.truncate(kept, size)
+    assert library_of(XDG_CACHE_HOME=str(tmp_path))
+    (kept,) = (tmp_path / "toyguide").iterdir()
+    assert hashlib.sha256(kept.read_bytes()).hexdigest().startswith(kept.stem.rpartition("-")[2])
+    assert len(kept.read_bytes()) == len(whole)
+
+
+def test_the_version_says_whether_loops_are_compiled():
+    for native, words in (("1", "(compiled loops)"), ("0", "(no compiled loops, all in torch)")):
+        command = [sys.executable, "-m", "toyguide", "--version"]
+        env = os.environ | {"TOYGUIDE_NATIVE": native}
+        done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+        assert done.stdout == f"toyguide {__version__} {words}\n"
 
 
 def test_without_a_compiler_or_unwanted_there_is_none(tmp_path):

@@ -1,8 +1,15 @@
 """Conversions between the spaces of a score, against their definitions, and the noisier field."""
 
+import math
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import torch
 
+from toyguide import load_dataset, load_model
+from toyguide.errors import InputError
 from toyguide.fields import (
     NoisierField,
     as_sigma,
@@ -13,6 +20,10 @@ from toyguide.fields import (
     score_from_denoised,
     velocity_from_denoised,
 )
+from toyguide.fields.degradations import DropoutField, NoisyInputField
+from toyguide.training import TrainSettings, train
+
+TINY = TrainSettings(label="A", width=8, layers=1, batch=64)
 
 INTO = {"score": score_from_denoised, "eps": eps_from_denoised, "velocity": velocity_from_denoised}
 BACK = {"score": denoised_from_score, "eps": denoised_from_eps, "velocity": denoised_from_velocity}
@@ -85,6 +96,93 @@ def test_sigma_follows_the_points(torch_device, dtype):
     assert as_sigma(0.5, x).tolist() == [0.5]
     found = as_sigma(torch.tensor([1.0, 2.0, 3.0, 4.0]), x)
     assert (found.shape, found.dtype, found.device.type) == ((4, 1), dtype, torch_device.type)
+
+
+def every_field(dim=2):
+    """One field of each kind, all of one dimension."""
+    data = load_dataset("fractal")
+    network = load_model("fractal/main")
+    return {
+        "mixture": data.field("A"),
+        "network": network,
+        "noisier": NoisierField(data.field("A"), 0.2),
+        "noisy input": NoisyInputField(network, 0.2, 0),
+        "dropout": DropoutField(network, 0.1, 0),
+    }
+
+
+METHODS = ("log_density", "score", "hessian", "denoise")
+
+
+@pytest.mark.parametrize("kind", every_field())
+@pytest.mark.usefixtures("way")
+def test_points_may_be_arrays_and_lists(kind):
+    field = every_field()[kind]
+    x = torch.tensor([[0.25, -0.5], [0.75, 0.125]])
+    v = [1.0, 0.0]
+    for given, expected in ((x.tolist(), x), (x.numpy(), x), (x.double().numpy(), x.double()), (x[0].tolist(), x[0])):
+        for name in METHODS:
+            assert torch.equal(getattr(field, name)(given, 0.5), getattr(field, name)(expected, 0.5)), name
+        assert torch.equal(field.jvp(given, 0.5, v), field.jvp(expected, 0.5, torch.tensor(v)))
+        torch.testing.assert_close(field.jvp(given, 0.5, v), field.hessian(expected, 0.5)[..., 0], rtol=1e-3, atol=1e-3)
+    whole = torch.tensor([[1, 0]])
+    assert torch.equal(field.score(whole, 1), field.score(whole.float(), 1.0))
+    levels = np.array([0.5, 1.5], dtype=np.float32)
+    assert torch.equal(field.score(x, levels), field.score(x, torch.from_numpy(levels)))
+
+
+@pytest.mark.parametrize("kind", every_field())
+@pytest.mark.usefixtures("way")
+def test_bad_points_and_levels_are_refused(kind):
+    field, x = every_field()[kind], torch.zeros(3, 2)
+    bad = [-0.1, -1, torch.tensor(-0.1), torch.tensor([0.1, -2.0, 0.3]), math.nan, math.inf, torch.tensor(math.nan)]
+    if kind not in ("mixture", "noisier"):
+        bad += [0.0, 0, torch.tensor([0.1, 0.0, 0.3])]
+    for name in METHODS:
+        for sigma in bad:
+            with pytest.raises(InputError, match=r"^sigma = .*: expected (a )?finite number"):
+                getattr(field, name)(x, sigma)
+        with pytest.raises(InputError, match="dimension 3: expected dimension 2"):
+            getattr(field, name)(torch.zeros(4, 3), 1.0)
+        with pytest.raises(InputError, match="expected numbers with shape"):
+            getattr(field, name)([["a", "b"]], 1.0)
+    with pytest.raises(InputError, match="sigma = -1"):
+        field.jvp(x, -1.0, x)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_the_default_dtype_changes_nothing(dtype):
+    """In a process of its own, whose heap a buffer of the wrong size would corrupt."""
+    code = f"""
+import torch
+torch.set_default_dtype(torch.{dtype})
+from toyguide import load_dataset, load_model
+from toyguide._speed import compiled
+from toyguide.training import TrainSettings, train
+for name in ("fractal", "simplex16"):
+    field = load_dataset(name).field()
+    for sigma in (0.05, torch.full((4096,), 0.05, dtype=torch.float32)):
+        x = field.sample(4096, 0.05, torch.Generator().manual_seed(0)).float()
+        exact = field.score(x.double(), 0.05)
+        for _ in range(20):
+            assert (field.score(x, sigma) - exact).norm() < 1e-4 * exact.norm()
+        with compiled.without():
+            found = field.score(x, sigma)
+            assert found.dtype == torch.float32 and (found - exact).norm() < 1e-4 * exact.norm()
+            assert (field.score(x.double(), 0.05) - exact).norm() < 1e-10 * exact.norm()
+            assert (field.hessian(x, sigma) - field.hessian(x.double(), 0.05)).norm() < 1e-2 * exact.norm() / 0.05
+network = load_model("fractal/main")
+x = x[:, :2].contiguous()
+exact = load_model("fractal/main").double().score(x.double(), 0.3)
+assert (network.score(x, 0.3) - exact).norm() < 1e-4 * exact.norm()
+step = next(train(TrainSettings(label="A", width=8, layers=1, batch=64)))
+assert {{p.dtype for p in step.network.parameters()}} == {{torch.float32}}
+print(float(step.loss))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert not done.stderr
+    assert done.returncode == 0
+    assert float(done.stdout) == pytest.approx(float(next(train(TINY)).loss), rel=1e-5)
 
 
 def test_noisier_field_is_the_field_of_noisier_data(fractal):

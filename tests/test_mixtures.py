@@ -44,34 +44,46 @@ def assert_relative(found, expected, tolerance):
     assert error.max() <= tolerance, f"relative error {error.max():.2e} at point {int(error.argmax())}"
 
 
+def assert_agrees(mixture, x, sigma):
+    """All that the mixture gives against the independent formulation; gradients by autograd too."""
+    expected = independent(mixture, x, sigma)
+    for name, value in expected.items():
+        assert_relative(getattr(mixture, name)(x, sigma), value, 1e-9)
+    v = torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=x.dtype)
+    product = (expected["hessian"] @ v[..., None])[..., 0]
+    assert_relative(mixture.jvp(x, sigma, v), product, 1e-9)
+
+    at = x.clone().requires_grad_()
+    assert_relative(torch.autograd.grad(mixture.log_density(at, sigma).sum(), at)[0], expected["score"], 1e-9)
+    assert_relative(torch.autograd.grad((mixture.score(at, sigma) * v).sum(), at)[0], product, 1e-9)
+
+
 @pytest.mark.parametrize("sigma", [0.0, 0.01, 0.5, 3.0, 80.0])
 @pytest.mark.parametrize("isotropic", [False, True])
 @pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 6])
+@pytest.mark.usefixtures("way")
 def test_agrees_with_an_independent_formulation(random_mixture, dim, isotropic, sigma):
     mixture = random_mixture(dim, isotropic=isotropic)
-    x = mixture.sample(40, sigma, torch.Generator().manual_seed(1))
-    for name, expected in independent(mixture, x, sigma).items():
-        assert_relative(getattr(mixture, name)(x, sigma), expected, 1e-9)
+    assert_agrees(mixture, mixture.sample(40, sigma, torch.Generator().manual_seed(1)), sigma)
 
 
 @pytest.mark.parametrize(("dataset", "label"), [("fractal", "A"), ("fractal", None), ("simplex16", None)])
 @pytest.mark.parametrize("sigma", [0.0, 0.03, 1.0, 5.0])
+@pytest.mark.usefixtures("way")
 def test_datasets_agree_with_an_independent_formulation(dataset, label, sigma):
     mixture = load_dataset(dataset).field(label)
-    x = mixture.sample(16, sigma, torch.Generator().manual_seed(1))
     # The fractal's thinnest covariances have a condition number of 1e3, which the Cholesky side squares.
-    for name, expected in independent(mixture, x, sigma).items():
-        assert_relative(getattr(mixture, name)(x, sigma), expected, 1e-9)
+    assert_agrees(mixture, mixture.sample(16, sigma, torch.Generator().manual_seed(1)), sigma)
 
 
 def test_a_round_mixture_takes_the_path_without_rotations(random_mixture):
     """Both paths are needed for the comparisons above to mean something, and they agree with each other."""
     mixture = random_mixture(3, isotropic=True)
-    assert mixture._isotropic
-    assert not random_mixture(3)._isotropic
+    assert mixture._components.isotropic
+    assert not random_mixture(3)._components.isotropic
     x = mixture.sample(50, 0.3, torch.Generator().manual_seed(0))
     fast = {name: getattr(mixture, name)(x, 0.3) for name in METHODS}
-    mixture._isotropic = False
+    mixture._components.isotropic = False
     for name in METHODS:
         torch.testing.assert_close(getattr(mixture, name)(x, 0.3), fast[name], rtol=1e-12, atol=1e-12)
 
@@ -89,10 +101,63 @@ def test_derivatives_are_the_differences(random_mixture, sigma):
     torch.testing.assert_close(mixture.hessian(x, sigma), jacobian, rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.usefixtures("way")
+class TestAutograd:
+    """The closed forms as gradients: against finite differences, to second order, for x and for sigma."""
+
+    @pytest.mark.parametrize("dim", [1, 2, 4])
+    @pytest.mark.parametrize("method", ["log_density", "score", "denoise", "hessian"])
+    def test_first_and_second_derivatives(self, random_mixture, dim, method):
+        mixture = random_mixture(dim)
+        x = mixture.sample(3, 0.3, torch.Generator().manual_seed(0)).requires_grad_()
+        sigma = torch.tensor([0.2, 0.5, 1.0], dtype=torch.float64)
+
+        def function(x):
+            return getattr(mixture, method)(x, sigma)
+
+        assert torch.autograd.gradcheck(function, (x,))
+        assert torch.autograd.gradgradcheck(function, (x,))
+
+    @pytest.mark.parametrize("method", ["log_density", "score", "denoise"])
+    def test_of_sigma_too(self, random_mixture, method):
+        mixture = random_mixture(2)
+        x = mixture.sample(3, 0.3, torch.Generator().manual_seed(0))
+        sigma = torch.tensor([0.2, 0.5, 1.0], dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(lambda s: getattr(mixture, method)(x, s), (sigma,))
+        assert torch.autograd.gradcheck(lambda p, s: getattr(mixture, method)(p, s), (x.requires_grad_(), sigma))
+
+    def test_of_the_direction(self, random_mixture):
+        mixture = random_mixture(2)
+        x = mixture.sample(3, 0.3, torch.Generator().manual_seed(0)).requires_grad_()
+        v = torch.randn(3, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(lambda p, v: mixture.jvp(p, 0.3, v), (x, v))
+
+    def test_costs_no_graph_of_all_components(self, fractal, monkeypatch):
+        """The gradient is the score itself, not a walk back through the formulas."""
+        field = fractal.field("A")
+        x = field.sample(9, 0.1, torch.Generator().manual_seed(0)).requires_grad_()
+        assert type(field.log_density(x, 0.1).grad_fn).__name__ == "_LogDensityBackward"
+        assert type(field.score(x, 0.1).grad_fn).__name__ == "_ScoreBackward"
+
+    def test_transforms_of_torch_func(self, random_mixture):
+        mixture = random_mixture(2)
+        x = mixture.sample(5, 0.3, torch.Generator().manual_seed(0))
+        sigma = torch.linspace(0.1, 1, 5, dtype=torch.float64)
+        jacobian = torch.func.vmap(torch.func.jacrev(mixture.score))(x, sigma)
+        torch.testing.assert_close(jacobian, mixture.hessian(x, sigma), rtol=1e-9, atol=1e-9)
+        v = torch.randn(5, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        _, product = torch.func.jvp(lambda p: mixture.score(p, sigma), (x,), (v,))
+        torch.testing.assert_close(product, mixture.jvp(x, sigma, v), rtol=1e-9, atol=1e-9)
+        with torch.autograd.forward_ad.dual_level():
+            dual = mixture.score(torch.autograd.forward_ad.make_dual(x, v), sigma)
+            tangent = torch.autograd.forward_ad.unpack_dual(dual).tangent
+        torch.testing.assert_close(tangent, product, rtol=1e-9, atol=1e-9)
+
+
 def test_explain_is_both_parts(fractal):
     x = fractal.field("A").sample(100, 0.1, torch.Generator().manual_seed(0))
     log_density, responsibilities = fractal.field("A").explain(x, 0.1)
-    assert torch.equal(log_density, fractal.field("A").log_density(x, 0.1))
+    torch.testing.assert_close(log_density, fractal.field("A").log_density(x, 0.1), rtol=1e-12, atol=1e-12)
     assert torch.equal(responsibilities, fractal.field("A").responsibilities(x, 0.1))
 
 
@@ -149,7 +214,7 @@ class TestShapes:
         x = mixture.sample(23, 0.1, torch.Generator().manual_seed(0))
         sigma = torch.rand(23, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         whole = {name: getattr(mixture, name)(x, sigma) for name in METHODS}
-        monkeypatch.setattr("toyguide.fields.mixtures._BLOCK", 4 * len(mixture))
+        monkeypatch.setattr("toyguide.fields.components.block_size", lambda x, columns: 4)
         for name in METHODS:
             torch.testing.assert_close(getattr(mixture, name)(x, sigma), whole[name], rtol=1e-13, atol=1e-13)
 
@@ -162,10 +227,6 @@ class TestShapes:
             assert (found.dtype, found.device.type) == (dtype, torch_device.type)
             bound = 1e-9 if dtype == torch.float64 else 1e-2
             assert_relative(found.double().cpu(), getattr(mixture, name)(x, 0.05), bound)
-
-    def test_wrong_dimension_is_refused(self, fractal):
-        with pytest.raises(InputError, match="dimension 3: expected dimension 2"):
-            fractal.field("A").score(torch.zeros(4, 3), 1.0)
 
 
 @pytest.mark.usefixtures("way")
@@ -180,6 +241,8 @@ class TestFarAway:
         directions = torch.tensor([[1, 1], [-1, 0], [0.1, 0.9], [0, -1]], dtype=dtype)
         for name in METHODS:
             assert getattr(fractal.field("A"), name)(reach * directions, sigma).isfinite().all(), name
+        v = torch.tensor([1.0, -0.5], dtype=dtype)
+        assert fractal.field("A").jvp(reach * directions, sigma, v).isfinite().all()
 
     @pytest.mark.parametrize(
         ("dtype", "reach", "tolerance"),
@@ -205,6 +268,9 @@ class TestFarAway:
                 score = torch.tensor([float(v) for v in best["score"]], dtype=torch.float64)
             assert_relative(mixture.score(x, sigma).double()[None], score[None], tolerance)
             assert_relative(mixture.hessian(x, sigma).double()[None], -precision.double()[None], 1e-3)
+            v = torch.tensor([0.6, 0.8], dtype=dtype)
+            product = -precision.double() @ v.double()
+            assert_relative(mixture.jvp(x, sigma, v).double()[None], product[None], 1e-3)
             if best["quadratic"] < torch.finfo(dtype).max:
                 expected = -0.5 * float(best["quadratic"])
                 assert float(mixture.log_density(x, sigma)) == pytest.approx(expected, rel=10 * tolerance)
@@ -277,6 +343,13 @@ def test_float32_is_close_to_float64(fractal, sigma, way):
     assert error["denoise"] < rounding * min(sigma, 1.5) + 2e-6 * reach
     assert error["responsibilities"] < 10 * rounding
     assert error["hessian"] * smallest**2 < 10 * rounding
+    v = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    for level in (sigma, torch.full((len(x),), sigma)):
+        exact = (mixture.hessian(x.double(), sigma) @ v.double()[..., None])[..., 0]
+        assert (mixture.jvp(x, level, v) - exact).abs().max() * smallest**2 < 20 * rounding
+        assert (
+            mixture.hessian(x, level) - mixture.hessian(x.double(), sigma)
+        ).abs().max() * smallest**2 < 10 * rounding
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -66,6 +66,10 @@ def test_log_density_and_hessian_are_those_of_the_formula(labels):
     torch.testing.assert_close(view.log_density(x, 0.3), torch.stack([energy(p) for p in x]), rtol=1e-11, atol=0)
     expected = torch.stack([torch.func.hessian(energy)(p) for p in x])
     torch.testing.assert_close(view.hessian(x, 0.3), expected, rtol=1e-10, atol=1e-11)
+    v = torch.randn(x.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    product = (expected @ v[..., None])[..., 0]
+    torch.testing.assert_close(view.jvp(x, 0.3, v), product, rtol=1e-10, atol=1e-11)
+    torch.testing.assert_close(view.jvp(x, torch.full((6,), 0.3), v), product, rtol=1e-6, atol=1e-6)
 
 
 def test_the_gradient_for_training_is_that_of_the_formula():
@@ -83,7 +87,7 @@ def test_the_gradient_for_training_is_that_of_the_formula():
 
 
 def test_many_points_give_what_each_gives_alone(monkeypatch):
-    monkeypatch.setattr(networks, "_BLOCK", 7 * 24)  # blocks of 7 points
+    monkeypatch.setattr(networks, "block_size", lambda x, columns: 7)
     network = make(("a", "b"))
     x, sigma, code = points(network, 4, 5)
     with torch.no_grad():

@@ -311,6 +311,8 @@ def test_a_mean_of_fields_agrees_with_itself():
     torch.testing.assert_close(mean.denoise(points, 0.4), points + 0.16 * score)
     rows = torch.func.vmap(torch.func.hessian(lambda p: mean.log_density(p, 0.4)))(points)
     torch.testing.assert_close(mean.hessian(points, 0.4), rows)
+    v = torch.randn(16, 2, dtype=W)
+    torch.testing.assert_close(mean.jvp(points, 0.4, v), (rows @ v[..., None])[..., 0])
 
 
 def test_a_mean_of_networks_is_a_field_of_an_experiment():

@@ -59,6 +59,16 @@ class _Parser(argparse.ArgumentParser):
         raise unknown(f"flag of {self.prog}", flag.partition("=")[0], flags)
 
 
+class _Version(argparse.Action):
+    """Prints the version and leaves."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from toyguide._speed.compiled import loops
+
+        print(f"toyguide {__version__} ({'compiled loops' if loops() else 'no compiled loops, all in torch'})")
+        parser.exit()
+
+
 def _called(action: argparse.Action) -> str:
     return max(action.option_strings, key=len, default=action.dest)
 
@@ -70,7 +80,7 @@ def _commands() -> list[ModuleType]:
 
 def _run(argv: Sequence[str] | None) -> None:
     parser = _Parser(prog="toyguide", description="A lab bench for diffusion guidance on exactly known distributions.")
-    parser.add_argument("--version", action="version", version=f"toyguide {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version, and whether loops are compiled")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     parsers: dict[str | None, _Parser] = {None: parser}
     for command in _commands():

@@ -55,5 +55,5 @@ class LogNormalNoise:
 
     def sample(self, n: int, generator: torch.Generator | None = None, device: str | torch.device = "cpu") -> Tensor:
         """``n`` noise levels in float32, with shape ``(n,)``."""
-        z = torch.randn(n, generator=generator, device=device)
+        z = torch.randn(n, generator=generator, dtype=torch.float32, device=device)
         return torch.exp(self.mean + self.std * z)

@@ -200,8 +200,8 @@ def train(settings: TrainSettings, device: str = "auto") -> Iterator[TrainStep]:
     if recorded:
         generator = torch.Generator(where).manual_seed(settings.seed)
     # What changes from step to step is read from tensors, so that a recorded step finds the new values in them.
-    rate = torch.zeros((), device=where)
-    weights = {sigma_rel: torch.zeros((), device=where) for sigma_rel in settings.ema}
+    rate = torch.zeros((), dtype=torch.float32, device=where)
+    weights = {sigma_rel: torch.zeros((), dtype=torch.float32, device=where) for sigma_rel in settings.ema}
     optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=_BETAS, fused=True, capturable=recorded)
 
     def step() -> Tensor:
@@ -258,7 +258,7 @@ def draw_batch(settings: TrainSettings, network: EnergyMLP, generator: torch.Gen
     for label, count in _counts(settings, generator):
         field = data.field(label)
         clean = field.sample(count, generator=generator).float()
-        noise = torch.randn(clean.shape, generator=generator, device=source)
+        noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32, device=source)
         sigma = data.noise.sample(count, generator, source)
         x = (clean + sigma[:, None] * noise).to(device)
         code = network.code(label if network.labels else None).expand(count, -1).to(device)
@@ -318,6 +318,8 @@ def _counts(settings: TrainSettings, generator: torch.Generator) -> list[tuple[s
         return [(settings.label, settings.batch)]
     data = settings.data
     shares = [0.5, *(0.5 * float(data.components.mixture.weights[data.mask(label)].sum()) for label in data.labels)]
-    drawn = torch.multinomial(torch.tensor(shares), settings.batch, replacement=True, generator=generator)
+    drawn = torch.multinomial(
+        torch.tensor(shares, dtype=torch.float32), settings.batch, replacement=True, generator=generator
+    )
     counts = drawn.bincount(minlength=len(shares)).tolist()
     return [(label, count) for label, count in zip((None, *data.labels), counts, strict=True) if count]

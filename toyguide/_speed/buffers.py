@@ -1,7 +1,7 @@
-"""Room for the intermediate results of work that goes through its points block by block.
+"""Reusable buffers for intermediate results of block-wise computations.
 
-Results as large as these are given new pages of memory by the system each time, which costs more than computing them.
-So each thread keeps the room that it once needed on the CPU; on a GPU torch does.
+The system hands out new memory pages for every large tensor, which costs more than filling them. So on the CPU each
+thread keeps the largest buffer that it has needed; on a GPU torch's allocator does the same.
 """
 
 from __future__ import annotations
@@ -11,29 +11,46 @@ import threading
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-__all__ = ["Scratch", "differentiated", "room"]
+__all__ = ["Scratch", "block_size", "buffer", "differentiated", "transformed"]
+
+_CPU_BLOCK, _GPU_BLOCK = 1 << 22, 1 << 29  # bytes; the first stay in a processor's cache
 
 
-def differentiated(x: Tensor) -> bool:
-    """Whether autograd, or a transform of torch.func like vmap, looks at what is done with a tensor."""
-    if torch._C._functorch.is_functorch_wrapped_tensor(x):
-        return True
-    return torch.is_grad_enabled() and x.requires_grad
+def transformed(x: object) -> bool:
+    """Whether forward-mode differentiation or a transform of torch.func, like vmap, looks at a tensor."""
+    if not isinstance(x, Tensor):
+        return False
+    return torch._C._functorch.is_functorch_wrapped_tensor(x) or forward_ad._current_level >= 0
+
+
+def differentiated(x: object) -> bool:
+    """Whether autograd or a transform of torch.func looks at a tensor; False for numbers and None."""
+    return transformed(x) or (isinstance(x, Tensor) and x.requires_grad and torch.is_grad_enabled())
+
+
+def block_size(x: Tensor, columns: int) -> int:
+    """How many points to process at a time, at least 1.
+
+    Args:
+        x: The points.
+        columns: How many numbers of the dtype of ``x`` the intermediate results have for each point.
+    """
+    return max(1, (_CPU_BLOCK if x.is_cpu else _GPU_BLOCK) // (x.element_size() * columns))
 
 
 class Scratch:
-    """Planes of ``(n, columns)`` that every block writes over, for the ``out`` of torch's functions.
+    """Planes of ``(n, columns)`` that every block overwrites, for the ``out`` argument of torch's functions.
 
-    They are a thread's one room: what is in them is lost with the next block, of whatever work.
+    All of a thread's planes share one buffer: its content is lost with the next block, of any computation.
 
     Args:
-        count: How many planes a block needs.
+        count: The number of planes that a block needs.
         columns: Of a plane.
         like: Gives dtype and device.
-        reused: Whether to write over at all: where autograd or vmap needs a tensor of its own for each result there
-            are no planes, and ``out=None`` is what torch's functions take for that.
-        stacked: How many planes of ``(n, columns)`` make one of ``(stacked, n, columns)``.
+        reused: False where autograd or vmap needs a new tensor for each result: then every plane is None.
+        stacked: If given, planes have the shape ``(stacked, n, columns)``.
     """
 
     def __init__(self, count: int, columns: int, like: Tensor, reused: bool, stacked: int | None = None) -> None:
@@ -46,27 +63,27 @@ class Scratch:
         if not self.reused:
             return [None] * self._count
         shape = (self._count, *self._before, n, self._columns)
-        return list(room(math.prod(shape), self._like, self._like.dtype).view(shape))
+        return list(buffer(math.prod(shape), self._like, self._like.dtype).view(shape))
 
-    def over(self, plane: Tensor) -> Tensor | None:
-        """Where a result goes that may take the place of ``plane``."""
+    def into(self, plane: Tensor) -> Tensor | None:
+        """The ``out`` argument for a result that may overwrite ``plane``."""
         return plane if self.reused else None
 
 
-class _Rooms(threading.local):
+class _Buffers(threading.local):
     def __init__(self) -> None:
         self.by_dtype: dict[torch.dtype, Tensor] = {}
 
 
-_rooms = _Rooms()
+_buffers = _Buffers()
 
 
-def room(size: int, beside: Tensor, dtype: torch.dtype) -> Tensor:
-    """Numbers that nobody needs any more, with shape ``(size,)``, on the device of ``beside``."""
-    if not beside.is_cpu:
-        return beside.new_empty(size, dtype=dtype)
-    found = _rooms.by_dtype.get(dtype)
+def buffer(size: int, like: Tensor, dtype: torch.dtype) -> Tensor:
+    """A reusable uninitialised buffer, with shape ``(size,)``, on the device of ``like``."""
+    if not like.is_cpu:
+        return like.new_empty(size, dtype=dtype)
+    found = _buffers.by_dtype.get(dtype)
     if found is None or len(found) < size:
-        with torch.inference_mode(False):  # what is made in that mode cannot be written to outside of it
-            found = _rooms.by_dtype[dtype] = torch.empty(size, dtype=dtype)
+        with torch.inference_mode(False):  # a tensor made in inference mode cannot be written outside of it
+            found = _buffers.by_dtype[dtype] = torch.empty(size, dtype=dtype, device="cpu")
     return found[:size]

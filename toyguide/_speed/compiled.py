@@ -1,9 +1,9 @@
-"""Compiled loops for what everything waits for, where the machine has a C compiler; without one, or with
-``TOYGUIDE_NATIVE=0``, callers go their own way in torch.
+"""Compiled loops for the hot paths, where the machine has a C compiler. Without one, or with ``TOYGUIDE_NATIVE=0``,
+callers compute the same in torch.
 
-``kernels.c`` is compiled for this very processor at the first use, in about a second, and kept in the user's cache
-folder. A call releases Python's lock and is shared out over threads that sleep when they have nothing to do: torch's
-own threads spin, and slow each other down where other programs want the same cores.
+``kernels.c`` is compiled for this processor at the first use, which takes about a second, and kept in the user's cache
+folder. A call releases the GIL and runs on a thread pool whose idle threads sleep. Torch's own threads spin, and slow
+each other down where other programs use the same cores.
 """
 
 from __future__ import annotations
@@ -26,58 +26,69 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["Work", "available", "energy_gradient", "loops", "mixture", "share_out", "without"]
+__all__ = ["Work", "available", "energy_gradient", "loops", "mixture", "run_parallel", "without"]
 
 Work = Callable[[int, int], None]
-"""Does what is to be done for the points from one to before another."""
+"""Processes ``points[begin:end]``, given begin and end."""
 
-_SOURCE = Path(__file__).with_name("kernels.c")
+_FOLDER = Path(__file__).parent
+_SOURCE = _FOLDER / "kernels.c"
 _FLAGS = ["-O3", "-std=gnu11", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"]
-_TUNING = ["-march=native", "-mcpu=native", None]  # what a compiler takes differs from processor to processor
+_TUNING = ["-march=native", "-mcpu=native", None]  # compilers for different processors accept different ones
 
-# What torch would use when it starts, so that OMP_NUM_THREADS counts here too.
+# Torch's default at the start of the process, so that OMP_NUM_THREADS counts here too.
 _THREADS = torch.get_num_threads()
 
 
 @lru_cache(maxsize=1)
 def loops() -> ctypes.CDLL | None:
-    """The compiled functions, or None where they cannot be had."""
+    """The compiled functions, or None where they are unavailable."""
     if os.environ.get("TOYGUIDE_NATIVE", "1") == "0":
         return None
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "cc", "gcc", "clang"))), None)
     if compiler is None:
         return None
     try:
-        path = _folder() / f"kernels-{_fingerprint(compiler)}.so"
-        if not path.is_file():
-            _compile(compiler, path)
-        return _declared(ctypes.CDLL(str(path)))
+        folder, stem = _folder(), f"kernels-{_fingerprint(compiler)}"
+        found = _intact(folder, stem)
+        return _declared(ctypes.CDLL(str(_compile(compiler, folder, stem) if found is None else found)))
     except (OSError, AttributeError, RuntimeError, subprocess.SubprocessError):
-        return None  # torch's way gives the same results, wherever this one is not to be had
+        return None  # torch gives the same results
 
 
 def available(x: Tensor) -> bool:
-    """Whether there are compiled loops for points like these."""
-    return x.is_cpu and x.dtype == torch.float32 and not _local.without and loops() is not None
+    """Whether there are compiled loops for points on the device of ``x``."""
+    return x.is_cpu and not _local.without and loops() is not None
 
 
-def mixture(planes: Tensor, x: Tensor, noise: Tensor, log_density: Tensor | None, score: Tensor | None) -> Work:
-    """The log-density and score of a mixture in two dimensions; see ``kernels.c``. All are contiguous float32.
+def mixture(
+    planes: Tensor,
+    x: Tensor,
+    noise: Tensor,
+    log_density: Tensor | None = None,
+    score: Tensor | None = None,
+    hessian: Tensor | None = None,
+) -> Work:
+    """The log-density, score and Hessian of a mixture in two dimensions; see ``mixture.c``.
+
+    All tensors are contiguous and of one dtype, float32 or float64. A result that is None is not computed.
 
     Args:
-        planes: The components' numbers, with shape ``(11, K)``.
+        planes: The components' constants, with shape ``(11, K)``.
         x: Points, with shape ``(n, 2)``, finite.
         noise: Sigma squared of each, with shape ``(n,)``.
-        log_density: Is written, with shape ``(n,)``, or None.
-        score: Is written, with shape ``(n, 2)``, or None.
+        log_density: Is written, with shape ``(n,)``.
+        score: Is written, with shape ``(n, 2)``.
+        hessian: Is written, with shape ``(n, 2, 2)``.
     """
-    found, count = loops(), planes.shape[1]
-    assert found is not None
+    library, count = loops(), planes.shape[1]
+    assert library is not None
+    function = library.mixture_float if x.dtype == torch.float32 else library.mixture_double
 
     def work(begin: int, end: int) -> None:
-        room = torch.empty(4 * count)
-        n, results = end - begin, (_at(log_density, begin), _at(score, 2 * begin))
-        found.mixture(n, count, _at(x, 2 * begin), _at(noise, begin), _at(planes), _at(room), *results)
+        buffer = torch.empty(4 * count, dtype=x.dtype, device="cpu")
+        results = (_at(log_density, begin), _at(score, 2 * begin), _at(hessian, 4 * begin))
+        function(end - begin, count, _at(x, 2 * begin), _at(noise, begin), _at(planes), _at(buffer), *results)
 
     return work
 
@@ -85,39 +96,39 @@ def mixture(planes: Tensor, x: Tensor, noise: Tensor, log_density: Tensor | None
 def energy_gradient(
     weights: Tensor, width: int, layers: int, x: Tensor, level: tuple[Tensor, Tensor, Tensor], out: Tensor
 ) -> Work:
-    """The score of an energy network; see ``kernels.c``. All are contiguous float32.
+    """The score of an energy network; see ``kernels.c``. All tensors are contiguous float32.
 
     Args:
-        weights: Of the layers, in the order they are gone through.
+        weights: Of the layers, in the order of their use.
         width: The features of a layer, a multiple of 16.
-        layers: How many there are before the last, at least one.
+        layers: The number of layers before the last, at least one.
         x: Points, with shape ``(n, d)``, finite.
-        level: Each axis's scale (n or 1, d), the inputs beside x* (n or 1, k) and the strength (n or 1, 1).
+        level: Each axis's scale (n or 1, d), the inputs after x* (n or 1, k) and the strength (n or 1, 1).
         out: Is written, with shape ``(n, d)``.
     """
-    found, dim = loops(), x.shape[1]
-    assert found is not None
+    library, dim = loops(), x.shape[1]
+    assert library is not None
     shared = len(level[0]) == 1
     sizes = (dim, dim + level[1].shape[1], width, layers, int(shared))
 
     def work(begin: int, end: int) -> None:
         own = [_at(part, 0 if shared else begin * part.shape[1]) for part in level]
         arguments = (*sizes, _at(x, begin * dim), *own, _at(weights), _at(out, begin * dim))
-        if found.gradient(end - begin, *arguments):
+        if library.gradient(end - begin, *arguments):
             raise MemoryError
 
     return work
 
 
-def share_out(work: Work, n: int, least: int) -> None:
-    """Do the work for ranges that make up ``0 … n``, on as many threads as are worth it.
+def run_parallel(work: Work, n: int, smallest: int) -> None:
+    """Call ``work`` on ranges that make up ``0 … n``, one per thread.
 
     Args:
-        work: Mostly outside of Python's lock.
-        n: How much there is to do.
-        least: How much is worth a thread.
+        work: Mostly without the GIL.
+        n: The number of items.
+        smallest: The smallest range worth its own thread.
     """
-    parts = max(1, min(_THREADS, n // least))
+    parts = max(1, min(_THREADS, n // smallest))
     ends = [n * i // parts for i in range(parts + 1)]
     others = [_pool().submit(work, *ends[i : i + 2]) for i in range(1, parts)]
     work(0, ends[1])
@@ -127,7 +138,7 @@ def share_out(work: Work, n: int, least: int) -> None:
 
 @contextmanager
 def without() -> Iterator[None]:
-    """Do as if there were no compiler, on the calling thread."""
+    """Compute without the compiled loops, on the calling thread."""
     before, _local.without = _local.without, True
     try:
         yield
@@ -143,16 +154,17 @@ _local = _Local()
 
 
 def _at(x: Tensor | None, offset: int = 0) -> int | None:
-    """Where a tensor's numbers begin, ``offset`` of them on; null for None."""
-    return None if x is None else x.data_ptr() + 4 * offset
+    """The address of a tensor's element ``offset``; null for None."""
+    return None if x is None else x.data_ptr() + x.element_size() * offset
 
 
-def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
-    """The functions with their arguments' types."""
-    size, number, at = ctypes.c_long, ctypes.c_int, ctypes.c_void_p
-    found.mixture.argtypes = [size, size, *[at] * 6]
-    found.gradient.argtypes = [size, *[number] * 5, *[at] * 6]
-    return found
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    """The library with the types of its functions' arguments."""
+    size, number, address = ctypes.c_long, ctypes.c_int, ctypes.c_void_p
+    for mixture in (library.mixture_float, library.mixture_double):
+        mixture.argtypes = [size, size, *[address] * 7]
+    library.gradient.argtypes = [size, *[number] * 5, *[address] * 6]
+    return library
 
 
 @lru_cache(maxsize=1)
@@ -160,12 +172,12 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, _THREADS - 1), "toyguide-compiled")
 
 
-if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
+if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _folder() -> Path:
-    """The cache folder, which nobody else may write to: what lies there is executed."""
+    """The cache folder. Nobody else may write to it, since its files are executed."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "toyguide"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.stat()
@@ -175,25 +187,43 @@ def _folder() -> Path:
 
 
 def _fingerprint(compiler: str) -> str:
-    """Of all that decides what is compiled: the source, the flags, the compiler, the processor."""
+    """A hash of everything that decides the result: the sources, the flags, the compiler, the processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
     processor = sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
-    parts = (_SOURCE.read_text(encoding="utf-8"), *_FLAGS, compiler, version, platform.machine(), *processor)
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
+    sources = [path.read_text(encoding="utf-8") for path in sorted(_FOLDER.glob("*.c"))]
+    return _digest("\0".join((*sources, *_FLAGS, compiler, version, platform.machine(), *processor)).encode())
 
 
-def _compile(compiler: str, path: Path) -> None:
-    """Compile to ``path``, which is there whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:20]
+
+
+def _intact(folder: Path, stem: str) -> Path | None:
+    """The cached library whose content still has the hash in its name; damaged ones are removed.
+
+    Loading a truncated library would end the process with SIGBUS.
+    """
+    for path in folder.glob(f"{stem}-*.so"):
+        if path.stem == f"{stem}-{_digest(path.read_bytes())}":
+            return path
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _compile(compiler: str, folder: Path, stem: str) -> Path:
+    """Compile into the folder and return the path, whose name ends with the hash of the content."""
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        made = Path(temporary) / "kernels.so"
         for tuning in _TUNING:
             flags = _FLAGS if tuning is None else [*_FLAGS, tuning]
             done = subprocess.run(
                 [compiler, *flags, "-o", str(made), str(_SOURCE), "-lm"], capture_output=True, timeout=120, check=False
             )
             if done.returncode == 0:
-                made.replace(path)
-                return
+                with made.open("rb+") as file:
+                    path = folder / f"{stem}-{_digest(file.read())}.so"
+                    os.fsync(file.fileno())
+                return made.replace(path)
     raise OSError(f"{compiler} does not compile {_SOURCE.name}")

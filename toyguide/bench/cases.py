@@ -194,10 +194,10 @@ def _of_network(device: torch.device, name: str, method: str) -> Case:
 def _batches(device: torch.device, n: int = _BATCH) -> Iterator[tuple[Tensor, Tensor]]:
     """Points and noise levels as in training, without end, from the textbook's own draws."""
     data, generator = _data(), torch.Generator(device).manual_seed(0)
-    clean = textbook.Mixture(data.field("A"), torch.empty(0, device=device))
+    clean = textbook.Mixture(data.field("A"), torch.empty(0, dtype=torch.float32, device=device))
     while True:
         sigma = data.noise.sample(n, generator, device.type)
-        noise = torch.randn(n, data.dim, generator=generator, device=device)
+        noise = torch.randn(n, data.dim, generator=generator, dtype=torch.float32, device=device)
         yield clean.sample(n, generator) + sigma[:, None] * noise, sigma
 
 
@@ -215,7 +215,7 @@ def _textbook_sampling(run: Experiment, device: torch.device, part: int = 1) -> 
 def _textbook_training(device: torch.device) -> Iterator[Tensor]:
     data, s = _data(), _TRAINING
     start = EnergyMLP(data.dim, s.width, s.layers, data.sigma_data).to(device)
-    exact = textbook.Mixture(data.field("A"), torch.empty(0, device=device))
+    exact = textbook.Mixture(data.field("A"), torch.empty(0, dtype=torch.float32, device=device))
     network = textbook.Network(start, trainable=True)
     return textbook.train(network, _batches(device), exact, s.learning_rate, ema_exponent(s.ema[0]))
 

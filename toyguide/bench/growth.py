@@ -126,7 +126,7 @@ def _random_mixture(components: int, dim: int) -> GaussianMixture:
     factor = torch.randn(components, dim, dim, generator=g, dtype=torch.float64) / math.sqrt(dim)
     covariances = 0.01 * (factor @ factor.mT + 0.1 * torch.eye(dim, dtype=torch.float64))
     means = torch.randn(components, dim, generator=g, dtype=torch.float64)
-    return GaussianMixture(torch.ones(components), means, (covariances + covariances.mT) / 2)
+    return GaussianMixture(means.new_ones(components), means, (covariances + covariances.mT) / 2)
 
 
 def _points(field: GaussianMixture, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -134,4 +134,4 @@ def _points(field: GaussianMixture, n: int, device: torch.device) -> tuple[Tenso
     g = torch.Generator().manual_seed(0)
     sigma = load_dataset("fractal").noise.sample(n, g)
     x = field.sample(n, generator=g).float()
-    return (x + sigma[:, None] * torch.randn(x.shape, generator=g)).to(device), sigma.to(device)
+    return (x + sigma[:, None] * torch.randn(x.shape, generator=g, dtype=torch.float32)).to(device), sigma.to(device)

@@ -17,16 +17,24 @@ References:
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from toyguide._speed.buffers import transformed
+from toyguide.errors import InputError
 
 __all__ = [
     "Field",
     "NoisierField",
     "Sigma",
+    "as_points",
     "as_sigma",
+    "checked",
     "denoised_from_eps",
     "denoised_from_score",
     "denoised_from_velocity",
@@ -38,8 +46,58 @@ __all__ = [
 Sigma = float | Tensor
 
 
+def as_points(x: Any) -> Tensor:
+    """Points as a floating-point tensor: NumPy's floats keep their dtype, lists and whole numbers become float32.
+
+    Raises:
+        InputError: If they are not real numbers.
+    """
+    if not isinstance(x, Tensor):
+        try:
+            x = torch.tensor(x.copy()) if isinstance(x, np.ndarray) else torch.tensor(x, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError) as problem:
+            raise InputError(f"points {str(x)[:40]!r}: expected numbers with shape (..., d)") from problem
+    if x.is_complex():
+        raise InputError(f"points of type {x.dtype}: expected real numbers")
+    return x if x.is_floating_point() else x.to(torch.float32)
+
+
+def checked(x: Any, sigma: Any, dim: int, positive: bool = False) -> tuple[Tensor, Sigma]:
+    """The arguments of a field's methods as tensors; a noise level that is a number becomes a float.
+
+    Noise levels in a tensor on a GPU, and those that a transform of torch.func looks at, are not checked: that would
+    wait for the device.
+
+    Args:
+        x: Points: a tensor, a NumPy array or nested lists.
+        sigma: Noise levels.
+        dim: The dimension that the points must have.
+        positive: Whether sigma must be above 0.
+
+    Raises:
+        InputError: If the points have another dimension or a noise level is negative or not finite.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        x = as_points(x)
+    if x.ndim == 0 or x.shape[-1] != dim:
+        raise InputError(f"points of dimension {x.shape[-1] if x.ndim else 0}: expected dimension {dim}")
+    if not isinstance(sigma, Tensor):
+        if np.ndim(sigma) == 0:
+            sigma = float(sigma)
+            if 0 < sigma < math.inf or (sigma == 0 and not positive):
+                return x, sigma
+            raise InputError(f"sigma = {sigma:g}: expected a finite number {'above 0' if positive else 'from 0 up'}")
+        sigma = torch.as_tensor(sigma, dtype=x.dtype)
+    if sigma.is_cpu and not transformed(sigma) and sigma.numel():
+        low, high = (float(bound) for bound in sigma.detach().aminmax())
+        if not ((low > 0 or (low == 0 and not positive)) and high < math.inf):
+            bad = low if low <= 0 else high
+            raise InputError(f"sigma = {bad:g}: expected finite numbers {'above 0' if positive else 'from 0 up'}")
+    return x, sigma
+
+
 def as_sigma(sigma: Sigma, x: Tensor) -> Tensor:
-    """The noise level as a tensor that broadcasts against ``x``.
+    """The noise level as a tensor that broadcasts with ``x``.
 
     Args:
         sigma: A scalar, or a tensor that broadcasts to ``x.shape[:-1]``; not negative.
@@ -48,11 +106,13 @@ def as_sigma(sigma: Sigma, x: Tensor) -> Tensor:
     Returns:
         ``sigma`` with a trailing axis of length 1, in the dtype and on the device of ``x``.
     """
+    if isinstance(sigma, float):
+        return x.new_full((1,), sigma)  # no copy from the CPU to a GPU
     return torch.as_tensor(sigma, dtype=x.dtype, device=x.device)[..., None]
 
 
 def _factor(sigma: Sigma, x: Tensor) -> Sigma:
-    """``as_sigma``, but a number stays one: a tensor made of it would cost more than what is done with it."""
+    """``as_sigma``, but a float stays one, since making a tensor costs more than the arithmetic."""
     return sigma if isinstance(sigma, float) else as_sigma(sigma, x)
 
 
@@ -91,7 +151,8 @@ class Field(ABC):
     """A density and its derivatives at every noise level.
 
     ``x`` has shape ``(..., d)``; ``sigma`` is a scalar or broadcasts to ``x.shape[:-1]``. Results follow the dtype
-    and device of ``x``.
+    and device of ``x``. Subclasses pass both through :func:`checked`, which accepts NumPy arrays and lists too, and
+    raises ``InputError`` for points of another dimension and for noise levels that the field does not have.
     """
 
     dim: int
@@ -114,23 +175,28 @@ class Field(ABC):
         """The Hessian of ``log p(x; sigma)``, which is the score's Jacobian, with shape ``(..., d, d)``."""
 
     def jvp(self, x: Tensor, sigma: Sigma, v: Tensor) -> Tensor:
-        """The Hessian times vectors of shape ``(..., d)``: how the score changes along them; with that shape."""
-        return (self.hessian(x, sigma) @ v[..., None])[..., 0]
+        """The Hessian times vectors ``v`` of the shape of ``x``: how the score changes along them, ``(..., d)``.
+
+        The Hessian is symmetric, so this is both the Jacobian-vector and the vector-Jacobian product of the score.
+        """
+        x, v = as_points(x), as_points(v)
+        return (self.hessian(x, sigma) @ v.to(x)[..., None])[..., 0]
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The posterior mean of the clean point, ``D = x + sigma^2 s``, with shape ``(..., d)``."""
+        x, sigma = checked(x, sigma, self.dim)
         return denoised_from_score(self.score(x, sigma), x, sigma)
 
 
 class NoisierField(Field):
-    """A field seen at a noise level raised by a fixed share: a weak model that needs no training.
+    """A field evaluated at a relatively higher noise level: a weak model that needs no training.
 
-    On an exact field the error is known, so the best autoguidance weight is too. Karras et al. 2024 (section 4) do a
-    little more: they raise the level by adding noise to the points too (``toyguide.fields.degradations``).
+    On an exact field the error is known, so the best autoguidance weight is too. Karras et al. 2024 (section 4) also
+    add the noise to the points (``toyguide.fields.degradations``).
 
     Args:
         field: The field to degrade.
-        relative: The share added to the noise level: the result at ``sigma`` is ``field`` at ``sigma (1 + relative)``.
+        relative: The relative increase: the result at ``sigma`` is that of ``field`` at ``sigma (1 + relative)``.
     """
 
     def __init__(self, field: Field, relative: float) -> None:
@@ -140,14 +206,18 @@ class NoisierField(Field):
     def evaluations(self) -> int:
         return self.field.evaluations
 
-    def _raised(self, sigma: Sigma) -> Sigma:
-        return sigma * (1 + self.relative)
-
     def log_density(self, x: Tensor, sigma: Sigma) -> Tensor:
-        return self.field.log_density(x, self._raised(sigma))
+        return self.field.log_density(*self._raised(x, sigma))
 
     def score(self, x: Tensor, sigma: Sigma) -> Tensor:
-        return self.field.score(x, self._raised(sigma))
+        return self.field.score(*self._raised(x, sigma))
 
     def hessian(self, x: Tensor, sigma: Sigma) -> Tensor:
-        return self.field.hessian(x, self._raised(sigma))
+        return self.field.hessian(*self._raised(x, sigma))
+
+    def jvp(self, x: Tensor, sigma: Sigma, v: Tensor) -> Tensor:
+        return self.field.jvp(*self._raised(x, sigma), v)
+
+    def _raised(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Sigma]:
+        x, sigma = checked(x, sigma, self.dim)
+        return x, sigma * (1 + self.relative)

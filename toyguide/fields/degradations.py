@@ -1,9 +1,9 @@
-"""Fields made worse on purpose, as the autoguidance paper does to a trained network: by input noise and by dropout.
+"""Fields degraded on purpose, as the autoguidance paper degrades a trained network: by input noise and by dropout.
 
-Both are random. A field has to be a function, so the random numbers are one of the seed and the noise level: new ones
-at every level of a schedule, a point's own by its place among the points, and the same whenever the same is asked. (The
-paper draws anew at every evaluation; here the two evaluations that Heun's method makes at a level, one at the end of a
-step and one at the beginning of the next, share theirs.)
+Both are random. A field has to be a function, so its random numbers are a function of the seed, the noise level and a
+point's index: new ones at every level of a schedule, and the same for the same arguments. (The paper draws new ones at
+every evaluation; here the two evaluations that Heun's method makes at one level, at the end of a step and at the
+beginning of the next, share theirs.)
 
 References:
     Karras et al., Guiding a Diffusion Model with a Bad Version of Itself, 2024, arXiv 2406.02507, Sec. 4.
@@ -17,18 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toyguide.fields.base import Field, Sigma, as_sigma
+from toyguide.fields.base import Field, Sigma, as_sigma, checked
 from toyguide.fields.networks import EnergyMLP
 
 __all__ = ["DropoutField", "NoisyInputField"]
 
 
 class NoisyInputField(Field):
-    """A field that is shown its points with more noise, and told of it.
+    """A field evaluated at points with more noise, and at their higher level.
 
         D(x; sigma) = D_field(x + e; sigma (1 + r)),   e = sigma sqrt((1 + r)^2 - 1) n
 
-    The other way, :class:`toyguide.fields.NoisierField`, is told of noise that is not there.
+    :class:`toyguide.fields.NoisierField` raises only the level.
 
     Args:
         field: The field to degrade.
@@ -44,7 +44,8 @@ class NoisyInputField(Field):
         return self.field.evaluations
 
     def log_density(self, x: Tensor, sigma: Sigma) -> Tensor:
-        """What the score is the gradient of, unnormalised."""
+        """The function whose gradient the score is, unnormalised."""
+        x, sigma = checked(x, sigma, self.dim, positive=True)
         e = self._noise(x, sigma)
         return (
             self._factor * self.field.log_density(x + e, self._raised(sigma))
@@ -52,15 +53,21 @@ class NoisyInputField(Field):
         )
 
     def score(self, x: Tensor, sigma: Sigma) -> Tensor:
+        x, sigma = checked(x, sigma, self.dim, positive=True)
         e = self._noise(x, sigma)
         return self._factor * self.field.score(x + e, self._raised(sigma)) + e / as_sigma(sigma, x).square()
 
     def hessian(self, x: Tensor, sigma: Sigma) -> Tensor:
+        x, sigma = checked(x, sigma, self.dim, positive=True)
         return self._factor * self.field.hessian(x + self._noise(x, sigma), self._raised(sigma))
+
+    def jvp(self, x: Tensor, sigma: Sigma, v: Tensor) -> Tensor:
+        x, sigma = checked(x, sigma, self.dim, positive=True)
+        return self._factor * self.field.jvp(x + self._noise(x, sigma), self._raised(sigma), v)
 
     @property
     def _factor(self) -> float:
-        """Of the raised level's square over the level's."""
+        """The raised level squared over the level squared."""
         return (1 + self.relative) ** 2
 
     def _raised(self, sigma: Sigma) -> Sigma:
@@ -72,14 +79,14 @@ class NoisyInputField(Field):
 
 
 class DropoutField(Field):
-    """A network whose hidden units are dropped at random, each point's by themselves; those left are made larger.
+    """A network whose hidden units are dropped at random, independently for each point.
 
-    Every unit behind a SiLU is 0 with probability ``rate``, and else ``1 / (1 - rate)`` times itself.
+    Every unit after a SiLU is 0 with probability ``rate``, and otherwise multiplied by ``1 / (1 - rate)``.
 
     Args:
         network: The network to degrade.
         rate: The probability, from 0 to below 1.
-        seed: Of the units that are dropped.
+        seed: Of the choice of units.
     """
 
     def __init__(self, network: EnergyMLP, rate: float, seed: int) -> None:
@@ -87,18 +94,22 @@ class DropoutField(Field):
 
     def kept(self, x: Tensor, sigma: Sigma) -> Tensor:
         """What each unit is multiplied by, with shape ``(..., layers, width)``."""
+        x, sigma = checked(x, sigma, self.dim, positive=True)
         shape = (*x.shape[:-1], self.network.layers, self.network.width)
-        kept = torch.rand(shape, generator=_generator(self.seed, sigma)) >= self.rate
+        kept = torch.rand(shape, generator=_generator(self.seed, sigma), dtype=torch.float32) >= self.rate
         return kept.to(x) / (1 - self.rate)
 
     def log_density(self, x: Tensor, sigma: Sigma) -> Tensor:
-        """The unnormalised log-density of the network that is left at each point."""
+        """The unnormalised log-density of the network without the units dropped at each point."""
+        x, sigma = checked(x, sigma, self.dim, positive=True)
         return self.network.log_density(x, sigma, self.kept(x, sigma))
 
     def score(self, x: Tensor, sigma: Sigma) -> Tensor:
+        x, sigma = checked(x, sigma, self.dim, positive=True)
         return self._score(x.detach(), sigma).detach()
 
     def hessian(self, x: Tensor, sigma: Sigma) -> Tensor:
+        x, sigma = checked(x, sigma, self.dim, positive=True)
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             score = self._score(x, sigma)
@@ -113,7 +124,7 @@ class DropoutField(Field):
 
 
 def _generator(seed: int, sigma: Sigma) -> torch.Generator:
-    """The random numbers of a seed at a noise level."""
+    """The random numbers of a seed and a noise level."""
     level = torch.as_tensor(sigma, dtype=torch.float64).detach().cpu().numpy().tobytes()
     mixed = np.random.SeedSequence([seed, *level]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(mixed >> np.uint64(1)))

@@ -51,6 +51,9 @@ class MeanField(Field):
     def hessian(self, x: Tensor, sigma: Sigma) -> Tensor:
         return self._mean(lambda m: m.hessian(x, sigma))
 
+    def jvp(self, x: Tensor, sigma: Sigma, v: Tensor) -> Tensor:
+        return self._mean(lambda m: m.jvp(x, sigma, v))
+
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         if isinstance(sigma, float) and x.ndim == 2:
             return torch.stack(denoise_together(self.members, x, sigma)).mean(0)

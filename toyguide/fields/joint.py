@@ -1,4 +1,4 @@
-"""Several fields at the same points: networks that have compiled loops share the threads between them."""
+"""Several fields at the same points: networks with compiled loops are evaluated on all threads at once."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from toyguide._speed import compiled
-from toyguide.fields.base import Field, denoised_from_score
+from toyguide.fields.base import Field, checked, denoised_from_score
 from toyguide.fields.networks import EnergyMLP
 
 __all__ = ["denoise_together"]
 
 
 def denoise_together(fields: Sequence[Field], x: Tensor, sigma: float) -> list[Tensor]:
-    """What ``denoise`` of each field gives.
+    """The denoised points of each field, as its ``denoise`` gives them.
 
     Args:
         fields: The fields.
@@ -22,7 +22,7 @@ def denoise_together(fields: Sequence[Field], x: Tensor, sigma: float) -> list[T
         sigma: Their noise level, positive.
     """
     networks = [f for f in fields if isinstance(f, EnergyMLP)]
-    prepared = [network.prepare(x, sigma) for network in networks]
+    prepared = [network.prepare(*checked(x, sigma, network.dim, positive=True)) for network in networks]
     ready = [p for p in prepared if p is not None]
     if len(fields) < 2 or len(ready) < len(fields):
         return [f.denoise(x, sigma) for f in fields]
@@ -30,11 +30,11 @@ def denoise_together(fields: Sequence[Field], x: Tensor, sigma: float) -> list[T
     n = len(x)
 
     def work(begin: int, end: int) -> None:
-        """The points of all networks are counted on, one network's behind the other's."""
+        """Processes ``[begin:end]`` of all networks' points, concatenated."""
         for i, (own, _) in enumerate(ready):
             low, high = max(begin - i * n, 0), min(end - i * n, n)
             if low < high:
                 own(low, high)
 
-    compiled.share_out(work, n * len(ready), min(network.worth for network in networks))
+    compiled.run_parallel(work, n * len(ready), min(network.smallest_chunk for network in networks))
     return [denoised_from_score(score, x, sigma) for _, score in ready]

@@ -7,8 +7,8 @@ G is the unnormalised log-density (Karras et al. 2024, Eq. 14, whose minus sign 
 learned and starts at 0). F is an MLP of magnitude-preserving layers: every weight row has unit norm, so a layer
 neither grows nor shrinks its input (Karras et al. 2023b, Eqs. 47 and 66; SiLU divided by its gain 0.596).
 
-The gradient and the Hessian of G with respect to x are written out by hand below, so that a score costs one pass
-forward and one back without autograd, in training too, and a Hessian as much again for each axis.
+The gradient of G with respect to x and its derivatives are written out by hand below, so that a score costs one forward
+and one backward pass without autograd, in training too, and a derivative along one direction as much again.
 
 References:
     Karras et al., Guiding a Diffusion Model with a Bad Version of Itself, 2024, arXiv 2406.02507, Appendix C.
@@ -30,40 +30,37 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from toyguide._speed import compiled
-from toyguide._speed.buffers import Scratch, differentiated
+from toyguide._speed.buffers import Scratch, block_size, differentiated
 from toyguide.errors import InputError, unknown
-from toyguide.fields.base import Field, Sigma, as_sigma
+from toyguide.fields.base import Field, Sigma, as_points, as_sigma, checked
 
 __all__ = ["EnergyMLP"]
 
 _SILU_GAIN = 0.596  # the RMS of silu(z) for z ~ N(0, 1)
 
-# A processor works through points in blocks with about this many features in a layer, so that a block's intermediate
-# results stay in its cache.
-_BLOCK = 1 << 17
 _LEVELS = 512  # more than a schedule has, for a few labels
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The layers' weights as they are multiplied with; those behind a SiLU undo its gain too, which costs nothing."""
+    """The layers' normalised weights; those after a SiLU include the division by its gain."""
 
     hidden: list[Tensor]  # (width, inputs) each, before the SiLUs
-    square: Tensor  # |F|^2 = h' square h, with the features h behind the last SiLU
+    square: Tensor  # |F|^2 = h' square h, with the features h after the last SiLU
 
 
 @dataclass(frozen=True)
 class _Level:
-    """What noise level and label make of F's inputs: n rows, or one where all points share both."""
+    """What depends on noise level and label only: n rows, or one if all points share both."""
 
     scale: Tensor  # (n or 1, d), of each axis
-    rest: Tensor  # (n or 1, 2 + label inputs), the inputs beside x*
+    rest: Tensor  # (n or 1, 2 + label inputs), the inputs after x*
     strength: Tensor  # (n or 1, 1), what |F|^2 is multiplied by
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """What needs computing only once for the same weights."""
+    """What is computed once for the same weights."""
 
     state: tuple[object, ...]
     rows: _Rows
@@ -71,16 +68,16 @@ class _Kept:
 
     @cached_property
     def packed(self) -> tuple[Tensor, int]:
-        """The rows one behind the other as the compiled loop goes through them, and the width they are filled up to."""
+        """The rows in the order of the compiled loop, concatenated, and the width they are padded to."""
         filled = -(-len(self.rows.square) // 16) * 16
 
-        def grown(matrix: Tensor, down: int) -> Tensor:
+        def padded(matrix: Tensor, down: int) -> Tensor:
             return functional.pad(matrix, (0, filled - matrix.shape[1], 0, down - matrix.shape[0])).flatten()
 
         first, *hidden = self.rows.hidden
-        parts = [grown(first.T, first.shape[1])]
-        parts += [grown(m, filled) for row in hidden for m in (row.T, row)]
-        return torch.cat([*parts, grown(self.rows.square, filled)]), filled
+        parts = [padded(first.T, first.shape[1])]
+        parts += [padded(m, filled) for row in hidden for m in (row.T, row)]
+        return torch.cat([*parts, padded(self.rows.square, filled)]), filled
 
 
 class EnergyMLP(nn.Module, Field):
@@ -112,12 +109,13 @@ class EnergyMLP(nn.Module, Field):
         label_inputs = {0: 0, 2: 1}.get(len(labels), len(labels))
         sizes = [dim + 2 + label_inputs, *[width] * (layers + 1)]
         self.weights = nn.ParameterList(
-            nn.Parameter(torch.randn(n_out, n_in, generator=generator)) for n_in, n_out in itertools.pairwise(sizes)
+            nn.Parameter(torch.randn(n_out, n_in, generator=generator, dtype=torch.float32))
+            for n_in, n_out in itertools.pairwise(sizes)
         )
-        self.gain = nn.Parameter(torch.zeros(()))
-        self._parameters_in_order = tuple(self.parameters())  # the lists of nn.Module are slow to walk through
+        self.gain = nn.Parameter(torch.zeros((), dtype=torch.float32))
+        self._parameters_in_order = tuple(self.parameters())  # walking through the lists of an nn.Module is slow
         self.register_buffer("sigma_data", torch.as_tensor(sigma_data, dtype=torch.float32).clone())
-        self.register_buffer("label_code", torch.zeros(label_inputs), persistent=False)
+        self.register_buffer("label_code", torch.zeros(label_inputs, dtype=torch.float32), persistent=False)
         self._kept: _Kept | None = None
         self.label: str | None = None
         self.metadata: dict[str, object] = {}
@@ -155,7 +153,7 @@ class EnergyMLP(nn.Module, Field):
 
     def code(self, label: str | None) -> Tensor:
         """The label's input to the network, with shape ``(label inputs,)``."""
-        code = torch.zeros(len(self.label_code))
+        code = torch.zeros(len(self.label_code), dtype=torch.float32)
         if label is None:
             return code
         if not self.labels:
@@ -170,7 +168,7 @@ class EnergyMLP(nn.Module, Field):
 
     @torch.no_grad()
     def normalize(self) -> None:
-        """Bring every weight row back to norm sqrt(inputs): training moves directions, not magnitudes."""
+        """Scale every weight row to norm sqrt(inputs): training changes directions, not magnitudes."""
         for w in self.weights:
             w.mul_(math.sqrt(w.shape[1]) / w.norm(dim=1, keepdim=True))
 
@@ -180,15 +178,10 @@ class EnergyMLP(nn.Module, Field):
         Args:
             x: Points, with shape ``(..., d)``.
             sigma: Noise levels, positive; a scalar or broadcasting to ``x.shape[:-1]``.
-            kept: What each hidden unit is multiplied by, with shape ``(..., layers, width)``; None for 1. All points
-                are then computed at once.
+            kept: What each hidden unit is multiplied by, with shape ``(..., layers, width)``; None for 1.
         """
-        if kept is None:
-            return self._blockwise(self._energy, x, sigma, None, ())
-        s = as_sigma(sigma, x).expand(*x.shape[:-1], 1).reshape(-1, 1)
-        level = self._level(s, self.label_code.to(x).expand(len(s), -1))
-        energy = self._energy(self._keep(x).rows, x.reshape(-1, self.dim), level, kept.flatten(0, -3))
-        return energy.reshape(x.shape[:-1])
+        x, sigma = checked(x, sigma, self.dim, positive=True)
+        return self._blockwise(self._energy, x, sigma, None, (), *(() if kept is None else (kept,)))
 
     def score(self, x: Tensor, sigma: Sigma, code: Tensor | None = None) -> Tensor:
         """``grad_x G``, with shape ``(..., d)``.
@@ -198,29 +191,26 @@ class EnergyMLP(nn.Module, Field):
             sigma: Noise levels, positive; a scalar or broadcasting to ``x.shape[:-1]``.
             code: Label inputs for each point, with shape ``(..., label inputs)``; by default those of ``label``.
         """
+        x, sigma = checked(x, sigma, self.dim, positive=True)
         prepared = self.prepare(x, sigma) if code is None else None
         if prepared is not None:
             work, out = prepared
-            compiled.share_out(work, len(out), self.worth)
+            compiled.run_parallel(work, len(out), self.smallest_chunk)
             return out.reshape(x.shape)
         function = functools.partial(_gradient, self._scratch(x, sigma, code))
         return self._blockwise(function, x, sigma, code, (self.dim,))
 
     @property
-    def worth(self) -> int:
-        """How many points are worth a thread."""
+    def smallest_chunk(self) -> int:
+        """The fewest points worth their own thread."""
         return max(24, (1 << 19) // self.width**2)
 
     def prepare(self, x: Tensor, sigma: Sigma) -> tuple[compiled.Work, Tensor] | None:
-        """The compiled work that computes the score at points of shape ``(..., d)``, and the ``(n, d)`` that it is
-        written to; None where torch has to do it."""
-        watched = [x, self.gain, *([sigma] if isinstance(sigma, Tensor) else [])]
-        if (
-            not compiled.available(x)
-            or self.layers == 0
-            or x.shape[-1] != self.dim
-            or any(map(differentiated, watched))
-        ):
+        """The compiled work that computes the score at points of shape ``(..., d)``, and the ``(n, d)`` that it
+        writes; None where torch has to compute it."""
+        if x.dtype != torch.float32 or self.layers == 0 or any(map(differentiated, (x, self.gain, sigma))):
+            return None
+        if not compiled.available(x):
             return None
         points = x.detach().reshape(-1, self.dim).contiguous()
         if not math.isfinite(points.sum()):  # a sum is not finite if one of them is not
@@ -239,40 +229,65 @@ class EnergyMLP(nn.Module, Field):
 
     def hessian(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The Jacobian of the score, with shape ``(..., d, d)``."""
-        function = functools.partial(_jacobian, self._scratch(x, sigma, stacked=1 + self.dim))
-        return self._blockwise(function, x, sigma, None, (self.dim, self.dim))
+        x, sigma = checked(x, sigma, self.dim, positive=True)
+        axes = torch.eye(self.dim, dtype=x.dtype, device=x.device).expand(*x.shape, self.dim)
+        hessian = self._derivatives(x, sigma, axes)
+        return 0.5 * (hessian + hessian.mT)
 
-    def _scratch(self, *inputs: Sigma | None, stacked: int | None = None) -> Scratch:
-        """Room for a block, where nobody differentiates through what is done with the inputs, points first."""
-        watched = [self.gain, *(t for t in inputs if isinstance(t, Tensor))]
-        return Scratch(self.layers + 2, self.width, watched[1], not any(map(differentiated, watched)), stacked)
+    def jvp(self, x: Tensor, sigma: Sigma, v: Tensor) -> Tensor:
+        """The Hessian times vectors ``v``, which broadcast to the shape of ``x``, with shape ``(..., d)``."""
+        x, sigma = checked(x, sigma, self.dim, positive=True)
+        v = as_points(v).to(x).expand_as(x)
+        return self._derivatives(x, sigma, v[..., None, :])[..., 0, :]
+
+    def _derivatives(self, x: Tensor, sigma: Sigma, along: Tensor) -> Tensor:
+        """The score's derivatives along m directions at each point, both with shape ``(..., m, d)``."""
+        scratch = self._scratch(x, sigma, along, stacked=1 + along.shape[-2])
+        return self._blockwise(functools.partial(_derivatives, scratch), x, sigma, None, along.shape[-2:], along)
+
+    def _scratch(self, x: Tensor, *others: Sigma | None, stacked: int | None = None) -> Scratch:
+        """Planes for a block, which are not reused where autograd looks at one of the arguments or at the weights."""
+        reused = not any(map(differentiated, (self.gain, x, *others)))
+        return Scratch(self.layers + 2, self.width, x, reused, stacked)
 
     def _blockwise(
-        self, function: Callable[..., Tensor], x: Tensor, sigma: Sigma, code: Tensor | None, shape: tuple[int, ...]
+        self,
+        function: Callable[..., Tensor],
+        x: Tensor,
+        sigma: Sigma,
+        code: Tensor | None,
+        shape: tuple[int, ...],
+        *others: Tensor,
     ) -> Tensor:
-        """Apply ``function`` to blocks of points and put its results, each ``(n, *shape)``, back together.
+        """Apply ``function`` to blocks of points and join its results, each ``(n, *shape)``.
 
-        ``function`` is given the layers' rows, x of shape (n, d) and the level.
+        Args:
+            function: Of the layers' rows, x of shape (n, d), the level, and a block of each of ``others``.
+            x: Points, with shape ``(..., d)``.
+            sigma: Their noise level.
+            code: Label inputs for each point; None for those of ``label``.
+            shape: Of one point's result.
+            others: More values for each point, with shapes ``(..., *any)``.
         """
-        if x.shape[-1] != self.dim:
-            raise InputError(f"points of dimension {x.shape[-1]}: expected dimension {self.dim}")
         batch = x.shape[:-1]
         points = x.reshape(-1, self.dim)
+        each = [o.reshape(len(points), *o.shape[x.ndim - 1 :]) for o in others]
         in_training = torch.is_grad_enabled() and self.gain.requires_grad  # autograd keeps everything anyway
-        planes = 1 + self.dim if len(shape) == 2 else 1
-        size = max(1, len(points) if in_training or not x.is_cpu else _BLOCK // (self.width * planes))
+        planes = (self.layers + 2) * (1 + shape[0] if len(shape) == 2 else 1)
+        size = max(1, len(points)) if in_training else block_size(x, self.width * planes)
         starts = range(0, max(1, len(points)), size)
 
         rows = self._unit_rows(x.dtype) if in_training else self._keep(x).rows
         if isinstance(sigma, float) and code is None and not in_training:
             level = self._shared_level(self._keep(x), sigma, x)
-            parts = [function(rows, points[i : i + size], level) for i in starts]
+            blocks = ([t[i : i + size] for t in (points, *each)] for i in starts)
+            parts = [function(rows, x_i, level, *others_i) for x_i, *others_i in blocks]
         else:
             s = as_sigma(sigma, x).expand(*batch, 1).reshape(len(points), 1)
             code = (self.label_code if code is None else code).to(x)
             code = code.expand(*batch, -1).reshape(len(points), len(self.label_code))
-            blocks = ([t[i : i + size] for t in (points, s, code)] for i in starts)
-            parts = [function(rows, x_i, self._level(s_i, code_i)) for x_i, s_i, code_i in blocks]
+            blocks = ([t[i : i + size] for t in (points, s, code, *each)] for i in starts)
+            parts = [function(rows, x_i, self._level(s_i, code_i), *o_i) for x_i, s_i, code_i, *o_i in blocks]
         joined = torch.cat(parts) if len(parts) > 1 else parts[0]
         return joined.reshape((*batch, *shape))
 
@@ -285,7 +300,7 @@ class EnergyMLP(nn.Module, Field):
 
     @torch.no_grad()
     def _keep(self, x: Tensor) -> _Kept:
-        """The rows in the dtype of ``x``; made again only after the weights have changed or moved."""
+        """The rows in the dtype of ``x``, computed again only after the weights have changed or moved."""
         numbers = (*self._parameters_in_order, self.sigma_data)
         state = (x.dtype, self.gain.device, *(p._version for p in numbers), *(p.data_ptr() for p in numbers))
         if self._kept is None or self._kept.state != state:
@@ -294,7 +309,7 @@ class EnergyMLP(nn.Module, Field):
 
     @torch.no_grad()
     def _shared_level(self, kept: _Kept, sigma: float, x: Tensor) -> _Level:
-        """What is common to all points at a noise level, in the dtype of ``x``."""
+        """The level that all points share, in the dtype of ``x``."""
         levels, key = kept.levels, (sigma, self.label)
         if key not in levels:
             levels[key] = self._level(as_sigma(sigma, x)[None], self.label_code.to(x)[None])
@@ -323,33 +338,33 @@ def _gradient(scratch: Scratch, rows: _Rows, x: Tensor, level: _Level) -> Tensor
     h = inputs = _inputs(x, level)
     one, dim = inputs.new_ones(()), x.shape[-1]
     *planes, here, there = scratch.planes(len(x))
-    over = scratch.over
+    into = scratch.into
     slopes: list[Tensor] = []  # of each SiLU: gate + h (1 - gate)
     for row, plane in zip(rows.hidden, planes, strict=True):
         a = torch.mm(h, row.T, out=here)
         gate = torch.sigmoid(a, out=plane)
-        h = torch.mul(a, gate, out=over(a))
-        slopes.append(torch.lerp(h, one, gate, out=over(gate)))
+        h = torch.mul(a, gate, out=into(a))
+        slopes.append(torch.lerp(h, one, gate, out=into(gate)))
         here, there = there, here
 
     back = torch.mm(h, rows.square, out=here if rows.hidden else None)
     for row, slope in zip(rows.hidden[::-1], slopes[::-1], strict=True):
         first = row is rows.hidden[0]
-        back = torch.mul(back, slope, out=over(back))
+        back = torch.mul(back, slope, out=into(back))
         back = torch.mm(back, row[:, :dim] if first else row, out=None if first else there)
         here, there = there, here
     return (2 * level.strength * back[:, :dim] - inputs[:, :dim]) * level.scale
 
 
-def _jacobian(scratch: Scratch, rows: _Rows, x: Tensor, level: _Level) -> Tensor:
-    """The Hessian of G at points of shape (n, d), with shape (n, d, d): as ``_gradient``, and beside each value, on a
-    first axis of 1 + d, its derivative along each axis."""
-    dim, scale = x.shape[-1], level.scale
-    inputs = _inputs(x, level)
-    along = functional.pad(torch.diag_embed(scale), (0, inputs.shape[1] - dim))  # (n or 1, d, inputs)
-    both = torch.cat([inputs[None], along.movedim(1, 0).expand(-1, len(x), -1)])  # (1 + d, n, inputs)
+def _derivatives(scratch: Scratch, rows: _Rows, x: Tensor, level: _Level, along: Tensor) -> Tensor:
+    """The derivatives of the gradient of G at points of shape (n, d) along directions of shape (n, m, d), with their
+    shape: as ``_gradient``, with each value followed, on a first axis of 1 + m, by its derivatives."""
+    dim, scale = x.shape[-1], level.scale[:, None]
+    inputs, turned = _inputs(x, level), along * scale
+    turned = functional.pad(turned, (0, inputs.shape[1] - dim))  # (n, m, inputs)
+    both = torch.cat([inputs[None], turned.movedim(1, 0)])  # (1 + m, n, inputs)
     *planes, here, there = scratch.planes(len(x))
-    over = scratch.over
+    into = scratch.into
     slopes: list[Tensor] = []
     for row, plane in zip(rows.hidden, planes, strict=True):
         both = _times(both, row.mT, here)
@@ -358,31 +373,30 @@ def _jacobian(scratch: Scratch, rows: _Rows, x: Tensor, level: _Level) -> Tensor
         h = a * gate
         slope = gate + h * (1 - gate)
         bend = gate * (1 - gate) * (2 + a * (1 - 2 * gate))
-        slopes.append(_beside(slope, torch.mul(bend, d_a, out=None if plane is None else plane[1:]), plane))
-        both = _beside(h, torch.mul(slope, d_a, out=over(d_a)), over(both))
+        slopes.append(_stacked(slope, torch.mul(bend, d_a, out=None if plane is None else plane[1:]), plane))
+        both = _stacked(h, torch.mul(slope, d_a, out=into(d_a)), into(both))
         here, there = there, here
 
     both = _times(both, rows.square, here if rows.hidden else None)
-    both = torch.mul(both, 2 * level.strength, out=over(both))
+    both = torch.mul(both, 2 * level.strength, out=into(both))
     for row, slope in zip(rows.hidden[::-1], slopes[::-1], strict=True):
         first = row is rows.hidden[0]
-        turned = torch.mul(both[1:], slope[0], out=over(both[1:]))
-        turned = torch.addcmul(turned, both[0], slope[1:], out=over(turned))
-        both = _beside(both[0] * slope[0], turned, over(both))
+        turned = torch.mul(both[1:], slope[0], out=into(both[1:]))
+        turned = torch.addcmul(turned, both[0], slope[1:], out=into(turned))
+        both = _stacked(both[0] * slope[0], turned, into(both))
         both = _times(both, row[:, :dim] if first else row, None if first else there)
         here, there = there, here
-    found = both[1:, :, :dim].movedim(0, 1) * scale[:, None] - torch.diag_embed(scale.square())
-    return 0.5 * (found + found.mT)
+    return both[1:, :, :dim].movedim(0, 1) * scale - along * scale.square()
 
 
 def _times(both: Tensor, matrix: Tensor, into: Tensor | None) -> Tensor:
-    """Every row of (1 + d, n, inputs) times a matrix, as one product."""
+    """Every row of (1 + m, n, inputs) times a matrix, as one product."""
     out = None if into is None else into.flatten(0, 1)
     return torch.mm(both.flatten(0, 1), matrix, out=out).unflatten(0, both.shape[:2])
 
 
-def _beside(value: Tensor, derivatives: Tensor, into: Tensor | None) -> Tensor:
-    """Both on one axis, with shape (1 + d, n, width); the derivatives stand there already if there is a place."""
+def _stacked(value: Tensor, derivatives: Tensor, into: Tensor | None) -> Tensor:
+    """Both on one axis, with shape (1 + m, n, width); in ``into``, if given, the derivatives are already."""
     if into is None:
         return torch.cat([value[None], derivatives])
     into[0].copy_(value)

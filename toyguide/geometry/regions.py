@@ -18,7 +18,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from toyguide.fields import Field, Sigma
+from toyguide.fields import Field, Sigma, as_points
 from toyguide.geometry.curvature import top_eigenpair
 
 __all__ = ["Region", "regions"]
@@ -44,6 +44,7 @@ def regions(field: Field, x: Tensor, sigma: Sigma, threshold: float | Tensor) ->
     Returns:
         The numbers of :class:`Region`, with shape ``(...)``, int64.
     """
+    x = as_points(x)
     upward = top_eigenpair(field.hessian(x, sigma))[0] > 0
     dense = field.log_density(x, sigma) >= torch.as_tensor(threshold, dtype=x.dtype, device=x.device)
     found = torch.where(dense, int(Region.MODE), int(Region.TAIL))
