@@ -1,4 +1,4 @@
-"""Runs of experiments as the explorer draws them: projected on the plane, measured, and kept for later."""
+"""Runs of experiments as the explorer draws them: projected on the plane, measured, and cached."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cachetools import LRUCache
 
 from toyguide import Experiment
 from toyguide.datasets import load_dataset
-from toyguide.datasets.references import resolve_field
 from toyguide.devices import resolve_device
 from toyguide.experiment import Result
 from toyguide.fields import Field
 from toyguide.fields.networks import EnergyMLP
 from toyguide.metrics import hdr_threshold, reference
+from toyguide_apps.explorer_page import roles
 from toyguide_apps.explorer_page.planes import Anchors, home_window, plane
 
 __all__ = ["CancelledError", "Paths", "field", "fields_of", "run_paths", "truth"]
@@ -37,15 +37,17 @@ class Paths:
 
     Attributes:
         experiment: What was run.
-        frames: The points at every level, with shape ``(steps + 1, n, 2)``; NaN where they left the finite numbers. Of
-            a run that is only begun, ``n`` is less than the experiment's.
+        frames: The points at every level, with shape ``(steps + 1, n, 2)``; NaN where they are not finite. Where a
+            step resampled, the path of a sample is that of its ancestors. Of a coarse run, ``n`` is less than the
+            experiment's.
         pushes: What the rule added to the denoised points at each step, with shape ``(steps, n, 2)``.
         sigma: The levels.
         outlier: Which samples end outside the exact 99 % region, with shape ``(n,)``; diverged ones do.
-        metrics: The final samples measured; nothing of a run that is only begun.
+        metrics: The metrics of the final samples; empty for a coarse run.
         milliseconds: Time of the sampling.
-        diverged: How many trajectories left the finite numbers.
-        far: How many others end further from the dataset's window than it is wide: finite, and nowhere to be seen.
+        diverged: How many trajectories ended outside the finite numbers.
+        far: How many others ended further from the dataset's window than it is wide, out of sight.
+        warnings: What the library has to say about the experiment, one line each.
     """
 
     experiment: Experiment
@@ -57,26 +59,28 @@ class Paths:
     milliseconds: float
     diverged: int
     far: int
+    warnings: tuple[str, ...]
 
     @property
     def coarse(self) -> bool:
-        """Whether these are only the first of the experiment's trajectories."""
+        """Whether these are only the first of the experiment's trajectories, as a preview."""
         return self.frames.shape[1] < self.experiment.n
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """A finished run, measured, wherever it is looked at from."""
+    """A finished run with its metrics, in all dimensions."""
 
     result: Result
+    x: torch.Tensor
     pushes: torch.Tensor
     outlier: np.ndarray
     metrics: dict[str, Any]
 
 
-# Only finished runs are kept: one that is given up leaves nothing. Touched by the one worker thread alone.
+# Finished runs only; a cancelled one leaves nothing. Used by the worker thread alone.
 _paths: LRUCache[tuple[Experiment, Anchors, int], Paths] = LRUCache(64)
-# The last few in all their dimensions, for another plane through the same samples.
+# The last few in all dimensions, for another plane through the same samples.
 _runs: LRUCache[tuple[Experiment, int], _Run] = LRUCache(4)
 
 
@@ -87,25 +91,27 @@ def run_paths(
     first: int | None = None,
     anchors: Anchors = (),
 ) -> Paths:
-    """Run an experiment, or take it from the last ones.
+    """Run an experiment, or take it from the cache.
 
     Args:
         experiment: What to run.
         device: Where.
-        cancelled: Asked between solver steps.
-        first: Run only so many of its trajectories, unless all of them are there already.
+        cancelled: Called between solver steps.
+        first: Run only the first so many trajectories, as a preview, unless all of them are cached or the rule lets
+            them interact.
         anchors: The plane that it is drawn in.
 
     Raises:
         CancelledError: Between two solver steps, once ``cancelled()`` is true.
         InputError: If the experiment's fields do not fit.
     """
-    n = min(first or experiment.n, experiment.n)
+    interacts = getattr(experiment.build_rule(), "interacts", False)
+    n = experiment.n if interacts else min(first or experiment.n, experiment.n)
     for count in (experiment.n, n):
         if (experiment, anchors, count) in _paths:
             return _paths[experiment, anchors, count]
     if n < experiment.n and (experiment, experiment.n) in _runs:
-        n = experiment.n  # all of it is there, drawn in another plane
+        n = experiment.n  # all of them are cached, in another plane
     if (experiment, n) not in _runs:
         _runs[experiment, n] = _run(experiment, device, cancelled, n)
     _paths[experiment, anchors, n] = _drawn(_runs[experiment, n], anchors)
@@ -122,14 +128,37 @@ def _run(experiment: Experiment, device: str, cancelled: Callable[[], bool], n: 
         steps.append(step)
     result = Result.of(experiment, steps, time.perf_counter() - began)
     final = result.x[-1]
+    # Row by row, the index of each final sample's ancestor at that level.
+    lineage = _lineage([getattr(step, "ancestors", None) for step in steps[1:]], len(final))
+    pushes = torch.stack([s.push for s in steps if s.push is not None]).cpu()
     log_density = experiment.data.field(experiment.label).log_density(final, 0.0)
     inside = log_density >= hdr_threshold(experiment.data, experiment.label)
     return _Run(
         result=result,
-        pushes=torch.stack([s.push for s in steps if s.push is not None]).cpu(),
+        x=_follow(result.x, lineage),
+        pushes=_follow(pushes, lineage[:-1]),
         outlier=~(inside & final.isfinite().all(-1)).numpy(),
         metrics=result.metrics(resamples=RESAMPLES) if n == experiment.n else {},
     )
+
+
+def _lineage(ancestors: list[torch.Tensor | None], n: int) -> torch.Tensor:
+    """The index of each final sample's ancestor at each level, with shape ``(steps + 1, n)``.
+
+    Args:
+        ancestors: For each step the index, before it, of the point that each point after it came from; None where
+            nothing was resampled.
+        n: The number of samples.
+    """
+    rows = [torch.arange(n)]
+    for origin in reversed(ancestors):
+        rows.append(rows[-1] if origin is None else origin.cpu()[rows[-1]])
+    return torch.stack(rows[::-1])
+
+
+def _follow(values: torch.Tensor, lineage: torch.Tensor) -> torch.Tensor:
+    """Per-point values of each level, with shape ``(levels, n, d)``, in the order of the final samples."""
+    return values.gather(1, lineage[..., None].expand(values.shape))
 
 
 def _drawn(run: _Run, anchors: Anchors) -> Paths:
@@ -141,7 +170,7 @@ def _drawn(run: _Run, anchors: Anchors) -> Paths:
     off = (surface.project(final) - middle).abs().amax(-1) > 1.5 * (right - left)
     return Paths(
         experiment=experiment,
-        frames=_finite(surface.project(result.x)),
+        frames=_finite(surface.project(run.x)),
         pushes=_finite(surface.project_vectors(run.pushes)),
         sigma=tuple(result.sigma.tolist()),
         outlier=run.outlier,
@@ -149,6 +178,7 @@ def _drawn(run: _Run, anchors: Anchors) -> Paths:
         milliseconds=1e3 * result.seconds,
         diverged=result.diverged,
         far=int((off & final.isfinite().all(-1)).sum()),
+        warnings=tuple(getattr(experiment, "warnings", tuple)()),
     )
 
 
@@ -161,13 +191,13 @@ def truth(dataset: str, label: str | None, n: int) -> dict[str, Any]:
 def fields_of(experiment: Experiment, device: str) -> dict[str, Field]:
     """The experiment's fields, loaded once."""
     e = experiment
-    return {role: field(name, e.dataset, e.label, role, device) for role, name in e.references().items()}
+    return {role: field(name, e.dataset, e.label, role, device) for role, name in roles.fields_of(e).items()}
 
 
 @lru_cache(maxsize=128)
 def field(reference: str, dataset: str, label: str | None, role: str, device: str) -> Field:
     """A field by reference, loaded once for all sessions."""
-    found = resolve_field(reference, load_dataset(dataset), label, role)
+    found = roles.resolve(reference, dataset, label, role)
     return found.to(resolve_device(device)) if isinstance(found, EnergyMLP) else found
 
 

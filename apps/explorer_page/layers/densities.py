@@ -29,6 +29,7 @@ from toyguide.geometry.planes import Plane, Window
 from toyguide.guidance import Evaluation
 from toyguide.metrics import hdr_threshold
 from toyguide_apps.explorer_page.planes import Anchors, corners, home_window, plane
+from toyguide_apps.explorer_page.roles import fields_of
 from toyguide_apps.explorer_page.runs import field
 
 __all__ = ["Arrows", "Curves", "Spot", "log_density"]
@@ -185,7 +186,7 @@ def guidance_arrows(spot: Spot, experiment: Experiment) -> Arrows:
     """What a rule without memory adds to the main field's denoised point, on a grid."""
     rule = experiment.build_rule()
     grid = spot.grid(_ARROWS)
-    fields = {role: spot.field(name, role) for role, name in experiment.references().items()}
+    fields = {role: spot.field(name, role) for role, name in fields_of(experiment).items()}
     at = Evaluation(fields, spot.plane.embed(grid).flatten(0, 1), spot.sigma)
     push = rule.guide(at, None).denoised - at.denoised("main")
     return _arrowheads(spot, grid.flatten(0, 1), spot.plane.project_vectors(push), spot.size / _ARROWS)
