@@ -100,7 +100,7 @@ def stale(shown: Shown, value: float) -> bool:
         return True
     state = ExplorerState()
     state.set({"params": {"w": value}})
-    expected = _ends(state.request().right)
+    expected = _ends(state.request().runs[1])
     if shown.ends.shape != expected.shape:
         return True
     # Rounding differs from machine code to machine code and grows along a few trajectories; another w moves nearly all.
@@ -163,8 +163,8 @@ class Visitor:
         document = self._session.document
         sliders = [m for m in document.models if getattr(getattr(m, "data", None), "fixed_end", None) == 30.0]
         self._slider = sliders[0].data
-        self._title = document.get_model_by_name("right-figure").title
-        self._frames = document.get_model_by_name("right-frames")
+        self._title = document.get_model_by_name("panel-2-figure").title
+        self._frames = document.get_model_by_name("panel-2-frames")
         self.titles: list[str] = []
         self._title.on_change("text", lambda _attr, _old, new: self.titles.append(new))
         # What a browser says when it has drawn the page, and the server waits for.
@@ -269,7 +269,7 @@ def _visit(visitor: Visitor, values: list[float], passing: int = 0) -> tuple[lis
 
 _WATCH = """() => {
     window.drawn = []
-    const title = Bokeh.documents[0].get_model_by_name('right-figure').title
+    const title = Bokeh.documents[0].get_model_by_name('panel-2-figure').title
     addEventListener('keydown', () => { window.pressed = performance.now() }, true)
     title.properties.text.change.connect(() => {
         if (title.text.includes('first')) return
@@ -278,7 +278,7 @@ _WATCH = """() => {
     })
 }"""
 _HAS_PICTURE = """() => {
-    try { return Bokeh.documents[0].get_model_by_name('right-frames').data.x.length > 0 } catch (e) { return false }
+    try { return Bokeh.documents[0].get_model_by_name('panel-2-frames').data.x.length > 0 } catch (e) { return false }
 }"""
 
 

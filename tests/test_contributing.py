@@ -113,9 +113,9 @@ import json
 from toyguide_apps.explorer_page.controls import RuleCard
 from toyguide_apps.explorer_page.state import ExplorerState
 state = ExplorerState(rule="ramped-cfg")
-card = RuleCard(state, "rule")
+card = RuleCard(state, 1)
 card._widgets["high"].value = 3.5
-print(json.dumps([card._name.options, list(card._widgets), state.request().right.params]))
+print(json.dumps([card._name.options, list(card._widgets), state.request().runs[1].params]))
 """
     options, widgets, params = json.loads(output(folder, "-c", code))
     assert options["CFG with a ramped weight"] == "ramped-cfg"

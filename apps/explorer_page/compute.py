@@ -1,6 +1,6 @@
 """Requests in, pictures out: pure functions on one worker thread, off the event loop.
 
-One thread serves all sessions. Finished runs and layers are kept and shared, so what one visitor has computed another
+One thread serves all sessions. Finished runs and layers are cached and shared: what one visitor has computed, another
 gets at once.
 """
 
@@ -13,23 +13,23 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
-import numpy as np
 import torch
 from cachetools import LRUCache
 
-from toyguide.datasets.references import natural_reference
 from toyguide.devices import resolve_device
 from toyguide.errors import InputError
-from toyguide.guidance import Evaluation
-from toyguide_apps.explorer_page.layers import curvature
-from toyguide_apps.explorer_page.layers import densities as layers
-from toyguide_apps.explorer_page.layers.critical import Critical, critical_at_hand, find_critical
-from toyguide_apps.explorer_page.layers.densities import Arrows, Curves, Spot
+from toyguide.guidance import ROLES, Evaluation
+from toyguide_apps.explorer_page.layers import densities
+from toyguide_apps.explorer_page.layers.critical import find_critical
+from toyguide_apps.explorer_page.layers.densities import Arrows
 from toyguide_apps.explorer_page.layers.edge import Profile, profile
 from toyguide_apps.explorer_page.layers.point import Inspection, inspect
 from toyguide_apps.explorer_page.layers.point_arrows import Drawing, drawings
+from toyguide_apps.explorer_page.panels import Request, nearest
+from toyguide_apps.explorer_page.roles import MAIN, natural, union_role
 from toyguide_apps.explorer_page.runs import CancelledError, Paths, run_paths, scene_of, truth
-from toyguide_apps.explorer_page.state import ExplorerState, Request
+from toyguide_apps.explorer_page.scene import Scene, scene, spot_of
+from toyguide_apps.explorer_page.state import ExplorerState
 
 __all__ = ["FIRST", "CancelledError", "Job", "Picture", "at_hand", "compute", "picture", "search", "warm"]
 
@@ -39,73 +39,60 @@ FIRST = 128
 # Beside the event loop's thread, torch's own threads cost more than they bring on the small tensors of a few hundred
 # trajectories: one change of a slider took 550 ms with two of them and 180 ms with one, measured on two cores.
 _WORKER = ThreadPoolExecutor(1, "toyguide", initializer=torch.set_num_threads, initargs=(1,))
-# Searches take seconds; no picture waits for one, of whichever visitor.
+# Searches take seconds; no picture waits for one.
 _SEARCHER = ThreadPoolExecutor(1, "toyguide-search", initializer=torch.set_num_threads, initargs=(1,))
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """Everything that is drawn for a request.
+    """Everything that is drawn for a request; tuples have one element for each panel.
 
     Attributes:
         request: What was asked for.
-        left: The reference run.
-        right: The chosen rule's run.
-        truth: The metrics of an exact sample of the same size.
-        image: The background's bands, uint8, or None.
-        palette: Which palette the image is in.
-        curves: Level lines, boundary and outline by layer.
-        score: Score arrows.
-        saddles: Eigenvectors.
-        critical: The critical points, or None where they are not wanted or not found yet.
-        missing: Where and of which field critical points are still to be searched for; None if all is there.
-        guidance: The two runs' guidance arrows, left and right.
+        runs: The runs.
+        scenes: The layers below them; panels with the same layers have the same object.
+        guidance: What each rule adds, as arrows.
+        truth: The metrics of an exact sample of the same size as each run.
         inspection: What is known about the inspected point.
-        terms: The arrows at it, left and right.
+        terms: The arrows at that point.
         profile: The edge between two classes.
-        sigma: The noise level that the layers are drawn at.
-        guide: The field that main is compared with, by reference.
         device: Where it was computed.
     """
 
     request: Request
-    left: Paths
-    right: Paths
-    truth: dict[str, Any]
-    image: np.ndarray | None
-    palette: str
-    curves: dict[str, Curves]
-    score: Arrows | None
-    saddles: Arrows | None
-    critical: Critical | None
-    missing: tuple[Spot, str] | None
-    guidance: tuple[Arrows | None, Arrows | None]
+    runs: tuple[Paths, ...]
+    scenes: tuple[Scene, ...]
+    guidance: tuple[Arrows | None, ...]
+    truth: tuple[dict[str, Any], ...]
     inspection: Inspection | None
-    terms: tuple[Drawing, Drawing] | None
+    terms: tuple[Drawing, ...] | None
     profile: Profile | None
-    sigma: float
-    guide: str
     device: str
 
     @property
     def coarse(self) -> bool:
-        """Whether a run in it is only begun: nothing of it is measured then."""
-        return self.left.coarse or self.right.coarse
+        """Whether a run in it is a preview; then nothing of it is measured."""
+        return any(run.coarse for run in self.runs)
+
+    @property
+    def missing(self) -> list[tuple[densities.Spot, str]]:
+        """Where critical points are still to be searched for, and of which fields."""
+        return [s.missing for s in dict.fromkeys(self.scenes) if s.missing is not None]
 
     @property
     def whole(self) -> bool:
         """Whether nothing is missing in it."""
-        return not self.coarse and self.missing is None
+        return not self.coarse and not self.missing
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the worker thread is to do.
+    """A task of the worker thread.
 
     Attributes:
         request: What to draw.
         first: Run only so many trajectories of what has not been run already; None for all.
-        cancelled: Asked between solver steps and between layers: is the picture no longer wanted?
+        cancelled: Called between solver steps and between layers: is the picture no longer wanted?
     """
 
     request: Request
@@ -113,29 +100,30 @@ class Job:
     cancelled: Callable[[], bool] = lambda: False
 
 
-# Whole pictures, newest first to stay; they hold no more than the runs and layers that are kept as well.
+# Whole pictures; they refer to the cached runs and layers and hold little more.
 _pictures: LRUCache[Request, Picture] = LRUCache(32)
 _pictures_lock = Lock()
 
 
 def at_hand(request: Request) -> Picture | None:
-    """The picture of a request, if it was computed lately."""
+    """The picture of a request, if it is cached."""
     with _pictures_lock:
         return _pictures.get(request)
 
 
 async def compute(ask: Callable[[], Job]) -> Picture:
-    """A picture from the worker thread, or the one that is at hand.
+    """A picture from the cache or the worker thread.
 
     Args:
-        ask: What to compute, asked again when the thread has time for it: a visitor who waits behind others keeps his
-            turn, and gets in it what he wants by then.
+        ask: What to compute, asked again when the thread is free: a visitor who waits behind others keeps his place in
+            the queue, and gets what he wants by then.
 
     Raises:
         CancelledError: Once the job is cancelled.
         InputError: If the request's fields do not fit.
     """
-    return at_hand(ask().request) or await asyncio.wrap_future(_WORKER.submit(_do, ask))
+    made = at_hand(ask().request)
+    return made if made is not None else await asyncio.wrap_future(_WORKER.submit(_do, ask))
 
 
 def _do(ask: Callable[[], Job]) -> Picture:
@@ -153,8 +141,8 @@ async def search(picture: Picture, cancelled: Callable[[], bool]) -> None:
     Raises:
         CancelledError: Once ``cancelled()`` is true.
     """
-    if picture.missing is not None:
-        await asyncio.wrap_future(_SEARCHER.submit(find_critical, *picture.missing, cancelled))
+    for spot, reference in picture.missing:
+        await asyncio.wrap_future(_SEARCHER.submit(find_critical, spot, reference, cancelled))
 
 
 def picture(request: Request, cancelled: Callable[[], bool] = lambda: False, first: int | None = None) -> Picture:
@@ -162,7 +150,7 @@ def picture(request: Request, cancelled: Callable[[], bool] = lambda: False, fir
 
     Args:
         request: What to draw.
-        cancelled: Asked between solver steps and between layers.
+        cancelled: Called between solver steps and between layers.
         first: Run only so many trajectories of what has not been run already.
 
     Raises:
@@ -170,112 +158,68 @@ def picture(request: Request, cancelled: Callable[[], bool] = lambda: False, fir
         InputError: If the request's fields do not fit.
     """
     device = resolve_device("auto").type
-    right = run_paths(request.right, device, cancelled, first, request.plane)
-    left = run_paths(request.left, device, cancelled, first, request.plane)
+    # From the last one on: it is the one that usually changes, and its problems are told first.
+    runs = tuple(run_paths(e, device, cancelled, first, request.plane) for e in reversed(request.runs))[::-1]
 
-    experiment = request.right
-    main = str(experiment.main)
-    level = right.sigma[request.step]
-    # Learned fields have no value at sigma = 0: after the last step they are shown at the last level they know.
-    sigma = level if level > 0 else right.sigma[-2]
-    spot = Spot(experiment.dataset, experiment.label, sigma, request.window, device, request.plane)
-    exact = request.source == "exact"
-    source = "exact" if exact else main
-    role, named = request.guide
-
-    def unless_cancelled(make: Callable[..., Any]) -> Any:
+    def checked(make: Callable[[], Any]) -> Any:
         if cancelled():
             raise CancelledError
         return make()
 
-    def wanted(make: Callable[[], Any], *names: str) -> Any:
-        return unless_cancelled(make) if request.layers.intersection(names) else None
+    scenes: dict[tuple[str | None, str], Scene] = {}
+    for e in reversed(request.runs):
+        key = e.label, str(e.main)
+        if key not in scenes:
+            scenes[key] = scene(request, e, device, checked)
 
-    density = {"exact": ("exact", "main"), "main": (main, "main"), "guide": (named, role)}
-    image = None
-    if request.bands == "ratio":
-        other = ("exact@union", "uncond") if exact else (named, role)
-        image = unless_cancelled(lambda: layers.ratio(spot, source, *other))
-    elif request.bands in _SURFACES:
-        image = unless_cancelled(lambda: _SURFACES[request.bands](spot, source, request))
-    elif request.bands != "none":
-        image = unless_cancelled(lambda: layers.bands(spot, *density[request.bands]))
-    curves = {
-        f"{name}-lines": wanted(lambda r=reference: layers.lines(spot, *r), f"{name}-lines")
-        for name, reference in density.items()
-    }
-    curves["boundary"] = wanted(lambda: layers.boundary(spot), "boundary")
-    # The outlines are the data's, at sigma = 0, and so the same all along the scrubber.
-    still = replace(spot, sigma=0.0)
-    curves["region"] = wanted(lambda: layers.region(still), "region")
-    curves["other-regions"] = wanted(lambda: layers.other_regions(still), "region")
+    def guidance(paths: Paths) -> Arrows | None:
+        return checked(lambda: _guidance(request, paths, device)) if "guidance" in request.layers else None
 
-    critical = missing = None
-    if "critical" in request.layers:
-        wide = replace(spot, device="cpu"), source
-        critical = critical_at_hand(*wide)
-        missing = wide if critical is None else None
+    spot = spot_of(request, request.runs[-1], device)
     seen = None
-    if request.point is not None:
-        where = request.point, request.left, request.right, request.step, request.source
-        seen = unless_cancelled(lambda: inspect(spot, *where))
-
+    if (point := request.point) is not None:
+        seen = checked(lambda: inspect(spot, point, request.runs, request.source, request.at_end))
     return Picture(
         request=request,
-        left=left,
-        right=right,
-        truth=truth(experiment.dataset, experiment.label, experiment.n),
-        image=image,
-        palette=request.bands,
-        curves={k: v for k, v in curves.items() if v is not None},
-        score=wanted(lambda: layers.score_arrows(spot, source), "score"),
-        saddles=wanted(lambda: layers.saddles(spot, source), "saddles"),
-        critical=critical,
-        missing=missing,
-        guidance=tuple(wanted(lambda p=p: _guidance(spot, p, request.step), "guidance") for p in (left, right)),
+        runs=runs,
+        scenes=tuple(scenes[e.label, str(e.main)] for e in request.runs),
+        guidance=tuple(guidance(run) for run in runs),
+        truth=tuple(truth(e.dataset, e.label, e.n) for e in request.runs),
         inspection=seen,
         terms=drawings(seen, spot.size) if seen else None,
-        profile=unless_cancelled(lambda: _profile(spot, request)) if request.ends else None,
-        sigma=sigma,
-        guide=named,
+        profile=checked(lambda: _profile(request)) if request.ends else None,
         device=device,
     )
 
 
 def warm() -> None:
-    """Begin to compute what a visitor sees first, before the first one comes."""
+    """Start to compute what a visitor sees first, before the first one comes."""
     _WORKER.submit(_do, lambda: Job(ExplorerState().request()))
 
 
-_SURFACES: dict[str, Callable[[Spot, str, Request], np.ndarray]] = {
-    "regions": lambda spot, source, _: curvature.region_map(spot, source),
-    "curvature": lambda spot, source, _: curvature.curvature(spot, source),
-    "step-error": lambda spot, source, request: curvature.product_errors(spot, source, request.product_step),
-}
-
-
-def _profile(spot: Spot, request: Request) -> Profile:
-    """The edge in the exact union, and in a learned field of it: main where it is that, else the unconditional one."""
-    experiment = request.right
-    main = str(experiment.main)
-    learned, role = main, "main"
+def _profile(request: Request) -> Profile:
+    """The edge in the exact union, and in a learned field of it: main if it models the union, else its partner."""
+    experiment = request.runs[-1]
+    learned, role = str(experiment.main), ROLES[MAIN]
     if experiment.label is not None:
-        role = "uncond"
+        role = union_role()
         try:
-            learned = str(experiment.fields.get(role) or natural_reference(role, main, experiment.data))
+            given = experiment.fields.get(role.name)
+            learned = str(given or natural(role, learned, experiment.dataset, experiment.label))
         except InputError:
             learned = ""
-    # It depends on neither class, window nor plane, and is looked at on the CPU.
-    whole = replace(spot, label=None, window=(0.0, 0.0, 1.0, 1.0), anchors=(), device="cpu")
-    return profile(whole, request.ends, "" if learned.startswith("exact") else learned, role)
+    # It depends neither on the class nor on the window or the plane, and is computed on the CPU.
+    whole = replace(spot_of(request, experiment, "cpu"), label=None, window=(0.0, 0.0, 1.0, 1.0), anchors=())
+    return profile(whole, request.ends, "" if learned.startswith("exact") else learned, role.name)
 
 
-def _guidance(spot: Spot, paths: Paths, step: int) -> Arrows:
-    """What a run's rule adds: on a grid, or at the run's own points if the rule has a memory that belongs there."""
-    step = min(step, len(paths.pushes) - 1)
-    scene = scene_of(paths.experiment, spot.device)
-    start = torch.zeros(1, paths.experiment.data.dim, device=spot.device)
-    _, memory = paths.experiment.build_rule().begin(Evaluation(scene, start, paths.sigma[0]), torch.Generator())
+def _guidance(request: Request, paths: Paths, device: str) -> Arrows:
+    """What a run's rule adds: on a grid, or at the run's own points if the rule has a memory, which belongs to them."""
+    e = paths.experiment
+    spot = spot_of(request, e, device)
+    at = Evaluation(scene_of(e, device), torch.zeros(1, e.data.dim, device=device), paths.sigma[0])
+    _, memory = e.build_rule().begin(at, torch.Generator())
     if memory is not None:
-        return layers.push_arrows(spot, paths.frames[step], paths.pushes[step])
-    return layers.guidance_arrows(spot, paths.experiment)
+        step = nearest(paths.sigma, request.sigma)
+        return densities.push_arrows(spot, paths.frames[step], paths.pushes[step])
+    return densities.guidance_arrows(spot, e)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 from typing import Any, ClassVar
 
@@ -9,12 +10,14 @@ import panel as pn
 import panel_material_ui as pmui
 import param
 
-from toyguide import load_dataset, rule, rules
+from toyguide import load_dataset, rule
 from toyguide.errors import InputError
-from toyguide.guidance import Rule
+from toyguide.guidance import Role, Rule, rules
 from toyguide.samplers import SAMPLERS
 from toyguide_apps.explorer_page.planes import anchor_names
-from toyguide_apps.explorer_page.state import BANDS, LAYERS, SOURCES, ExplorerState, presets
+from toyguide_apps.explorer_page.presets import presets
+from toyguide_apps.explorer_page.roles import choices, offered_roles, title_of
+from toyguide_apps.explorer_page.state import BANDS, LAYERS, SOURCES, ExplorerState
 from toyguide_apps.shared.notices import told
 
 __all__ = ["LayerBar", "LookButtons", "PlaneCard", "RuleCard", "SceneCard", "interval_controls", "preset_menu"]
@@ -32,13 +35,16 @@ class _Live(param.Parameterized):
     inline_layout = param.Boolean(default=True)
     held = param.Boolean(default=False, doc="Whether its value has been changed by hand and not been let go of yet.")
 
+    value: Any
+    value_throttled: Any
+
     _debounce = 5
     _rename: ClassVar[dict[str, str | None]] = {"held": None}  # not known in the browser
     _busy__ignore: ClassVar[list[str]] = ["value", "value_throttled"]  # Panel's busy flag is heard by every page
 
     def _process_property_change(self, msg: dict[str, Any]) -> dict[str, Any]:
         """What the browser says: of a slider that is let go of, also the throttled value."""
-        msg = super()._process_property_change(msg)
+        msg = super()._process_property_change(msg)  # type: ignore[misc]
         if "value" in msg or "value_throttled" in msg:
             now = {"value": self.value, "value_throttled": self.value_throttled, **msg}
             msg["held"] = now["value"] != now["value_throttled"]
@@ -73,12 +79,12 @@ class RuleCard(pn.viewable.Viewer):
 
     Args:
         state: The settings.
-        which: ``rule`` for the right plot, ``reference`` for the left one.
+        panel: The index of its panel.
     """
 
-    def __init__(self, state: ExplorerState, which: str) -> None:
+    def __init__(self, state: ExplorerState, panel: int) -> None:
         super().__init__()
-        self._state, self._which = state, which
+        self._state, self._panel = state, panel
         titles = {cls.title: key for key, cls in rules().items()}
         self._name = pmui.Select(label="Rule", options=titles, value=self._rule.key, **_TIGHT)
         self._name.param.watch(self._choose, "value")
@@ -87,17 +93,17 @@ class RuleCard(pn.viewable.Viewer):
         self._formula = pn.pane.LaTeX("", sizing_mode="stretch_width", margin=(2, 8), styles=_FORMULA)
         self._about = pn.pane.HTML("", sizing_mode="stretch_width", margin=(0, 8), styles=_ABOUT)
         self._shown: Rule | None = None
-        state.param.watch(lambda _: self._show(), which)
+        state.param.watch(lambda _: self._show(), "panels")
         self._show()
 
     @property
     def _rule(self) -> Rule:
-        return getattr(self._state, self._which)
+        return self._state.panels[self._panel].rule
 
     @told
     def _choose(self, event: param.parameterized.Event) -> None:
         if event.new != self._rule.key:
-            setattr(self._state, self._which, rule(event.new))
+            self._state.set_rule(self._panel, rule(event.new))
 
     def _show(self) -> None:
         chosen = self._rule
@@ -122,7 +128,7 @@ class RuleCard(pn.viewable.Viewer):
             _tell_held(widget, self._state)
         widget.param.watch(lambda event: self._change(key, event.new), "value")
         self._widgets[key] = widget
-        return _labelled(key, known.doc, widget)
+        return _labelled(key, known.doc or "", widget)
 
     @told
     def _change(self, key: str, value: Any) -> None:
@@ -130,7 +136,7 @@ class RuleCard(pn.viewable.Viewer):
         if value is None or value == before:
             return
         try:
-            setattr(self._state, self._which, rule(self._rule.key, **{**self._rule.values(), key: value}))
+            self._state.set_rule(self._panel, rule(self._rule.key, **{**self._rule.values(), key: value}))
         except InputError:
             self._widgets[key].value = before
             raise
@@ -168,15 +174,12 @@ class SceneCard(pn.viewable.Viewer):
 
     def __init__(self, state: ExplorerState) -> None:
         super().__init__()
-        names = {
-            "dataset": "Dataset",
-            "label": "Class",
-            "main": "Main field",
-            "uncond": "Unconditional",
-            "weak": "Weak",
-            "n": "Samples",
-        }
-        self._menus = {k: _menu(state, k, v) for k, v in names.items()}
+        self._state = state
+        self._menus = {k: _menu(state, k, v) for k, v in (("dataset", "Dataset"), ("label", "Class"), ("n", "Samples"))}
+        self._fields = _column()
+        self._field_menus: dict[Role, pmui.Select] = {}
+        self._follow()
+        state.param.watch(lambda _: self._follow(), "panels")
         samplers = {c.title: k for k, c in SAMPLERS.items()}
         self._sampler = pmui.Select.from_param(state.param.sampler, label="Sampler", options=samplers, **_TIGHT)
         self._seed = pmui.IntInput.from_param(state.param.seed, label="Seed", start=0, end=9999, step=1, **_TIGHT)
@@ -186,10 +189,18 @@ class SceneCard(pn.viewable.Viewer):
         _tell_held(steps, state)
         self._steps = _labelled("Steps", "Solver steps from the highest noise level to 0.", steps)
 
+    def _follow(self) -> None:
+        """A menu for each role on offer: that of the main field on a line of its own, the others in pairs."""
+        roles = list(offered_roles([panel.rule for panel in self._state.panels]).values())
+        if list(self._field_menus) == roles:
+            return
+        self._field_menus = {role: self._field_menus.get(role) or _field_menu(self._state, role) for role in roles}
+        main, *others = self._field_menus.values()
+        self._fields[:] = [main, *(_row(*others[i : i + 2]) for i in range(0, len(others), 2))]
+
     def scene(self) -> pn.viewable.Viewable:
         """Dataset, class and fields."""
-        m = self._menus
-        return _column(_row(m["dataset"], m["label"]), m["main"], _row(m["uncond"], m["weak"]))
+        return _column(_row(self._menus["dataset"], self._menus["label"]), self._fields)
 
     def run(self) -> pn.viewable.Viewable:
         """Sampler, steps, samples and seed."""
@@ -197,22 +208,54 @@ class SceneCard(pn.viewable.Viewer):
 
 
 def _menu(state: ExplorerState, key: str, label: str) -> pmui.Select:
-    """A menu of a parameter's choices that follows both, choices and value, in one step.
+    """A menu of a parameter's choices."""
+    return _following_menu(
+        state,
+        label,
+        lambda: {"options": list(state.param[key].objects), "value": getattr(state, key)},
+        lambda value: state.set({key: value}),
+        ["dataset", "label", key],
+    )
 
-    Followed one by one, a menu whose choices have just changed would pick one of them itself.
+
+def _field_menu(state: ExplorerState, role: Role) -> pmui.Select:
+    """A menu of the fields on offer for a role."""
+    return _following_menu(
+        state,
+        title_of(role),
+        lambda: {"options": choices(state.dataset, state.label, role), "value": state.chosen(role.name)},
+        lambda value: state.set({"fields": {role.name: value}}),
+        ["dataset", "label", "fields"],
+    )
+
+
+def _following_menu(
+    state: ExplorerState,
+    label: str,
+    shown: Callable[[], dict[str, Any]],
+    choose: Callable[[Any], None],
+    keys: list[str],
+) -> pmui.Select:
+    """A menu whose options and value follow the settings in one step.
+
+    Followed one by one, a menu whose options have just changed would choose one of them itself.
+
+    Args:
+        state: The settings.
+        label: The menu's label.
+        shown: Its options and its value.
+        choose: Called with a value that the visitor has chosen.
+        keys: The settings that it follows.
     """
 
-    def shown() -> dict[str, Any]:
-        return {"options": list(state.param[key].objects), "value": getattr(state, key)}
-
     @told
-    def choose(event: param.parameterized.Event) -> None:
-        if event.new is not None and event.new != getattr(state, key):
-            state.set({key: event.new})
+    def chosen(event: param.parameterized.Event) -> None:
+        if event.new is not None and event.new != shown()["value"]:
+            choose(event.new)
 
     menu = pmui.Select(label=label, **shown(), **_TIGHT)
-    menu.param.watch(choose, "value")
-    state.param.watch(lambda *_: menu.param.update(**shown()), ["dataset", "label", key])
+    menu.param.watch(chosen, "value")
+    state.param.watch(lambda *_: menu.param.update(**shown()), keys)
     return menu
 
 

@@ -68,8 +68,7 @@ WAY = "#111111"
 """The inspected point and the trajectory from there."""
 TERMS = {
     "main": "#00795a",
-    "uncond": "#8e3fa6",
-    "weak": "#8e3fa6",
+    "guide": "#8e3fa6",
     "push": GUIDANCE,
     "guided": "#1a5fa8",
     "up": UNSTABLE,

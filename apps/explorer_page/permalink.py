@@ -11,26 +11,33 @@ from typing import Any
 from urllib.parse import quote
 
 import panel as pn
+import param
 
 from toyguide import rule
 from toyguide.errors import InputError, unknown
+from toyguide_apps.explorer_page.panels import Panel
+from toyguide_apps.explorer_page.roles import MAIN, known_roles
 from toyguide_apps.explorer_page.state import ExplorerState
 
 __all__ = ["query_of", "read", "write"]
 
 _VERSION = "1"
-_RULES = {"rule": ("rule", ""), "reference": ("ref", "ref.")}
-"""The two rules in the settings: what they are called in a URL, and what their parameters are prefixed with."""
+_FIRST = ("dataset", "label")
 _PLAIN = (
-    *("dataset", "label", "main", "uncond", "weak", "limited", "interval", "sampler", "steps", "n", "seed"),
+    *("limited", "interval", "sampler", "steps", "n", "seed"),
     *("bands", "layers", "source", "plane", "window", "step", "point", "profile", "ends"),
 )
+_BOOLEANS = {"true": True, "false": False}
+_EVERYWHERE = "everywhere"  # no guidance interval
 _MAX_LENGTH = 200
 _MAX_LENGTHS = {"plane": 1200}
 
 
 def read(state: ExplorerState, query: dict[str, str]) -> list[str]:
     """Take over a URL's settings.
+
+    A role's field is ``field.ROLE=…`` or ``ROLE=…``. A panel is called by its name: ``rule=cfg&w=3``,
+    ``ref=cfg&ref.w=2``; a setting of its own has a colon, ``ref:steps=20``, ``rule:field.weak=…``.
 
     Args:
         state: The settings to change.
@@ -42,27 +49,42 @@ def read(state: ExplorerState, query: dict[str, str]) -> list[str]:
     left = {k: v for k, v in query.items() if k not in ("v", "theme")}
     problems = []
     # In the order in which settings depend on one another; the dataset first.
+    for key in [k for k in _FIRST if k in left]:
+        problems += _try(state, key, left.pop(key))
+    for role in known_roles():
+        for key in [k for k in (role, f"field.{role}") if k in left]:
+            problems += _try(state, role, left.pop(key))
     for key in [k for k in _PLAIN if k in left]:
         problems += _try(state, key, left.pop(key))
-    for key, (name, prefix) in reversed(_RULES.items()):
-        params = {k: left.pop(k) for k in list(left) if k.startswith(prefix) and k not in ("rule", "ref")}
-        if name in left or params:
-            chosen = left.pop(name, getattr(state, key).key)
-            problems += _try_rule(state, key, chosen, {k.removeprefix(prefix): v for k, v in params.items()})
+    for index, name in sorted(enumerate(state.names), key=lambda n: n[1] == "rule"):  # what is left belongs to rule
+        own = {k.removeprefix(f"{name}:"): left.pop(k) for k in list(left) if k.startswith(f"{name}:")}
+        prefix = "" if name == "rule" else f"{name}."
+        named = {k: left.pop(k) for k in list(left) if k.startswith(prefix) and k not in state.names}
+        if name in left or named:
+            chosen = left.pop(name, state.panels[index].rule.key)
+            params = {k.removeprefix(prefix): v for k, v in named.items()}
+            problems += _try_rule(state, index, chosen, params)
+        for key, text in own.items():
+            problems += _try_own(state, index, key, text)
     return problems
 
 
 def query_of(state: ExplorerState) -> dict[str, str]:
     """The settings that differ from a fresh explorer's of the same dataset."""
-    fresh = ExplorerState(dataset=state.dataset)
+    fresh = ExplorerState(len(state.panels), dataset=state.dataset)
     query = {} if state.dataset == ExplorerState().dataset else {"dataset": state.dataset}
-    query.update({k: _text(getattr(state, k)) for k in _PLAIN if getattr(state, k) != getattr(fresh, k)})
-    for key, (name, prefix) in _RULES.items():
-        chosen = getattr(state, key)
-        if chosen != getattr(fresh, key):
-            plain = rule(chosen.key).values()
-            query[name] = chosen.key
-            query.update({prefix + k: _text(v) for k, v in chosen.values().items() if v != plain[k]})
+    query.update({k: _text(getattr(state, k)) for k in ("label", *_PLAIN) if getattr(state, k) != getattr(fresh, k)})
+    for role in {**state.fields, **fresh.fields}:
+        if state.chosen(role) != fresh.chosen(role):
+            query[MAIN if role == MAIN else f"field.{role}"] = state.chosen(role)
+    for name, panel, usual in zip(state.names, state.panels, fresh.panels, strict=True):
+        if panel.rule != usual.rule:
+            plain, prefix = rule(panel.rule.key).values(), "" if name == "rule" else f"{name}."
+            query[name] = panel.rule.key
+            query.update({prefix + k: _text(v) for k, v in panel.rule.values().items() if v != plain[k]})
+        for key, text in _own_texts(panel).items():
+            if text != _own_texts(usual).get(key):
+                query[f"{name}:{key}"] = text
     return {"v": _VERSION, **query} if query else {}
 
 
@@ -82,8 +104,8 @@ def _try(state: ExplorerState, key: str, text: str) -> list[str]:
     return []
 
 
-def _try_rule(state: ExplorerState, key: str, name: str, params: dict[str, str]) -> list[str]:
-    """Choose a rule with those of the parameters that it has and that are in bounds."""
+def _try_rule(state: ExplorerState, index: int, name: str, params: dict[str, str]) -> list[str]:
+    """Choose a panel's rule with those of the parameters that it has and that are in bounds."""
     try:
         declared = rule(name).declared()
     except InputError as problem:
@@ -92,14 +114,38 @@ def _try_rule(state: ExplorerState, key: str, name: str, params: dict[str, str])
     for k, text in params.items():
         try:
             if k not in declared:
-                raise unknown("setting", k[:40], [*_PLAIN, "rule", "ref", *declared])
-            value = _number(text[:_MAX_LENGTH])
+                raise unknown("setting", k[:40], [*_FIRST, *known_roles(), *_PLAIN, *state.names, *declared])
+            yes_or_no = isinstance(declared[k], param.Boolean)
+            value = _BOOLEANS.get(text, text) if yes_or_no else _number(text[:_MAX_LENGTH])
             rule(name, **{k: value})
             good[k] = value
         except InputError as problem:
             problems.append(f"URL: {problem}")
-    state.set({key: rule(name, **good)})
+    state.set_rule(index, rule(name, **good))
     return problems
+
+
+def _try_own(state: ExplorerState, index: int, key: str, text: str) -> list[str]:
+    """Give a panel a setting of its own."""
+    panels = list(state.panels)
+    own = dict(panels[index].own)
+    try:
+        if key.startswith("field."):
+            role = key.removeprefix("field.")
+            own["fields"] = {**own.get("fields", {}), role: _parse(role, text)}
+        else:
+            own[key] = None if (key, text) == ("interval", _EVERYWHERE) else _parse(key, text)
+        panels[index] = Panel(panels[index].rule, own)
+        state.set({"panels": tuple(panels)})
+    except InputError as problem:
+        return [f"URL: {problem}"]
+    return []
+
+
+def _own_texts(panel: Panel) -> dict[str, str]:
+    """A panel's own settings as a link writes them."""
+    texts = {k: _EVERYWHERE if v is None else _text(v) for k, v in panel.own.items() if k != "fields"}
+    return texts | {f"field.{role}": reference for role, reference in panel.own.get("fields", {}).items()}
 
 
 def _parse(key: str, text: str) -> Any:
@@ -113,7 +159,7 @@ def _parse(key: str, text: str) -> Any:
     if key == "layers":
         return [part for part in text.split(",") if part]
     if key in ("limited", "profile"):
-        return {"true": True, "false": False}.get(text, text)
+        return _BOOLEANS.get(text, text)
     return _number(text) if key in ("steps", "n", "seed", "step") else text
 
 

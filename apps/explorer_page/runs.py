@@ -1,4 +1,4 @@
-"""Runs of experiments as the explorer draws them: projected on the plane, measured, and kept for later."""
+"""Runs of experiments as the explorer draws them: projected on the plane, measured, and cached."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from toyguide import Experiment
 from toyguide.datasets import load_dataset
 from toyguide.datasets.classifiers import Classifier
 from toyguide.datasets.references import resolve
-from toyguide.datasets.roles import ROLES, Role
+from toyguide.datasets.roles import Role
 from toyguide.devices import resolve_device
 from toyguide.errors import InputError
 from toyguide.experiment import Result
@@ -26,6 +26,7 @@ from toyguide.guidance import Scene
 from toyguide.metrics import hdr_threshold, reference
 from toyguide.samplers import Step, follow
 from toyguide_apps.explorer_page.planes import Anchors, home_window, plane
+from toyguide_apps.explorer_page.roles import known_roles
 
 __all__ = ["CancelledError", "Paths", "field", "run_paths", "scene_of", "truth"]
 
@@ -42,15 +43,17 @@ class Paths:
 
     Attributes:
         experiment: What was run.
-        frames: The points at every level, with shape ``(steps + 1, n, 2)``; NaN where they left the finite numbers. Of
-            a run that is only begun, ``n`` is less than the experiment's.
+        frames: The points at every level, with shape ``(steps + 1, n, 2)``; NaN where they are not finite. Where a
+            step resampled, the path of a sample is that of its ancestors. Of a coarse run, ``n`` is less than the
+            experiment's.
         pushes: What the rule added to the denoised points at each step, with shape ``(steps, n, 2)``.
         sigma: The levels.
         outlier: Which samples end outside the exact 99 % region, with shape ``(n,)``; diverged ones do.
-        metrics: The final samples measured; nothing of a run that is only begun.
+        metrics: The metrics of the final samples; empty for a coarse run.
         milliseconds: Time of the sampling.
-        diverged: How many trajectories left the finite numbers.
-        far: How many others end further from the dataset's window than it is wide: finite, and nowhere to be seen.
+        diverged: How many trajectories ended outside the finite numbers.
+        far: How many others ended further from the dataset's window than it is wide, out of sight.
+        warnings: What the library has to say about the experiment, one line each.
     """
 
     experiment: Experiment
@@ -62,16 +65,17 @@ class Paths:
     milliseconds: float
     diverged: int
     far: int
+    warnings: tuple[str, ...]
 
     @property
     def coarse(self) -> bool:
-        """Whether these are only the first of the experiment's trajectories."""
+        """Whether these are only the first of the experiment's trajectories, as a preview."""
         return self.frames.shape[1] < self.experiment.n
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """A finished run, measured, wherever it is looked at from."""
+    """A finished run with its metrics, in all dimensions."""
 
     result: Result
     pushes: torch.Tensor
@@ -79,9 +83,9 @@ class _Run:
     metrics: dict[str, Any]
 
 
-# Only finished runs are kept: one that is given up leaves nothing. Touched by the one worker thread alone.
+# Finished runs only; a cancelled one leaves nothing. Used by the worker thread alone.
 _paths: LRUCache[tuple[Experiment, Anchors, int], Paths] = LRUCache(64)
-# The last few in all their dimensions, for another plane through the same samples.
+# The last few in all dimensions, for another plane through the same samples.
 _runs: LRUCache[tuple[Experiment, int], _Run] = LRUCache(4)
 
 
@@ -92,13 +96,14 @@ def run_paths(
     first: int | None = None,
     anchors: Anchors = (),
 ) -> Paths:
-    """Run an experiment, or take it from the last ones.
+    """Run an experiment, or take it from the cache.
 
     Args:
         experiment: What to run.
         device: Where.
-        cancelled: Asked between solver steps.
-        first: Run only so many of its trajectories, unless all of them are there already.
+        cancelled: Called between solver steps.
+        first: Run only the first so many trajectories, as a preview, unless all of them are cached or the rule lets
+            them interact.
         anchors: The plane that it is drawn in.
 
     Raises:
@@ -111,7 +116,7 @@ def run_paths(
         if (experiment, anchors, count) in _paths:
             return _paths[experiment, anchors, count]
     if n < experiment.n and (experiment, experiment.n) in _runs:
-        n = experiment.n  # all of it is there, drawn in another plane
+        n = experiment.n  # all of them are cached, in another plane
     if (experiment, n) not in _runs:
         _runs[experiment, n] = _run(experiment, device, cancelled, n)
     _paths[experiment, anchors, n] = _drawn(_runs[experiment, n], anchors)
@@ -163,6 +168,7 @@ def _drawn(run: _Run, anchors: Anchors) -> Paths:
         milliseconds=1e3 * result.seconds,
         diverged=result.diverged,
         far=int((off & final.isfinite().all(-1)).sum()),
+        warnings=tuple(experiment.warnings()),
     )
 
 
@@ -181,7 +187,7 @@ def scene_of(experiment: Experiment, device: str) -> Scene:
 
 def field(reference: str, dataset: str, label: str | None, role: str, device: str) -> Field:
     """A field by reference, loaded once for all sessions."""
-    found = _loaded(reference, dataset, label, ROLES.get(role, ROLES["weak"]), device)
+    found = _loaded(reference, dataset, label, known_roles()[role], device)
     if isinstance(found, Classifier):
         raise InputError(f"field {reference!r}: is a classifier, expected a field")
     return found

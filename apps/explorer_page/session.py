@@ -23,14 +23,16 @@ from toyguide_apps.explorer_page.controls import (
     interval_controls,
     preset_menu,
 )
+from toyguide_apps.explorer_page.panels import Request
 from toyguide_apps.explorer_page.permalink import read, write
-from toyguide_apps.explorer_page.state import ExplorerState, Request, presets
+from toyguide_apps.explorer_page.presets import presets
+from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.explorer_page.views.inspector import InspectorPanel
-from toyguide_apps.explorer_page.views.plots import PlotPair
+from toyguide_apps.explorer_page.views.plots import Plots
 from toyguide_apps.explorer_page.views.profile import ProfilePanel
 from toyguide_apps.explorer_page.views.status import Status
 from toyguide_apps.explorer_page.views.table import MetricsTable
-from toyguide_apps.shared.notices import complain, told
+from toyguide_apps.shared.notices import complain, notice, told
 
 __all__ = ["Explorer"]
 
@@ -43,9 +45,9 @@ _PAUSE = 0.5  # seconds without a change before the URL is written
 class Explorer(pn.viewable.Viewer):
     """The whole explorer, for a page or a notebook."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: ExplorerState | None = None) -> None:
         super().__init__()
-        self.state = ExplorerState()
+        self.state = state or ExplorerState()
         self.picture: Picture | None = None
         self._wanted: Request | None = self._described()
         self._asked: Job
@@ -56,7 +58,8 @@ class Explorer(pn.viewable.Viewer):
         self._running = False
         self._given_up = False
         self._gone = False
-        self._plots = PlotPair(self.state)
+        self._warned: list[str] = []
+        self._plots = Plots(self.state)
         self._table = MetricsTable()
         self._status = Status()
         self.look = LookButtons(self.state)
@@ -108,8 +111,8 @@ class Explorer(pn.viewable.Viewer):
             return None
 
     def _scene(self) -> Request | None:
-        """What is wanted but for where the visitor looks: the scrubber, the window, a point, an edge."""
-        anywhere = dict(step=0, window=(0.0, 0.0, 1.0, 1.0), point=None, ends=None)
+        """The wanted request without where the visitor looks: the scrubber, the window, a point, an edge."""
+        anywhere: dict[str, Any] = dict(sigma=1.0, at_end=False, window=(0.0, 0.0, 1.0, 1.0), point=None, ends=None)
         return self._wanted and replace(self._wanted, **anywhere)
 
     def _leave_preset(self) -> None:
@@ -138,7 +141,7 @@ class Explorer(pn.viewable.Viewer):
                 try:
                     if self._begun(request) and self.picture and not self.picture.coarse:
                         late.cancel()  # what is searched for is no part of the plots yet that they would lag behind
-                        await self._search(request)
+                        await self._search(self.picture, request)
                     picture = await compute(self._job)
                 except CancelledError:
                     self._given_up = self._given_up or self._asked.first is None
@@ -172,10 +175,10 @@ class Explorer(pn.viewable.Viewer):
         shown = self.picture is not None and self.picture.whole and self.picture.request == self._wanted
         return None if shown else self._wanted
 
-    async def _search(self, request: Request) -> None:
+    async def _search(self, picture: Picture, request: Request) -> None:
         """Search for what the picture lacks, until something else is wanted."""
         with contextlib.suppress(CancelledError):
-            await search(self.picture, lambda: self._gone or self._wanted is not request)
+            await search(picture, lambda: self._gone or self._wanted is not request)
 
     async def _moved_on(self) -> bool:
         """Wait for the next change, for as long as a slider may stand still while it is held."""
@@ -189,6 +192,7 @@ class Explorer(pn.viewable.Viewer):
     def _show(self, picture: Picture) -> None:
         """Draw a picture, in one message to the browser."""
         self.picture = picture
+        self._warn(picture)
         with pn.io.hold():
             self._plots.show(picture)
             if not picture.coarse:
@@ -196,6 +200,14 @@ class Explorer(pn.viewable.Viewer):
                 self._status.show(picture)
             self._inspector.show(picture)
             self._profile.show(picture)
+
+    def _warn(self, picture: Picture) -> None:
+        """Tell what the library has to say about the runs, unless it has just been told."""
+        lines = list(dict.fromkeys(line for run in picture.runs for line in run.warnings))
+        for line in lines:
+            if line not in self._warned:
+                notice(line)
+        self._warned = lines
 
     @staticmethod
     def _failed(problem: Exception) -> None:
@@ -252,18 +264,20 @@ class Explorer(pn.viewable.Viewer):
     def sidebar(self) -> list[pn.viewable.Viewable]:
         """The controls on the left."""
         scene = SceneCard(self.state)
+        count = len(self.state.panels)
+        first, *others = _headings(count)
+        rules = [part for i, text in enumerate(others, 1) for part in (_heading(text), RuleCard(self.state, i))]
+        reference = [_heading(first), RuleCard(self.state, 0)]
         return [
             self.menu,
-            _heading("Rule, on the right"),
-            RuleCard(self.state, "rule"),
+            *(rules or reference),
             interval_controls(self.state),
             _heading("Scene"),
             scene.scene(),
             PlaneCard(self.state),
             _heading("Sampling"),
             scene.run(),
-            _heading("Reference, on the left"),
-            RuleCard(self.state, "reference"),
+            *(reference if rules else []),
         ]
 
     def __panel__(self) -> pn.viewable.Viewable:
@@ -286,6 +300,13 @@ def _send_at_once() -> None:
     session = context and context.session
     for connection in session._subscribed_connections if session else ():
         connection._socket.set_nodelay(True)
+
+
+def _headings(panels: int) -> list[str]:
+    """What the rules' cards are called, from the first panel on."""
+    if panels == 2:
+        return ["Reference, on the left", "Rule, on the right"]
+    return ["Reference" if panels > 1 else "Rule", *(f"Rule {i}" for i in range(2, panels + 1))]
 
 
 def _heading(text: str) -> pn.viewable.Viewable:

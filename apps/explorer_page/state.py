@@ -7,28 +7,24 @@ a hand-made websocket message) is checked here.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import param
 
-from toyguide import Experiment, load_dataset, load_model, rule
+from toyguide import Experiment, load_dataset, rule
 from toyguide.datasets import dataset_names
-from toyguide.datasets.checkpoints import UNION, model_names
-from toyguide.datasets.references import natural_reference
+from toyguide.datasets.checkpoints import UNION
 from toyguide.errors import InputError, unknown
-from toyguide.guidance import Rule
+from toyguide.guidance import ROLES, Rule
 from toyguide.samplers import SAMPLERS
-from toyguide_apps.explorer_page.planes import Anchors, checked_anchors, home_window
+from toyguide_apps.explorer_page.panels import Panel, Request, panel_names, schedule
+from toyguide_apps.explorer_page.planes import checked_anchors, home_window
+from toyguide_apps.explorer_page.presets import presets
+from toyguide_apps.explorer_page.roles import AUTO, MAIN, choices, known_roles, natural, roles_of
 
-__all__ = ["AUTO", "BANDS", "LAYERS", "SOURCES", "ExplorerState", "Preset", "Request", "presets"]
-
-AUTO = "natural partner"
-"""The choice of a field that leaves it to the library."""
+__all__ = ["BANDS", "LAYERS", "SAMPLE_COUNTS", "SOURCES", "ExplorerState"]
 
 BANDS = {
     "none": "No bands",
@@ -58,92 +54,77 @@ SOURCES = {"learned": "Learned", "exact": "Exact"}
 SAMPLE_COUNTS = (128, 256, 512, 1024, 2048, 4096)
 
 
-@dataclass(frozen=True)
-class Request:
-    """One picture, fully described.
+class ExplorerState(param.Parameterized):
+    """The explorer's settings: those that all panels share, and the panels.
 
-    Attributes:
-        left: The reference run.
-        right: The run of the chosen rule.
-        step: Which step's noise level the layers are drawn at; 0 when no layer looks at it.
-        bands: What fills the background.
-        layers: What else is drawn.
-        source: Where score, ratio and curvature come from.
-        window: Left, bottom, right and top.
-        guide: Role and reference of the field that main is compared with.
-        product_step: The finite-difference step whose error is shown; 0 when it is not looked at.
-        plane: The three points that the plane goes through; none for the dataset's own plane.
-        point: The point in the plane that is inspected, if one is.
-        ends: The classes whose joining edge is drawn as a profile, if it is.
+    Args:
+        count: How many panels there are, which stays so.
+        settings: As for ``set``.
     """
 
-    left: Experiment
-    right: Experiment
-    step: int
-    bands: str
-    layers: frozenset[str]
-    source: str
-    window: tuple[float, float, float, float]
-    guide: tuple[str, str]
-    product_step: float = 0.0
-    plane: Anchors = ()
-    point: tuple[float, float] | None = None
-    ends: tuple[str, str] | None = None
+    dataset: Any = param.Selector(default="fractal", objects=["fractal"])
+    label: Any = param.Selector(default="A", objects=["A"])
+    fields: Any = param.Dict(default={}, doc="The reference chosen for each role; a role left out has its natural one.")
 
-
-class ExplorerState(param.Parameterized):
-    """The explorer's settings."""
-
-    dataset = param.Selector(default="fractal", objects=["fractal"])
-    label = param.Selector(default="A", objects=["A"])
-    main = param.Selector(default="exact", objects=["exact"])
-    uncond = param.Selector(default=AUTO, objects=[AUTO])
-    weak = param.Selector(default=AUTO, objects=[AUTO])
-
-    rule = param.ClassSelector(class_=Rule, doc="The rule on the right, with its parameters.")
-    reference = param.ClassSelector(class_=Rule, doc="The rule on the left, with its parameters.")
+    panels: Any = param.Parameter(default=(), doc="The plots from left to right.")
     limited = param.Boolean(default=False, doc="Guide only inside the interval.")
-    interval = param.Range(default=(0.05, 1.0), bounds=(0.0, 10.0), doc="The noise levels that are guided.")
+    interval: Any = param.Range(default=(0.05, 1.0), bounds=(0.0, 10.0), doc="The noise levels that are guided.")
 
-    sampler = param.Selector(default="heun", objects=list(SAMPLERS))
-    steps = param.Integer(default=32, bounds=(2, 128))
-    n = param.Selector(default=512, objects=list(SAMPLE_COUNTS))
-    seed = param.Integer(default=0, bounds=(0, 9999))
+    sampler: Any = param.Selector(default="heun", objects=list(SAMPLERS))
+    steps: Any = param.Integer(default=32, bounds=(2, 128))
+    n: Any = param.Selector(default=512, objects=list(SAMPLE_COUNTS))
+    seed: Any = param.Integer(default=0, bounds=(0, 9999))
 
-    step = param.Integer(default=32, bounds=(0, 128), doc="The scrubber: how many steps have been taken.")
-    bands = param.Selector(default="exact", objects=list(BANDS))
-    layers = param.ListSelector(default=["region", "samples"], objects=list(LAYERS))
-    source = param.Selector(default="learned", objects=list(SOURCES))
-    window = param.NumericTuple(default=(-1.0, -1.0, 1.0, 1.0), length=4)
-    plane = param.Parameter(default=(), doc="The three points that the plane goes through; none for the dataset's own.")
-    point = param.Parameter(default=None, doc="The coordinates in the plane of the point that is inspected, or None.")
+    step: Any = param.Integer(default=32, bounds=(0, 128), doc="The scrubber: how many steps have been taken.")
+    bands: Any = param.Selector(default="exact", objects=list(BANDS))
+    layers: Any = param.ListSelector(default=["region", "samples"], objects=list(LAYERS))
+    source: Any = param.Selector(default="learned", objects=list(SOURCES))
+    window: Any = param.NumericTuple(default=(-1.0, -1.0, 1.0, 1.0), length=4)
+    plane: Any = param.Parameter(default=(), doc="The three points that the plane goes through; none for its own.")
+    point: Any = param.Parameter(default=None, doc="The coordinates of the inspected point in the plane, or None.")
     profile = param.Boolean(default=False, doc="Whether the edge between two classes is drawn as a profile.")
-    ends = param.Parameter(default=("A", "B"), doc="The two classes whose edge that is; none where there is one class.")
-    held = param.Boolean(default=False, doc="Whether a slider is being dragged: a picture of few samples will do.")
+    ends: Any = param.Parameter(default=("A", "B"), doc="The two classes of that edge; none where there is one class.")
+    held = param.Boolean(default=False, doc="Whether a slider is being dragged, so that a coarse picture will do.")
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(rule=rule("autoguidance"), reference=rule("none"))
+    _own: ClassVar[tuple[str, ...]] = ("label", "sampler", "steps", "n", "seed", "interval", "fields")
+
+    def __init__(self, count: int = 2, **settings: Any) -> None:
+        super().__init__(panels=_default_panels(count))
         self.param.dataset.objects = dataset_names()
         self._enter_dataset()
         self.set(settings)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What presets and links call the panels."""
+        return panel_names(len(self.panels))
+
+    @property
+    def main(self) -> str:
+        """The reference of the field that is sampled."""
+        return self.fields[MAIN]
+
+    def chosen(self, role: str) -> str:
+        """The reference chosen for a role."""
+        return self.fields.get(role, AUTO)
+
     def set(self, settings: Mapping[str, Any]) -> None:
         """Take over many settings as one change; those that are not named keep their values.
 
-        Besides the parameters' names, ``rule`` and ``reference`` may be a rule's name, ``params`` and
-        ``reference_params`` a table of their parameters, and ``dataset`` first resets what belongs to a dataset.
+        Besides the parameters' names there may be: a role, for the reference of its field; a panel's name (``rule``,
+        ``ref``), for its rule or the rule's name; and ``params`` (of ``rule``) or ``ref.params``, for a table of the
+        rule's parameters. ``dataset`` first resets what belongs to a dataset; ``fields`` is merged.
 
         Raises:
             InputError: If a value is not valid; nothing is changed then.
         """
         before = dict(self.param.values())
-        options = {k: list(self.param[k].objects) for k in ("label", "main", "uncond", "weak")}
+        labels = list(self.param.label.objects)
         with param.parameterized.batch_call_watchers(self):
             try:
                 self._set(dict(settings))
             except InputError:
-                for key, objects in options.items():
-                    self.param[key].objects = objects
+                self.param.label.objects = labels
                 self.param.update(**{k: v for k, v in before.items() if k != "name"})
                 raise
 
@@ -154,11 +135,19 @@ class ExplorerState(param.Parameterized):
         if "label" in settings:
             self._assign("label", settings.pop("label"))
             self._enter_label()
-        for key, params in (("rule", "params"), ("reference", "reference_params")):
-            if key in settings or params in settings:
-                name = settings.pop(key, getattr(self, key).key)
-                chosen = name if isinstance(name, Rule) else rule(name, **settings.pop(params, {}))
-                self._assign(key, chosen)
+        for role, reference in dict(settings.pop("fields", {})).items():
+            self._choose_field(role, reference)
+        for role in known_roles():
+            if role in settings:
+                self._choose_field(role, settings.pop(role))
+        if "panels" in settings:
+            self._assign("panels", settings.pop("panels"))
+        for index, name in enumerate(self.names):
+            table = "params" if name == "rule" else f"{name}.params"
+            if name in settings or table in settings:
+                key = settings.pop(name, self.panels[index].rule.key)
+                chosen = key if isinstance(key, Rule) else rule(str(key), **settings.pop(table, {}))
+                self._assign("panels", _with_rule(self.panels, index, chosen))
         at_end = self.step == self.steps
         if "plane" in settings:  # another plane has other coordinates
             self._assign("plane", settings.pop("plane"))
@@ -172,11 +161,26 @@ class ExplorerState(param.Parameterized):
         elif at_end or self.step > self.steps:
             self.step = self.steps
 
+    def set_rule(self, index: int, chosen: Rule) -> None:
+        """Give a panel another rule."""
+        self.set({"panels": _with_rule(self.panels, index, chosen)})
+
+    def _choose_field(self, role: str, reference: Any) -> None:
+        roles = known_roles()
+        if role not in roles:
+            raise unknown("role", role, roles)
+        offered = choices(self.dataset, self.label, roles[role])
+        if reference not in offered:
+            raise unknown(role, reference, offered)
+        kept = {k: v for k, v in self.fields.items() if k != role}
+        self.fields = kept if reference == AUTO else {**kept, role: reference}
+
     def _assign(self, key: str, value: Any) -> None:
         if key == "name" or key not in self.param:
             raise unknown("setting", key, [k for k in self.param if k != "name"])
         known = self.param[key]
         check = {
+            "panels": self._checked_panels,
             "window": _checked_window,
             "interval": _checked_interval,
             "plane": lambda value: checked_anchors(self.dataset, value),
@@ -187,13 +191,37 @@ class ExplorerState(param.Parameterized):
         try:
             setattr(self, key, value)
         except (ValueError, TypeError) as problem:
-            if isinstance(known, param.ListSelector):
-                wrong = [v for v in value if v not in known.objects] if isinstance(value, list) else [value]
-                raise unknown(key, wrong[0] if wrong else value, known.objects) from problem
-            if isinstance(known, param.Selector):
-                raise unknown(key, value, map(str, known.objects)) from problem
-            low, high = getattr(known, "bounds", None) or ("", "")
-            raise InputError(f"{key} = {value!r}: expected a value from {low} to {high}") from problem
+            raise _refused(key, value, known) from problem
+
+    def _checked_panels(self, value: Any) -> tuple[Panel, ...]:
+        if not isinstance(value, tuple) or not all(isinstance(p, Panel) for p in value):
+            raise InputError(f"panels = {value!r}: expected panels")
+        if len(value) != len(self.panels):
+            raise InputError(f"panels: {len(value)} of them: expected {len(self.panels)}")
+        return tuple(replace(panel, own=self._checked_own(panel.own)) for panel in value)
+
+    def _checked_own(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """A panel's own settings, each checked like the shared one of the same name."""
+        checked = dict(own)
+        for key, value in checked.items():
+            if key not in self._own:
+                raise unknown("setting of a panel", key, self._own)
+            if key == "interval":
+                checked[key] = value if value is None else _checked_interval(value)
+            elif key == "fields":
+                for role, reference in value.items():
+                    roles = known_roles()
+                    if role not in roles:
+                        raise unknown("role", role, roles)
+                    offered = choices(self.dataset, own.get("label", self.label), roles[role])
+                    if reference not in offered:
+                        raise unknown(role, reference, offered)
+            else:
+                try:
+                    self.param[key]._validate(value)
+                except (ValueError, TypeError) as problem:
+                    raise _refused(key, value, self.param[key]) from problem
+        return checked
 
     def _enter_dataset(self) -> None:
         """What belongs to a dataset takes its default there."""
@@ -201,15 +229,17 @@ class ExplorerState(param.Parameterized):
         self.param.label.objects = [*data.labels, UNION] if len(data.labels) > 1 else [UNION]
         self.label = data.view.label or UNION
         self._enter_label()
+        self.panels = tuple(
+            replace(p, own={k: v for k, v in p.own.items() if k not in ("label", "fields")}) for p in self.panels
+        )
         self.param.update(plane=(), point=None, window=home_window(self.dataset))
         self.param.update(ends=(data.view.plane or data.labels)[:2] if len(data.labels) > 1 else ())
 
     def _enter_label(self) -> None:
-        """The fields on offer for a class; choices that still exist are kept."""
-        for key, objects in field_choices(self.dataset, self.label).items():
-            self.param[key].objects = objects
-            if getattr(self, key) not in objects or key == "main":
-                setattr(self, key, objects[0])
+        """Another class: the main field takes its default; other choices that still exist are kept."""
+        roles = known_roles()
+        kept = {k: v for k, v in self.fields.items() if v in choices(self.dataset, self.label, roles[k])}
+        self.fields = {**kept, MAIN: choices(self.dataset, self.label, roles[MAIN])[0]}
 
     def apply(self, preset: str) -> None:
         """Take over a preset; everything that it does not name takes the explorer's default.
@@ -219,8 +249,8 @@ class ExplorerState(param.Parameterized):
         """
         if preset not in presets():
             raise unknown("preset", preset, presets())
-        plain = {"reference": "none", "limited": False, "source": "learned", "uncond": AUTO, "weak": AUTO}
-        plain |= {"point": None, "profile": False}
+        plain: dict[str, Any] = {"panels": _default_panels(len(self.panels)), "limited": False, "source": "learned"}
+        plain |= {"fields": {role: AUTO for role in self.fields if role != MAIN}, "point": None, "profile": False}
         run = {key: self.param[key].default for key in ("sampler", "steps", "n", "seed")}
         self.set({**plain, **run, "step": run["steps"], **presets()[preset].settings})
 
@@ -228,37 +258,38 @@ class ExplorerState(param.Parameterized):
         """Show the plane's own window."""
         self.window = home_window(self.dataset, self.plane)
 
+    def experiment(self, index: int) -> Experiment:
+        """A panel's run.
+
+        Raises:
+            InputError: If its settings do not fit together.
+        """
+        panel = self.panels[index]
+        settings: dict[str, Any] = {key: getattr(self, key) for key in ("label", "sampler", "steps", "n", "seed")}
+        settings["interval"] = self.interval if self.limited else None
+        settings |= {k: v for k, v in panel.own.items() if k != "fields"}
+        main = choices(self.dataset, settings["label"], known_roles()[MAIN])
+        fields = {**self.fields, MAIN: self.main if self.main in main else main[0], **panel.own.get("fields", {})}
+        settings["label"] = None if settings["label"] == UNION else settings["label"]
+        needed = {role: fields[role] for role in roles_of(panel.rule) if fields.get(role, AUTO) != AUTO}
+        return Experiment(self.dataset, **settings, rule=panel.rule.key, params=panel.rule.values(), fields=needed)
+
     def request(self) -> Request:
         """The picture that these settings describe.
 
         Raises:
             InputError: If they do not fit together.
         """
-        fields = {
-            "main": self.main,
-            "uncond": None if self.uncond == AUTO else self.uncond,
-            "weak": None if self.weak == AUTO else self.weak,
-        }
-        scene: dict[str, Any] = {
-            "dataset": self.dataset,
-            "label": None if self.label == UNION else self.label,
-            "sampler": self.sampler,
-            "steps": self.steps,
-            "n": self.n,
-            "seed": self.seed,
-        }
-
-        def run(chosen: Rule, interval: tuple[float, float] | None) -> Experiment:
-            needed = {role: fields[role] for role in chosen.needs}
-            return Experiment(**scene, **needed, rule=chosen.key, params=chosen.values(), interval=interval)
-
         layers = frozenset(self.layers)
         ends = self.ends if self.profile and self.ends else None
         looks = self.bands != "none" or layers - {"region", "paths", "samples"} or self.point or ends
+        levels = self.levels()
+        step = min(self.step, self.steps) if looks else 0
         return Request(
-            left=run(self.reference, None),
-            right=run(self.rule, self.interval if self.limited else None),
-            step=min(self.step, self.steps) if looks else 0,
+            runs=tuple(self.experiment(i) for i in range(len(self.panels))),
+            # Learned fields have no value at sigma = 0: after the last step they are shown at the last level they know.
+            sigma=levels[min(step, self.steps - 1)],
+            at_end=step == self.steps,
             bands=self.bands,
             layers=layers,
             source=self.source,
@@ -270,23 +301,58 @@ class ExplorerState(param.Parameterized):
             ends=ends,
         )
 
+    def levels(self) -> tuple[float, ...]:
+        """The noise levels that the scrubber stops at."""
+        return schedule(self.dataset, self.steps)
+
+    def level(self) -> float:
+        """The noise level where the scrubber is."""
+        return self.levels()[min(self.step, self.steps)]
+
     def _product_step(self) -> float:
-        """SFG's finite-difference step ``h``: the right rule's if it has one, else the left one's, else the default."""
-        for chosen in (self.rule, self.reference):
-            if "h" in chosen.declared():
-                return float(chosen.h)
-        return float(rule("sfg").h)
+        """SFG's finite-difference step ``h``: that of the last panel whose rule has one, else the default."""
+        for panel in reversed(self.panels):
+            if "h" in panel.rule.declared():
+                return float(panel.rule.h)
+        return float(rule("sfg").values()["h"])
 
     def guide(self) -> tuple[str, str]:
-        """The role and the reference of the field that main is compared with: the rule's own guide, else ``weak``."""
-        data = load_dataset(self.dataset)
-        for role in (*(r for r in self.rule.needs if r != "main"), "weak", "uncond"):
-            chosen = getattr(self, role)
+        """The role and the reference of the field that main is compared with.
+
+        That of the last panel's rule; if it needs none beside main, that of a weaker model, or of any other role.
+        """
+        weaker_first = sorted(ROLES.values(), key=lambda role: role.kind != "weaker")
+        label = None if self.label == UNION else self.label
+        for role in (*roles_of(self.panels[-1].rule).values(), *weaker_first):
+            if role.name == MAIN or role.kind == "classifier":
+                continue
+            chosen = self.chosen(role.name)
             try:
-                return role, natural_reference(role, self.main, data) if chosen == AUTO else chosen
+                return role.name, natural(role, self.main, self.dataset, label) if chosen == AUTO else chosen
             except InputError:
                 continue
-        return "weak", "exact+noise:0.2"
+        return weaker_first[0].name, "exact+noise:0.2"
+
+
+def _default_panels(count: int) -> tuple[Panel, ...]:
+    """Unguided on the left, as the reference; a rule in every other panel."""
+    reference = Panel(rule("none"), {"interval": None})
+    return ((reference,) if count > 1 else ()) + (Panel(rule("autoguidance")),) * max(1, count - 1)
+
+
+def _with_rule(panels: tuple[Panel, ...], index: int, chosen: Rule) -> tuple[Panel, ...]:
+    return (*panels[:index], replace(panels[index], rule=chosen), *panels[index + 1 :])
+
+
+def _refused(key: str, value: Any, known: param.Parameter) -> InputError:
+    """What is wrong with a value that a parameter refuses."""
+    if isinstance(known, param.ListSelector):
+        wrong = [v for v in value if v not in known.objects] if isinstance(value, list) else [value]
+        return unknown(key, wrong[0] if wrong else value, known.objects)
+    if isinstance(known, param.Selector):
+        return unknown(key, value, map(str, known.objects))
+    low, high = getattr(known, "bounds", None) or ("", "")
+    return InputError(f"{key} = {value!r}: expected a value from {low} to {high}")
 
 
 def _numbers(value: Any, count: int) -> bool:
@@ -321,40 +387,3 @@ def _checked_ends(dataset: str, value: Any) -> tuple[str, str]:
     if value[0] == value[1]:
         raise InputError(f"ends = {value!r}: expected two different classes")
     return tuple(value)
-
-
-@lru_cache(maxsize=256)
-def field_choices(dataset: str, label: str) -> dict[str, list[str]]:
-    """The references on offer for each role, the first being the one to start with."""
-    data = load_dataset(dataset)
-    others = [x for x in data.labels if x != label] if len(data.labels) <= 4 else []
-    trained = [] if "?" in dataset else model_names(dataset)
-    fit = [name for name in trained if _fits(name, None if label == UNION else label)]
-    natural = f"{dataset}/{data.models.get('main')}"
-    return {
-        "main": [*sorted(fit, key=lambda name: name != natural), "exact"],
-        "uncond": [AUTO, *trained, "exact@union", *(f"exact@{x}" for x in others)],
-        "weak": [AUTO, *trained, "exact+noise:0.1", "exact+noise:0.2", "exact+noise:0.5"],
-    }
-
-
-def _fits(name: str, label: str | None) -> bool:
-    network = load_model(name)
-    return bool(network.labels) or network.label == label
-
-
-@dataclass(frozen=True)
-class Preset:
-    """Settings with a name and a sentence about what to see."""
-
-    key: str
-    title: str
-    look: str
-    settings: Mapping[str, Any]
-
-
-@lru_cache(maxsize=1)
-def presets() -> dict[str, Preset]:
-    """The presets by key, as written in ``presets.toml``."""
-    table = tomllib.loads(Path(__file__).with_name("presets.toml").read_text(encoding="utf-8"))
-    return {k: Preset(k, v.pop("title"), v.pop("look"), v) for k, v in table.items()}

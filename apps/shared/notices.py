@@ -11,7 +11,7 @@ import panel as pn
 
 from toyguide.errors import InputError
 
-__all__ = ["complain", "refuse", "told"]
+__all__ = ["complain", "notice", "refuse", "told"]
 
 _LOG = logging.getLogger("toyguide.explorer")
 
@@ -21,6 +21,12 @@ def complain(problem: str) -> None:
     _LOG.warning(problem)
     if pn.state.notifications is not None:
         pn.state.notifications.error(problem, duration=8000)
+
+
+def notice(line: str) -> None:
+    """Show a line that is no mistake to the visitor."""
+    if pn.state.notifications is not None:
+        pn.state.notifications.warning(line, duration=8000)
 
 
 def refuse(problem: Exception) -> None:

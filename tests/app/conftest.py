@@ -3,18 +3,13 @@
 import pytest
 
 import toyguide as tg
+from toyguide.guidance.base import DEFINED
 
 
 @pytest.fixture
-def add_rule(monkeypatch):
-    """Publishes a rule class for one test; afterwards it is no rule any more."""
-
-    def add(cls):
-        monkeypatch.setitem(tg.rules(), cls.key, cls)
-        added.append(cls)
-        return cls
-
-    added = []
-    yield add
-    for cls in added:
-        cls.key = ""
+def add_rule():
+    """Rules that a test defines are forgotten after it."""
+    before = dict(DEFINED)
+    yield tg.register
+    DEFINED.clear()
+    DEFINED.update(before)

@@ -28,13 +28,13 @@ def everything():
 
 
 def test_the_points_are_the_experiments(everything):
-    run = everything.request.right.run("cpu")
-    np.testing.assert_allclose(everything.right.frames, run.x.numpy(), rtol=1e-5, atol=1e-6)
-    assert everything.right.metrics["coverage"] == pytest.approx(run.metrics(0)["coverage"])
+    run = everything.request.runs[1].run("cpu")
+    np.testing.assert_allclose(everything.runs[1].frames, run.x.numpy(), rtol=1e-5, atol=1e-6)
+    assert everything.runs[1].metrics["coverage"] == pytest.approx(run.metrics(0)["coverage"])
     data = run.experiment.data
     outside = data.field("A").log_density(run.x[-1].double(), 0.0) < hdr_threshold(data, "A")
-    assert (everything.right.outlier == outside.numpy()).mean() > 0.99  # up to points on the border, in float32
-    np.testing.assert_array_equal(everything.left.frames[0], everything.right.frames[0])
+    assert (everything.runs[1].outlier == outside.numpy()).mean() > 0.99  # up to points on the border, in float32
+    np.testing.assert_array_equal(everything.runs[0].frames[0], everything.runs[1].frames[0])
 
 
 def test_bands_hold_the_shares_of_the_mass_that_they_say():
@@ -64,9 +64,9 @@ def test_lines_and_bands_do_not_depend_on_the_window():
 
 
 def test_score_arrows_point_along_the_score(everything):
-    spot = Spot("fractal", "A", everything.sigma, everything.request.window)
+    spot = Spot("fractal", "A", everything.request.sigma, everything.request.window)
     net = tg.load_model("fractal/main")
-    a = everything.score
+    a = everything.scenes[1].score
     shafts = len(a.x0) // 3
     start = torch.from_numpy(np.stack([a.x0[:shafts], a.y0[:shafts]], -1))
     drawn = torch.from_numpy(np.stack([a.x1[:shafts], a.y1[:shafts]], -1)) - start
@@ -81,7 +81,7 @@ def test_guidance_arrows_are_the_rules_term(everything):
     start = torch.from_numpy(np.stack([a.x0[:shafts], a.y0[:shafts]], -1))
     drawn = torch.from_numpy(np.stack([a.x1[:shafts], a.y1[:shafts]], -1)) - start
     main, uncond = tg.load_model("fractal/main"), tg.load_model("fractal/uncond")
-    gap = main.denoise(start, everything.sigma) - uncond.denoise(start, everything.sigma)
+    gap = main.denoise(start, everything.request.sigma) - uncond.denoise(start, everything.request.sigma)
     assert torch.nn.functional.cosine_similarity(drawn, gap).median() > 0.999
     assert everything.guidance[0] is None or len(everything.guidance[0].x0) == 0  # unguided: nothing is added
 
@@ -89,7 +89,7 @@ def test_guidance_arrows_are_the_rules_term(everything):
 def test_the_push_of_a_rule_with_memory_is_drawn_at_its_own_points():
     p = shown(dataset="two-gaussians", label="union", rule="sfg", layers=["guidance", "samples"], step=5)
     a = p.guidance[1]
-    starts = {tuple(np.round(v, 5)) for v in p.right.frames[5]}
+    starts = {tuple(np.round(v, 5)) for v in p.runs[1].frames[5]}
     assert len(a.x0) > 0
     shafts = len(a.x0) // 3
     assert {tuple(np.round(v, 5)) for v in np.stack([a.x0[:shafts], a.y0[:shafts]], -1)} <= starts
@@ -119,7 +119,7 @@ def test_the_boundary_of_two_gaussians_is_the_middle():
 
 
 def test_the_outline_lies_on_the_99_percent_level(everything):
-    c = everything.curves["region"]
+    c = everything.scenes[1].curves["region"]
     data = tg.load_dataset("fractal")
     x = torch.from_numpy(np.stack([c.x, c.y], -1)).double()
     x = x[x.isfinite().all(-1)]
@@ -146,7 +146,7 @@ def test_sixteen_dimensions_are_shown_in_the_plane_of_three_vertices():
     corners = plane("simplex16").project(means)
     sides = [float((corners[i] - corners[i - 1]).norm()) for i in range(3)]
     assert sides == pytest.approx([(2 * 17 / 16) ** 0.5] * 3)
-    assert p.right.frames.shape[-1] == 2
+    assert p.runs[1].frames.shape[-1] == 2
 
 
 def test_a_cancelled_run_stops_and_leaves_nothing():
@@ -160,7 +160,7 @@ def test_a_cancelled_run_stops_and_leaves_nothing():
     with pytest.raises(CancelledError):
         picture(state.request(), cancelled)
     assert len(asked) == 4
-    assert run_paths(state.request().right, "cpu", lambda: False).frames.shape[0] == 33
+    assert run_paths(state.request().runs[1], "cpu", lambda: False).frames.shape[0] == 33
 
 
 def test_a_diverging_run_is_counted_and_not_drawn_as_numbers(monkeypatch):
@@ -175,4 +175,4 @@ def test_a_diverging_run_is_counted_and_not_drawn_as_numbers(monkeypatch):
     assert paths.diverged == lost.sum()
     assert paths.outlier[lost].all()
     assert paths.metrics["outliers"] >= lost.mean()
-    assert f"{paths.diverged} of 64 diverged" in title("right", paths)
+    assert f"{paths.diverged} of 64 diverged" in title(paths)

@@ -84,12 +84,12 @@ def test_a_larger_step_is_more_wrong_and_the_rule_that_has_one_gives_it():
     state = ExplorerState()
     state.set({**SCENE, "bands": "step-error", "rule": "sfg", "params": {"h": 0.02}})
     assert state.request().product_step == 0.02
-    small = picture(state.request()).image
+    small = picture(state.request()).scenes[1].image
     state.set({"params": {"h": 0.5}})
-    assert picture(state.request()).image.mean() > small.mean() + 1
+    assert picture(state.request()).scenes[1].image.mean() > small.mean() + 1
     state.set({"rule": "cfg"})
     assert state.request().product_step == tg.rule("sfg").h
-    state.set({"reference": "sfg", "reference_params": {"h": 0.3}})
+    state.set({"ref": "sfg", "ref.params": {"h": 0.3}})
     assert state.request().product_step == 0.3
     state.set({"bands": "none"})
     assert state.request().product_step == 0.0  # the same picture whatever the step
@@ -159,17 +159,17 @@ def test_a_picture_comes_without_its_critical_points_and_then_with_them(monkeypa
         computing, "find_critical", lambda *a: threads.append(threading.current_thread().name) or real_find(*a)
     )
     asyncio.run(explorer.refresh())
-    assert [p.critical is None for p in shown] == [True, False]
+    assert [p.scenes[1].critical is None for p in shown] == [True, False]
     assert [p.whole for p in shown] == [False, True]
     assert "search" in threads[0]  # not the thread that draws
-    marks = explorer._plots._marks
-    assert len(marks._modes.data["x"]) == 2
-    assert len(marks._saddles.data["x"]) == 1
+    (marks,) = explorer._plots._underlay._sources
+    assert len(marks.modes.data["x"]) == 2
+    assert len(marks.passes.data["x"]) == 1
     assert "1 saddle" in explorer._status._legend.object
 
     explorer.state.set({"layers": []})
     asyncio.run(explorer.refresh())
-    assert len(marks._modes.data["x"]) == len(marks._unstable.data["x0"]) == 0
+    assert len(marks.modes.data["x"]) == len(marks.unstable.data["x0"]) == 0
 
 
 def test_a_search_is_given_up_when_something_else_is_wanted(monkeypatch):
@@ -293,9 +293,9 @@ def test_another_plane_shows_the_same_samples_without_running_them_again(monkeyp
     monkeypatch.setattr("toyguide.experiment.Experiment.walk", lambda *_: pytest.fail("run again"))
     state.set({"plane": ("v2", "v5", "v7"), "point": (0.0, 0.0)})
     second = picture(state.request())
-    assert second.right.metrics == first.right.metrics
-    run = second.request.right
+    assert second.runs[1].metrics == first.runs[1].metrics
+    run = second.request.runs[1]
     x = plane("simplex16", state.plane)
     monkeypatch.undo()
-    np.testing.assert_allclose(second.right.frames[-1], x.project(run.run("cpu").x[-1]), atol=1e-5)
-    assert not np.allclose(second.right.frames, first.right.frames)
+    np.testing.assert_allclose(second.runs[1].frames[-1], x.project(run.run("cpu").x[-1]), atol=1e-5)
+    assert not np.allclose(second.runs[1].frames, first.runs[1].frames)

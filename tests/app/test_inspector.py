@@ -62,7 +62,7 @@ def test_the_learned_numbers_are_the_networks(seen):
 
 
 def test_an_unguided_rules_terms_are_its_score(seen):
-    terms = seen.left
+    terms = seen.terms[0]
     np.testing.assert_allclose(terms.moves["main"], seen.sigma**2 * seen.main.score, rtol=1e-4)
     assert not terms.push.any()
     np.testing.assert_array_equal(terms.guided, terms.moves["main"])
@@ -73,18 +73,18 @@ def test_a_linear_rules_terms_are_its_formula():
     seen = shown(dataset="fractal", label="A", rule="cfg", params={"w": 2.5}, point=(0.4, 0.2)).inspection
     x = torch.tensor(seen.x)[None].float()
     main, uncond = (tg.load_model(f"fractal/{name}").denoise(x, seen.sigma).detach() for name in ("main", "uncond"))
-    np.testing.assert_allclose(seen.right.moves["uncond"], (uncond - x)[0], atol=1e-6)
-    np.testing.assert_allclose(seen.right.push, 1.5 * (main - uncond)[0], atol=1e-6)
-    np.testing.assert_allclose(seen.right.guided, (main + 1.5 * (main - uncond) - x)[0], atol=1e-6)
+    np.testing.assert_allclose(seen.terms[1].moves["uncond"], (uncond - x)[0], atol=1e-6)
+    np.testing.assert_allclose(seen.terms[1].push, 1.5 * (main - uncond)[0], atol=1e-6)
+    np.testing.assert_allclose(seen.terms[1].guided, (main + 1.5 * (main - uncond) - x)[0], atol=1e-6)
 
 
 def test_sfgs_push_at_a_settled_point_lies_along_the_upward_eigenvector(seen):
     """w sigma^3 lambda v with the exact product; h = 0.1 is off by about a tenth of that."""
-    push, (value, *_), (v, *_) = seen.right.push, seen.main.eigenvalues, seen.main.eigenvectors
-    assert seen.right.remembers
+    push, (value, *_), (v, *_) = seen.terms[1].push, seen.main.eigenvalues, seen.main.eigenvectors
+    assert seen.terms[1].remembers
     assert abs(push @ v) / np.linalg.norm(push) > 0.99
     assert np.linalg.norm(push) == pytest.approx(4.0 * seen.sigma**3 * value, rel=0.15)
-    e = seen.right.experiment
+    e = seen.terms[1].experiment
     x = torch.tensor(seen.x)[None].float()
     found = guided_at(e.build_rule(), e.build_fields(), x, float(e.levels()[6]), e.seed, settle=SETTLE)
     np.testing.assert_allclose(push, found["push"][0], atol=1e-6)
@@ -93,9 +93,9 @@ def test_sfgs_push_at_a_settled_point_lies_along_the_upward_eigenvector(seen):
 def test_the_trajectory_goes_on_from_the_point_as_the_runs_own_do():
     """At a point of the run, with a rule without memory, it is the rest of that run's trajectory."""
     settings = {**PAIR, "rule": "autoguidance"}
-    run = shown(**settings).right
+    run = shown(**settings).runs[1]
     point = tuple(run.frames[6, 3].tolist())
-    path = shown(**settings, point=point).inspection.right.path
+    path = shown(**settings, point=point).inspection.terms[1].path
     # The run's points go through float32 as this one does; a batch of one is rounded differently.
     np.testing.assert_allclose(path, run.frames[6:, 3], atol=1e-4)
 
@@ -104,7 +104,7 @@ def test_after_the_last_step_the_last_level_above_zero_is_looked_at():
     seen = shown(step=12, point=(0.1, 0.3)).inspection
     assert seen.at_end
     assert seen.sigma == pytest.approx(0.002)
-    assert len(seen.left.path) == 2
+    assert len(seen.terms[0].path) == 2
 
 
 def test_sixteen_dimensions_are_inspected_at_the_point_in_the_plane():
@@ -127,10 +127,10 @@ def test_arrows_start_at_the_point_and_end_where_they_say():
     seen, drawing = p.inspection, p.terms[1]
     shafts = {KINDS[int(k)]: drawing.strokes[:, i] for i, k in reversed(list(enumerate(drawing.strokes[4])))}
     point = np.array(seen.uv)
-    for role in ("main", "weak"):
-        start, end = shafts[role][:2], shafts[role][2:4]
+    for role, kind in (("main", "main"), ("weak", "guide")):
+        start, end = shafts[kind][:2], shafts[kind][2:4]
         np.testing.assert_allclose(start, point, atol=1e-6)
-        np.testing.assert_allclose(end - point, drawing.scale * seen.right.moves[role], atol=1e-5)
+        np.testing.assert_allclose(end - point, drawing.scale * seen.terms[1].moves[role], atol=1e-5)
     np.testing.assert_allclose(shafts["push"][:2], shafts["main"][2:4], atol=1e-6)
     np.testing.assert_allclose(shafts["push"][2:4], shafts["guided"][2:4], atol=1e-6)
     assert set(drawing.names) >= {"main", "weak", "push", "guided"}
@@ -153,7 +153,7 @@ def test_dragging_one_rules_slider_leaves_the_other_rules_terms(monkeypatch):
     real = inspector.guided_at
     monkeypatch.setattr(inspector, "guided_at", lambda *a, **k: calls.append(a) or real(*a, **k))
     second = shown(rule="cfg", params={"w": 2.5}, point=(0.2, 0.2)).inspection
-    assert second.left is first.left
+    assert second.terms[0] is first.terms[0]
     assert len(calls) == 1
 
 
@@ -169,8 +169,8 @@ def test_the_panel_opens_with_the_exact_numbers_and_closes():
     assert f"{seen.posterior[1]:.3f}" in panel._body.object
     assert "saddle" in panel._title.object
     np.testing.assert_allclose(explorer._plots._marks.point.data["x"], [0.1], atol=1e-7)
-    way = explorer._plots._marks._ways["right"].data
-    np.testing.assert_array_equal(np.stack([way["x"], way["y"]], -1), seen.right.path)
+    way = explorer._plots._marks._ways[1].data
+    np.testing.assert_array_equal(np.stack([way["x"], way["y"]], -1), seen.terms[1].path)
 
     panel._v.value = 0.35  # typed
     assert explorer.state.point == (0.1, 0.35)
@@ -179,7 +179,7 @@ def test_the_panel_opens_with_the_exact_numbers_and_closes():
     assert not panel._panel.visible
     explorer._show(picture(explorer.state.request()))
     assert len(explorer._plots._marks.point.data["x"]) == 0
-    assert len(explorer._plots._marks._arrows["right"].data["x0"]) == 0
+    assert len(explorer._plots._marks._arrows[1].data["x0"]) == 0
 
 
 def test_the_inspect_button_starts_in_the_middle_of_the_window():

@@ -26,7 +26,7 @@ def server():
 def run_of(w):
     state = ExplorerState()
     state.set({"params": {"w": w}})
-    return state.request().right.run("cpu").x[-1].numpy()
+    return state.request().runs[1].run("cpu").x[-1].numpy()
 
 
 def test_a_stale_picture_is_found_by_its_title_and_by_its_points():
@@ -56,8 +56,9 @@ def test_each_picture_is_one_message(server):
         assert len(drawn) == len(titles) in (1, 2)
         assert re.search(rf"\(w = {w:g}\)(?!.*first)", titles[-1])
         names = [_names(visitor, p) for p in drawn]
-        assert all(n <= {"right-frames", "right-points", "right-guidance"} for n in names), names  # what w changes
-        assert "right-frames" in names[-1]
+        changed_by_w = {f"panel-2-{part}" for part in ("frames", "points", "guidance")}
+        assert all(n <= changed_by_w for n in names), names
+        assert "panel-2-frames" in names[-1]
     visitor.leave()
 
 

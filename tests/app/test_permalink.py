@@ -6,7 +6,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from toyguide_apps.explorer_page.permalink import query_of, read, write
-from toyguide_apps.explorer_page.state import ExplorerState, presets
+from toyguide_apps.explorer_page.presets import presets
+from toyguide_apps.explorer_page.state import ExplorerState
 
 CHANGED = {
     "dataset": "two-gaussians",
@@ -14,8 +15,8 @@ CHANGED = {
     "weak": "exact+noise:0.5",
     "rule": "sfg",
     "params": {"w": 7.5, "alpha": 2.0, "h": 0.05, "sign": "score"},
-    "reference": "cfg",
-    "reference_params": {"w": 2.0},
+    "ref": "cfg",
+    "ref.params": {"w": 2.0},
     "limited": True,
     "interval": (0.125, 0.75),
     "sampler": "euler",

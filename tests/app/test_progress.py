@@ -1,6 +1,7 @@
 """Pictures while a slider is dragged: few samples first, then all of them, and no old picture for a new value."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 import toyguide as tg
 from toyguide_apps.explorer_page import compute as computing
 from toyguide_apps.explorer_page import runs as running
+from toyguide_apps.explorer_page import scene
 from toyguide_apps.explorer_page.compute import FIRST, CancelledError, picture
 from toyguide_apps.explorer_page.controls import LiveSlider
 from toyguide_apps.explorer_page.runs import run_paths
@@ -45,7 +47,9 @@ def shown(explorer, monkeypatch):
 
 
 def drag(explorer, w, held=True):
-    explorer.state.param.update(rule=tg.rule("cfg", w=w), held=held)
+    reference, chosen = explorer.state.panels
+    panels = (reference, replace(chosen, rule=tg.rule("cfg", w=w)))
+    explorer.state.param.update(panels=panels, held=held)
 
 
 @pytest.mark.parametrize("key", list(tg.rules()))
@@ -66,16 +70,16 @@ def test_dragging_gives_few_samples_and_letting_go_all_of_them(explorer, shown):
         for w in (2.0, 3.0):
             drag(explorer, w)
             running = asyncio.ensure_future(explorer.refresh())
-            await until(lambda w=w: shown[-1].request.right.params == {"w": w})
+            await until(lambda w=w: shown[-1].request.runs[1].params == {"w": w})
             drag(explorer, w, held=w < 3.0)
             await asyncio.sleep(0)
         await running
 
     asyncio.run(visit())
     assert [p.coarse for p in shown] == [False, True, True, False]
-    assert [p.right.frames.shape[1] for p in shown] == [256, FIRST, FIRST, 256]
-    assert all(len(p.left.outlier) == 256 for p in shown)  # nothing on the left has changed
-    np.testing.assert_allclose(shown[-2].right.frames, shown[-1].right.frames[:, :FIRST], atol=1e-4)
+    assert [p.runs[1].frames.shape[1] for p in shown] == [256, FIRST, FIRST, 256]
+    assert all(len(p.runs[0].outlier) == 256 for p in shown)  # nothing on the left has changed
+    np.testing.assert_allclose(shown[-2].runs[1].frames, shown[-1].runs[1].frames[:, :FIRST], atol=1e-4)
 
 
 def test_numbers_and_titles_do_not_pass_a_coarse_picture_off_as_a_whole_one(explorer, shown):
@@ -87,13 +91,13 @@ def test_numbers_and_titles_do_not_pass_a_coarse_picture_off_as_a_whole_one(expl
         await until(lambda: shown[-1].coarse)
         assert explorer._table._pane.object == table
         assert explorer._plots._levels.tags == [0, 1]
-        assert f"first {FIRST} of 256" in explorer._plots._figures["right"].title.text
-        assert "first" not in explorer._plots._figures["left"].title.text
-        assert shown[-1].right.metrics == {}
+        assert f"first {FIRST} of 256" in explorer._plots._figures[1].title.text
+        assert "first" not in explorer._plots._figures[0].title.text
+        assert shown[-1].runs[1].metrics == {}
         await running
         assert explorer._table._pane.object != table
         assert explorer._plots._levels.tags == [0, 0]
-        assert "first" not in explorer._plots._figures["right"].title.text
+        assert "first" not in explorer._plots._figures[1].title.text
 
     asyncio.run(visit())
 
@@ -117,14 +121,14 @@ def test_a_storm_of_changes_ends_in_the_last_ones_picture(explorer, shown):
         await running
 
     asyncio.run(storm())
-    order = [values.index(p.request.right.params["w"]) for p in shown if p.request.right.rule == "cfg"]
+    order = [values.index(p.request.runs[1].params["w"]) for p in shown if p.request.runs[1].rule == "cfg"]
     assert order == sorted(order)  # never back
     assert any(p.coarse for p in shown)
     assert shown[-1].request == explorer.state.request()
     assert not shown[-1].coarse
-    assert explorer._plots._figures["right"].title.text.endswith("(w = 4.9)")
-    frames = explorer._plots._frames["right"].data["x"].reshape(9, 256)
-    expected = explorer.state.request().right.run("cpu").x[..., 0]
+    assert explorer._plots._figures[1].title.text.endswith("(w = 4.9)")
+    frames = explorer._plots._frames[1].data["x"].reshape(9, 256)
+    expected = explorer.state.request().runs[1].run("cpu").x[..., 0]
     np.testing.assert_allclose(frames, expected, atol=1e-4)
 
 
@@ -165,7 +169,7 @@ def test_no_layer_is_begun_after_a_picture_is_given_up(allowed, monkeypatch):
     picture(request)  # so that the runs are there and only the layers are asked about
     made = []
     for name in ("ratio", "lines", "boundary", "region", "other_regions", "score_arrows", "saddles"):
-        monkeypatch.setattr(computing.layers, name, lambda *_, name=name: made.append(name))
+        monkeypatch.setattr(scene.densities, name, lambda *_, name=name: made.append(name))
     asked = []
 
     def cancelled():
@@ -193,10 +197,10 @@ def test_sessions_share_runs_and_layers():
     for state in (first, second):
         state.set({**SCENE, "seed": 904, "bands": "exact", "step": 4, "layers": ["score", "samples"]})
     a, b = picture(first.request()), picture(second.request())
-    assert a.right is b.right
-    assert a.left is b.left
-    assert a.image is b.image
-    assert a.score is b.score
+    assert a.runs[1] is b.runs[1]
+    assert a.runs[0] is b.runs[0]
+    assert a.scenes[1].image is b.scenes[1].image
+    assert a.scenes[1].score is b.scenes[1].score
 
 
 def test_the_kept_runs_are_bounded(monkeypatch):

@@ -38,25 +38,25 @@ def test_the_newest_of_many_changes_is_what_is_shown(explorer):
 
     asyncio.run(drag())
     assert explorer.picture.request == explorer.state.request()
-    assert explorer.picture.right.experiment.params == {"w": 2.5}
+    assert explorer.picture.runs[1].experiment.params == {"w": 2.5}
 
 
 def test_the_plots_hold_the_runs_points_at_the_scrubbers_step(explorer):
     explorer.state.set({"step": 5, "layers": ["samples", "score"]})
     picture = refresh(explorer)
-    for side, run in (("left", picture.left), ("right", picture.right)):
-        data = explorer._plots._points[side].data
+    for points, run in zip(explorer._plots._points, picture.runs, strict=True):
+        data = points.data
         np.testing.assert_array_equal(np.stack([data["x"], data["y"]], -1), run.frames[5])
 
 
 def test_what_did_not_change_is_not_sent_again(explorer):
     refresh(explorer)
-    left = explorer._plots._frames["left"].data["x"]
-    right = explorer._plots._frames["right"].data["x"]
+    left = explorer._plots._frames[0].data["x"]
+    right = explorer._plots._frames[1].data["x"]
     explorer.state.set({"rule": "autoguidance", "params": {"w": 1.7}})
     refresh(explorer)
-    assert explorer._plots._frames["left"].data["x"] is left
-    assert explorer._plots._frames["right"].data["x"] is not right
+    assert explorer._plots._frames[0].data["x"] is left
+    assert explorer._plots._frames[1].data["x"] is not right
 
 
 def test_settings_that_do_not_fit_leave_the_last_picture(explorer, monkeypatch):
@@ -94,15 +94,15 @@ def test_a_closed_session_computes_nothing(explorer):
 def test_every_parameter_of_every_rule_has_a_control_that_sets_it(key):
     state = ExplorerState()
     state.set({"rule": key})
-    card = RuleCard(state, "rule")
+    card = RuleCard(state, 1)
     declared = tg.rules()[key].declared()
     assert list(card._widgets) == list(declared)
     for name, parameter in declared.items():
         widget = card._widgets[name]
         other = parameter.objects[-1] if hasattr(parameter, "objects") else parameter.get_soft_bounds()[1]
         widget.value = other
-        assert getattr(state.rule, name) == other
-        assert state.request().right.params[name] == other
+        assert getattr(state.panels[1].rule, name) == other
+        assert state.request().runs[1].params[name] == other
 
 
 def test_numbers_without_bounds_have_controls(add_rule):
@@ -121,7 +121,7 @@ def test_numbers_without_bounds_have_controls(add_rule):
     add_rule(Odd)
     state = ExplorerState()
     state.set({"rule": "odd"})
-    card = RuleCard(state, "rule")
+    card = RuleCard(state, 1)
     kinds = {name: type(widget).__name__ for name, widget in card._widgets.items()}
     assert kinds == {
         "shift": "FloatInput",
@@ -133,7 +133,7 @@ def test_numbers_without_bounds_have_controls(add_rule):
     assert card._widgets["level"].fixed_end is None
     for name, value in {"shift": -1e4, "least": 30.0, "count": -7, "level": 9.0}.items():
         card._widgets[name].value = value
-        assert getattr(state.rule, name) == value
+        assert getattr(state.panels[1].rule, name) == value
     state.set({"params": {"shift": 5.0}})
     assert card._widgets["shift"].value == 5.0
 
@@ -147,18 +147,18 @@ def test_a_value_that_no_slider_offers_is_told_and_taken_back(monkeypatch):
     said = []
     monkeypatch.setattr("toyguide_apps.shared.notices.complain", said.append)
     state = ExplorerState()
-    card = RuleCard(state, "rule")
-    before = state.rule
+    card = RuleCard(state, 1)
+    before = state.panels[1].rule
     card._change("w", 1e9)
     card._change("w", float("nan"))
-    assert state.rule == before
+    assert state.panels[1].rule == before
     assert card._widgets["w"].value == before.w
     assert [line.split(":")[0] for line in said] == ["autoguidance"] * 2
 
 
 def test_controls_follow_the_settings():
     state = ExplorerState()
-    card = RuleCard(state, "rule")
+    card = RuleCard(state, 1)
     state.set({"rule": "cfg", "params": {"w": 2.0}})
     assert card._widgets["w"].value == 2.0
     state.set({"params": {"w": 8.0}})
@@ -167,7 +167,7 @@ def test_controls_follow_the_settings():
 
 
 def test_a_preset_sets_everything_and_ends_when_something_is_changed(explorer):
-    explorer.state.set({"reference": "cfg", "seed": 9, "weak": "exact+noise:0.5", "limited": True, "sampler": "euler"})
+    explorer.state.set({"ref": "cfg", "seed": 9, "weak": "exact+noise:0.5", "limited": True, "sampler": "euler"})
     explorer.menu.value = "figure-2"
     fresh = ExplorerState()
     fresh.apply("figure-2")
@@ -181,16 +181,16 @@ def test_a_preset_sets_everything_and_ends_when_something_is_changed(explorer):
     assert explorer.menu.value == ""
     refresh(explorer)
     assert "ratio falls" not in explorer._status._legend.object
-    assert explorer.state.rule.w == 2.0
+    assert explorer.state.panels[1].rule.w == 2.0
 
 
 def test_another_guide_is_another_picture_though_no_rule_uses_it(explorer):
     explorer.state.set({"rule": "sfg", "bands": "guide"})
-    before = refresh(explorer).image
+    before = refresh(explorer).scenes[1].image
     explorer.state.set({"weak": "exact+noise:0.5"})
     after = refresh(explorer)
-    assert after.guide == "exact+noise:0.5"
-    assert not np.array_equal(after.image, before)
+    assert after.request.guide[1] == "exact+noise:0.5"
+    assert not np.array_equal(after.scenes[1].image, before)
 
 
 def test_a_change_that_comes_while_another_fails_is_not_lost(explorer, monkeypatch):
@@ -214,5 +214,5 @@ def test_a_change_that_comes_while_another_fails_is_not_lost(explorer, monkeypat
         return calls
 
     calls = asyncio.run(change_and_fail())
-    assert [c.right.seed for c in calls] == [42, 43]
-    assert explorer.picture.request.right.seed == 43
+    assert [c.runs[1].seed for c in calls] == [42, 43]
+    assert explorer.picture.request.runs[1].seed == 43

@@ -48,7 +48,7 @@ COUNT = """
         document, connection = session.document, session._connection
         document.callbacks.trigger_on_change(MessageSentEvent(document, "bokeh_event", DocumentReady()))
         if name == "explorer":
-            frames = document.get_model_by_name("right-frames")
+            frames = document.get_model_by_name("panel-2-frames")
             connection._loop_until(lambda: len(frames.data["x"]) > 0 or not connection.connected)
             assert len(frames.data["x"]) == 9 * 128
         session.force_roundtrip()

@@ -6,7 +6,9 @@ import torch
 import toyguide as tg
 from toyguide.errors import InputError
 from toyguide_apps.explorer_page.planes import home_window
-from toyguide_apps.explorer_page.state import AUTO, LAYERS, ExplorerState, presets
+from toyguide_apps.explorer_page.presets import presets
+from toyguide_apps.explorer_page.roles import AUTO
+from toyguide_apps.explorer_page.state import LAYERS, ExplorerState
 
 
 @pytest.fixture
@@ -16,10 +18,10 @@ def state():
 
 def test_opens_with_trained_networks_and_a_picture_that_can_be_computed(state):
     request = state.request()
-    assert request.right.references() == {"main": "fractal/main", "weak": "fractal/weak"}
-    assert request.left.rule == "none"
-    assert request.left.seed == request.right.seed
-    assert torch.equal(request.left.start(), request.right.start())
+    assert request.runs[1].references() == {"main": "fractal/main", "weak": "fractal/weak"}
+    assert request.runs[0].rule == "none"
+    assert request.runs[0].seed == request.runs[1].seed
+    assert torch.equal(request.runs[0].start(), request.runs[1].start())
 
 
 @pytest.mark.parametrize("key", list(presets()))
@@ -27,11 +29,11 @@ def test_every_preset_is_valid_and_is_what_it_says(state, key):
     preset = presets()[key]
     state.apply(key)
     request = state.request()
-    request.right.references()
+    request.runs[1].references()
     for name in ("dataset", "rule"):
-        assert getattr(request.right, name) == preset.settings[name]
+        assert getattr(request.runs[1], name) == preset.settings[name]
     for name, value in preset.settings.get("params", {}).items():
-        assert request.right.params[name] == value
+        assert request.runs[1].params[name] == value
     assert request.layers == set(preset.settings["layers"])
 
 
@@ -57,9 +59,9 @@ def test_the_guide_is_the_field_that_the_rule_extrapolates_from(state):
 
 
 def test_the_interval_is_the_right_rules_alone(state):
-    state.set({"limited": True, "interval": (0.1, 0.9), "reference": "cfg"})
-    assert state.request().right.interval == (0.1, 0.9)
-    assert state.request().left.interval is None
+    state.set({"limited": True, "interval": (0.1, 0.9), "ref": "cfg"})
+    assert state.request().runs[1].interval == (0.1, 0.9)
+    assert state.request().runs[0].interval is None
 
 
 @pytest.mark.parametrize(
@@ -125,15 +127,15 @@ def test_the_scrubber_stays_at_the_end_when_the_steps_change(state):
 def test_every_rule_can_be_chosen_with_its_defaults(state):
     for key in tg.rules():
         state.set({"rule": key})
-        assert state.request().right.params == tg.rule(key).values()
+        assert state.request().runs[1].params == tg.rule(key).values()
 
 
 def test_fields_of_one_rule_do_not_make_another_ruleses_experiment_differ(state):
     state.set({"rule": "cfg"})
-    one = state.request().right
+    one = state.request().runs[1]
     state.set({"weak": "exact+noise:0.5"})
-    assert state.request().right == one
-    assert state.uncond == AUTO
+    assert state.request().runs[1] == one
+    assert state.chosen("uncond") == AUTO
 
 
 def test_layer_names_are_all_offered(state):
@@ -158,11 +160,11 @@ def test_another_plane_has_its_own_window_and_edge_and_no_point(state):
 
 def test_a_point_or_an_edge_looks_at_the_scrubbers_level(state):
     state.set({"bands": "none", "layers": ["samples"], "step": 5})
-    assert state.request().step == 0
+    assert state.request().sigma == state.levels()[0]
     state.set({"point": (0.0, 0.0)})
-    assert state.request().step == 5
+    assert state.request().sigma == state.levels()[5]
     state.set({"point": None, "profile": True})
-    assert state.request().step == 5
+    assert state.request().sigma == state.levels()[5]
     assert state.request().ends == ("A", "B")
 
 

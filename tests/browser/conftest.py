@@ -80,7 +80,9 @@ class Explorer:
 
     def open(self, address, query=""):
         self.page.goto(f"{address}{query}", timeout=PATIENCE)
-        self.wait("() => Bokeh.documents.length && Bokeh.documents[0].get_model_by_name('right-frames').data.x.length")
+        self.wait(
+            "() => Bokeh.documents.length && Bokeh.documents[0].get_model_by_name('panel-2-frames').data.x.length"
+        )
         # A picture that is at hand comes with the page, before anything of it can be seen or touched.
         self.page.locator(".bk-Canvas").last.wait_for(timeout=PATIENCE)
         self.page.locator("input[type=range]").last.wait_for(timeout=PATIENCE)
@@ -112,15 +114,17 @@ class Explorer:
             [source, before],
         )
 
-    def title(self, side):
-        return self.page.evaluate("(name) => Bokeh.documents[0].get_model_by_name(name).title.text", f"{side}-figure")
+    def title(self, panel):
+        return self.page.evaluate(
+            "(name) => Bokeh.documents[0].get_model_by_name(name).title.text", f"panel-{panel}-figure"
+        )
 
     def idle(self):
         """Wait until nothing is being computed."""
         self.page.wait_for_timeout(400)  # the sign comes 200 ms after a change
         self.wait("() => getComputedStyle(document.documentElement).getPropertyValue('--toyguide-busy') != '1'")
 
-    def click(self, side, u, v):
+    def click(self, panel, u, v):
         """Click into a plot at coordinates of its plane, until a point is marked: a slow click is none to Bokeh."""
         at = self.page.evaluate(
             """([name, u, v]) => {
@@ -128,7 +132,7 @@ class Explorer:
                 const box = view.el.getBoundingClientRect()
                 return [box.x + view.frame.x_scale.compute(u), box.y + view.frame.y_scale.compute(v)]
             }""",
-            [f"{side}-figure", u, v],
+            [f"panel-{panel}-figure", u, v],
         )
         marked = "() => Bokeh.documents[0].get_model_by_name('point').data.x.length"
         for _ in range(10):

@@ -6,16 +6,18 @@ import pytest
 import torch
 
 import toyguide as tg
+from toyguide_apps.explorer_page.panels import nearest
 from toyguide_apps.explorer_page.planes import home_window, plane
-from toyguide_apps.explorer_page.state import LAYERS, presets
+from toyguide_apps.explorer_page.presets import presets
+from toyguide_apps.explorer_page.state import LAYERS
 
 QUICK = "n=128&steps=12"
 
 
 def test_opens_with_a_picture_metrics_and_no_error(explorer, address):
     explorer.open(address).idle()
-    assert explorer.size("right-points") == explorer.size("left-points") == 512
-    assert explorer.title("right").startswith("Autoguidance")
+    assert explorer.size("panel-2-points") == explorer.size("panel-1-points") == 512
+    assert explorer.title(2).startswith("Autoguidance")
     for word in ("Outliers", "Coverage", "Dropped mass", "Truth (512 exact samples)", "Evaluations"):
         assert word in explorer.table()
     plots = [c.bounding_box() for c in explorer.page.locator(".bk-Canvas").all()]
@@ -33,16 +35,16 @@ def test_each_slider_changes_the_right_picture_and_its_metrics_alone(explorer, a
     explorer.open(address, f"?{scene}{QUICK}&rule={rule}&bands=none").idle()
     for i in range(sliders):
         handle = explorer.page.locator("input[type=range]").nth(i)
-        right, left = explorer.column("right-frames"), explorer.column("left-frames")
-        title, table = explorer.title("right"), explorer.table()
+        right, left = explorer.column("panel-2-frames"), explorer.column("panel-1-frames")
+        title, table = explorer.title(2), explorer.table()
         handle.focus()
         for _ in range(3):
             handle.press("ArrowRight")
-        explorer.changed("right-frames", right)
+        explorer.changed("panel-2-frames", right)
         explorer.idle()
-        assert explorer.title("right") != title
+        assert explorer.title(2) != title
         assert explorer.table() != table
-        assert explorer.column("left-frames") == left
+        assert explorer.column("panel-1-frames") == left
 
 
 def test_dragging_draws_few_samples_and_letting_go_all_of_them(explorer, address):
@@ -50,10 +52,10 @@ def test_dragging_draws_few_samples_and_letting_go_all_of_them(explorer, address
     slider = explorer.page.locator("input[type=range]").first
     thumb = slider.locator("xpath=..").bounding_box()
     x, y = thumb["x"] + thumb["width"] / 2, thumb["y"] + thumb["height"] / 2
-    table, left = explorer.table(), explorer.column("left-frames")
+    table, left = explorer.table(), explorer.column("panel-1-frames")
     explorer.page.evaluate(
         """() => {
-            const title = Bokeh.documents[0].get_model_by_name('right-figure').title
+            const title = Bokeh.documents[0].get_model_by_name('panel-2-figure').title
             window.seen = []
             title.properties.text.change.connect(() => window.seen.push(title.text))
         }"""
@@ -65,40 +67,59 @@ def test_dragging_draws_few_samples_and_letting_go_all_of_them(explorer, address
         explorer.page.wait_for_timeout(40)
     explorer.wait("() => window.seen.some((t) => t.includes('first 128 of 512'))")
     explorer.page.mouse.up()
-    explorer.wait("() => Bokeh.documents[0].get_model_by_name('right-points').data.x.length == 512")
+    explorer.wait("() => Bokeh.documents[0].get_model_by_name('panel-2-points').data.x.length == 512")
     explorer.idle()
-    assert "first" not in explorer.title("right")
+    assert "first" not in explorer.title(2)
     assert explorer.table() != table
-    assert explorer.column("left-frames") == left
+    assert explorer.column("panel-1-frames") == left
     weights = [float(re.search(r"w = ([\d.]+)", t)[1]) for t in explorer.page.evaluate("() => window.seen")]
     assert weights == sorted(weights)
-    assert explorer.size("right-frames") == 13 * 512
+    assert explorer.size("panel-2-frames") == 13 * 512
 
 
 def test_the_scrubber_moves_the_points_along_their_stored_trajectories(explorer, address):
     explorer.open(address, f"?{QUICK}&bands=none&layers=samples,paths").idle()
-    frames = explorer.column("right-frames")
-    last = explorer.column("right-points")
+    frames = explorer.column("panel-2-frames")
+    last = explorer.column("panel-2-points")
     assert last == frames[12 * 128 :]
     scrubber = explorer.page.locator("input[type=range]").last
     scrubber.focus()
     scrubber.press("Home")
-    explorer.changed("right-points", last)
-    assert explorer.column("right-points") == frames[:128]
+    explorer.changed("panel-2-points", last)
+    assert explorer.column("panel-2-points") == frames[:128]
     for _ in range(3):
         scrubber.press("ArrowRight")
     explorer.wait(
-        "(want) => { const x = Bokeh.documents[0].get_model_by_name('right-points').data.x; return x[0] === want }",
+        "(want) => { const x = Bokeh.documents[0].get_model_by_name('panel-2-points').data.x; return x[0] === want }",
         frames[3 * 128],
     )
-    assert explorer.column("right-points") == frames[3 * 128 : 4 * 128]
-    assert explorer.column("right-frames") == frames
+    assert explorer.column("panel-2-points") == frames[3 * 128 : 4 * 128]
+    assert explorer.column("panel-2-frames") == frames
+
+
+def test_a_panel_with_other_steps_is_scrubbed_to_the_nearest_noise_level(explorer, address):
+    explorer.open(address, f"?{QUICK}&bands=none&layers=samples&ref:steps=20&step=4").idle()
+    frames = explorer.column("panel-1-frames")
+    assert len(frames) == 21 * 128
+    levels = tg.Experiment(steps=20).levels().tolist()
+    scrubber = explorer.page.locator("input[type=range]").last
+    scrubber.focus()
+    for step in (5, 6, 7):
+        at = nearest(levels, float(tg.Experiment(steps=12).levels()[step]))
+        assert at != step
+        scrubber.press("ArrowRight")
+        explorer.wait(
+            "(want) => Bokeh.documents[0].get_model_by_name('panel-1-points').data.x[0] === want", frames[at * 128]
+        )
+        assert explorer.column("panel-1-points") == frames[at * 128 : (at + 1) * 128]
+    scrubber.press("End")
+    explorer.wait("(want) => Bokeh.documents[0].get_model_by_name('panel-1-points').data.x[0] === want", frames[-128])
 
 
 def test_play_and_step_buttons_move_the_scrubber(explorer, address):
     explorer.open(address, f"?{QUICK}&bands=none&layers=samples&step=0").idle()
-    frames = explorer.column("right-frames")
-    at = "(want) => Bokeh.documents[0].get_model_by_name('right-points').data.x[0] === want"
+    frames = explorer.column("panel-2-frames")
+    at = "(want) => Bokeh.documents[0].get_model_by_name('panel-2-points').data.x[0] === want"
     explorer.press("One step on")
     explorer.wait(at, frames[128])
     explorer.press("One step back")
@@ -110,7 +131,12 @@ def test_play_and_step_buttons_move_the_scrubber(explorer, address):
 def test_every_layer_can_be_switched_on_and_off(explorer, address):
     scene = "dataset=two-gaussians&label=union&step=5&rule=sfg&bands=none&layers=region"
     explorer.open(address, f"?{scene}&{QUICK}").idle()
-    drawn_in = {"guidance": "right-guidance", "paths": "right-paths", "samples": "right-points", "critical": "modes"}
+    drawn_in = {
+        "guidance": "panel-2-guidance",
+        "paths": "panel-2-paths",
+        "samples": "panel-2-points",
+        "critical": "modes",
+    }
     for key, text in LAYERS.items():
         source = drawn_in.get(key, key)
         button = explorer.page.get_by_role("button", name=text, exact=True)
@@ -151,8 +177,8 @@ def test_every_preset_can_be_chosen_one_after_another(explorer, address):
             "score-scaling": "Score",
             "autoguidance": "Auto",
         }
-        assert explorer.title("right").startswith(wanted[rule])
-        assert explorer.size("right-points") > 0
+        assert explorer.title(2).startswith(wanted[rule])
+        assert explorer.size("panel-2-points") > 0
 
 
 def test_a_url_restores_a_picture_and_wrong_values_are_told(explorer, address):
@@ -161,18 +187,18 @@ def test_a_url_restores_a_picture_and_wrong_values_are_told(explorer, address):
     for part in ("'Q'", "'huge'", "'colour'"):
         explorer.page.get_by_text(re.compile(re.escape(part))).first.wait_for(timeout=90_000)
     explorer.idle()
-    assert "w = 9" in explorer.title("right")
-    assert "w = 2" in explorer.title("left")
-    assert explorer.size("right-points") == 128
+    assert "w = 9" in explorer.title(2)
+    assert "w = 2" in explorer.title(1)
+    assert explorer.size("panel-2-points") == 128
 
 
 def test_the_address_follows_and_a_reload_brings_the_same_picture(explorer, address):
     explorer.open(address, f"?{QUICK}").idle()
     explorer.choose("Rule", "Score scaling (naive truncation)")
     explorer.page.wait_for_url(re.compile("rule=score-scaling"), timeout=90_000)
-    points = explorer.column("right-points")
+    points = explorer.column("panel-2-points")
     explorer.open(explorer.page.url).idle()
-    assert explorer.column("right-points") == points
+    assert explorer.column("panel-2-points") == points
 
 
 def test_a_second_visit_after_the_first_has_gone_needs_no_network_either(explorer, address):
@@ -180,23 +206,23 @@ def test_a_second_visit_after_the_first_has_gone_needs_no_network_either(explore
     explorer.page.goto("about:blank")
     explorer.page.wait_for_timeout(1_000)
     explorer.open(address, f"?{QUICK}").idle()
-    assert explorer.size("right-points") == 128
+    assert explorer.size("panel-2-points") == 128
 
 
 def test_a_hand_made_message_is_refused_and_the_picture_stays(explorer, address):
     explorer.open(address, f"?{QUICK}").idle()
-    points = explorer.column("right-points")
+    points = explorer.column("panel-2-points")
     # A value no slider offers, sent as the slider's own.
     explorer.page.evaluate(
         """() => { for (const m of Bokeh.documents[0].all_models)
                      if (m.data?.fixed_end === 30) { m.data.value = 1e9; return } throw Error('no slider') }"""
     )
     explorer.page.get_by_text(re.compile("expected a number from")).first.wait_for(timeout=90_000)
-    assert explorer.column("right-points") == points
+    assert explorer.column("panel-2-points") == points
     handle = explorer.page.locator("input[type=range]").first
     handle.focus()
     handle.press("Home")
-    explorer.changed("right-points", points)
+    explorer.changed("panel-2-points", points)
 
 
 def test_dark_theme_and_narrow_page_keep_everything_legible(explorer, address):
@@ -216,8 +242,8 @@ def test_a_click_opens_the_inspector_with_the_exact_numbers_and_escape_closes_it
     explorer.open(address, f"?{scene}&{QUICK}").idle()
     explorer.page.wait_for_timeout(1_000)  # the page's own layout stands by then
     plots = [c.bounding_box() for c in explorer.page.locator(".bk-Canvas").all()]
-    explorer.click("right", 0.1, 0.3)
-    explorer.wait("() => Bokeh.documents[0].get_model_by_name('right-way').data.x.length > 1")
+    explorer.click(2, 0.1, 0.3)
+    explorer.wait("() => Bokeh.documents[0].get_model_by_name('panel-2-way').data.x.length > 1")
     explorer.idle()
     assert [c.bounding_box() for c in explorer.page.locator(".bk-Canvas").all()] == plots  # nothing is pushed around
     [u], [v] = explorer.column("point"), explorer.column("point", "y")
@@ -241,9 +267,9 @@ def test_a_click_opens_the_inspector_with_the_exact_numbers_and_escape_closes_it
         assert number in said, number
     explorer.page.wait_for_url(re.compile("point="), timeout=90_000)
 
-    way = explorer.column("right-way")
+    way = explorer.column("panel-2-way")
     explorer.page.locator("input[type=range]").first.press("ArrowRight")  # w: the inspector follows
-    explorer.changed("right-way", way)
+    explorer.changed("panel-2-way", way)
     explorer.page.keyboard.press("Escape")
     explorer.wait("() => Bokeh.documents[0].get_model_by_name('point').data.x.length == 0")
     explorer.page.get_by_label("Second coordinate").wait_for(state="hidden", timeout=90_000)
@@ -259,14 +285,14 @@ def choose(explorer, box, name):
 
 def test_another_plane_in_sixteen_dimensions_and_an_edge(explorer, address):
     explorer.open(address, f"?dataset=simplex16&main=exact&step=6&bands=none&layers=critical&{QUICK}").idle()
-    frames = explorer.column("right-frames")
+    frames = explorer.column("panel-2-frames")
     box = explorer.page.get_by_role("combobox", name="left")
     choose(explorer, box, "v9")
-    explorer.changed("right-frames", frames)
+    explorer.changed("panel-2-frames", frames)
     explorer.wait("() => Bokeh.documents[0].get_model_by_name('modes').data.x.length == 3")
     anchors = ("v9", "v2", "v3")
     assert explorer.page.evaluate(
-        "() => Bokeh.documents[0].get_model_by_name('right-figure').x_range.end"
+        "() => Bokeh.documents[0].get_model_by_name('panel-2-figure').x_range.end"
     ) == pytest.approx(home_window("simplex16", anchors)[2])
     data = tg.load_dataset("simplex16")
     corner = plane("simplex16", anchors).project(data.field("v9").mean)

@@ -18,6 +18,7 @@ from toyguide.guidance.probe import guided_at
 from toyguide.metrics import hdr_threshold
 from toyguide.samplers import sampler, trajectory
 from toyguide_apps.explorer_page.layers.densities import Spot
+from toyguide_apps.explorer_page.panels import nearest
 from toyguide_apps.explorer_page.runs import scene_of
 
 __all__ = ["SETTLE", "At", "Inspection", "Terms", "inspect", "terms"]
@@ -81,8 +82,7 @@ class Inspection:
         region: ``mode``, ``saddle`` or ``tail``, of the exact field.
         posterior: The exact probability of each class.
         labels: The classes.
-        left: The reference rule's terms.
-        right: The chosen rule's terms.
+        terms: The terms of each panel's rule.
     """
 
     uv: tuple[float, float]
@@ -97,8 +97,7 @@ class Inspection:
     region: str
     posterior: np.ndarray
     labels: tuple[str, ...]
-    left: Terms
-    right: Terms
+    terms: tuple[Terms, ...]
 
     @property
     def shown(self) -> At:
@@ -107,30 +106,27 @@ class Inspection:
 
 
 @torch.no_grad()
-def inspect(
-    spot: Spot, uv: tuple[float, float], left: Experiment, right: Experiment, step: int, source: str
-) -> Inspection:
+def inspect(spot: Spot, uv: tuple[float, float], runs: tuple[Experiment, ...], source: str, at_end: bool) -> Inspection:
     """Look into a point.
 
     Args:
         spot: The plane and the noise level, positive.
         uv: The point's coordinates in the plane.
-        left: The reference run.
-        right: The chosen rule's run.
-        step: How many steps the scrubber has taken.
+        runs: The panels' experiments. The fields are those of the last one.
         source: ``exact`` or ``learned``.
+        at_end: Whether the scrubber is at sigma = 0.
     """
     data = load_dataset(spot.dataset)
     x = spot.plane.embed(torch.tensor(uv, dtype=torch.float64))
     exact = data.field(spot.label)
-    name = str(right.main)
+    name = str(runs[-1].main)
     kind = regions(exact, x, spot.sigma, hdr_threshold(data, spot.label, spot.sigma))
     return Inspection(
         uv=uv,
         x=x.numpy(),
         axes=spot.plane.axes.numpy(),
         sigma=spot.sigma,
-        at_end=step >= right.steps,
+        at_end=at_end,
         exact=_at(exact, x, spot.sigma),
         main=_at(spot.field(name), x.float().to(spot.device), spot.sigma),
         main_name=name,
@@ -138,8 +134,7 @@ def inspect(
         region=("mode", "saddle", "tail")[int(kind)],
         posterior=data.posterior(x, spot.sigma).numpy(),
         labels=data.labels,
-        left=terms(spot, uv, left, step),
-        right=terms(spot, uv, right, step),
+        terms=tuple(terms(spot, uv, e) for e in runs),
     )
 
 
@@ -154,19 +149,23 @@ def _at(field: Field, x: Tensor, sigma: float) -> At:
 
 
 # While one rule's slider is dragged, the other rule's terms stay. Touched by the one worker thread alone.
-_terms: LRUCache[tuple[Spot, tuple[float, float], Experiment, int], Terms] = LRUCache(64)
+_terms: LRUCache[tuple[Spot, tuple[float, float], Experiment], Terms] = LRUCache(64)
 
 
 @torch.no_grad()
-def terms(spot: Spot, uv: tuple[float, float], experiment: Experiment, step: int) -> Terms:
-    """A rule's terms at a point, and the trajectory that starts there after ``step`` of the experiment's steps.
+def terms(spot: Spot, uv: tuple[float, float], experiment: Experiment) -> Terms:
+    """A rule's terms at a point and the trajectory from there, at the run's noise level nearest to the spot's.
 
-    After the last step, where nothing is left to walk, the trajectory is the last step itself.
+    Args:
+        spot: The plane and the noise level, positive.
+        uv: The point's coordinates in the plane.
+        experiment: The run.
     """
-    key = spot, uv, experiment, step
+    key = spot, uv, experiment
     if key in _terms:
         return _terms[key]
-    levels = experiment.levels()[min(step, experiment.steps - 1) :]
+    levels = experiment.levels()
+    levels = levels[nearest(levels.tolist(), spot.sigma) :]
     sigma = float(levels[0])
     x = spot.plane.embed(torch.tensor([uv], dtype=torch.float64)).float().to(spot.device)
     scene = scene_of(experiment, spot.device)

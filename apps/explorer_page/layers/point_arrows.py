@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from toyguide_apps.explorer_page.layers.point import Inspection, Terms
+from toyguide_apps.explorer_page.roles import MAIN
 
-__all__ = ["KINDS", "Drawing", "drawings"]
+__all__ = ["KINDS", "Drawing", "drawings", "kind_of"]
 
-KINDS = ("main", "uncond", "weak", "push", "guided", "up", "down")
-"""What an arrow can be; its number here is its colour."""
+KINDS = ("main", "guide", "push", "guided", "up", "down")
+"""What an arrow can be; ``guide`` is any field but main. Its index here gives its colour."""
 _NAMES = {"up": "λ > 0", "down": "λ < 0"}
 
 _SHORT, _LONG = 0.16, 0.30  # of the window's width: the longest arrow is drawn to scale if it is between these
@@ -23,7 +24,7 @@ _LEAST = 0.006  # of the window's width: an arrow shorter than this is not drawn
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """The arrows of one side.
+    """The arrows of one panel.
 
     Attributes:
         strokes: Start, end and kind of each stroke: ``x0, y0, x1, y1, kind``, with shape ``(5, k)``, float32.
@@ -40,33 +41,40 @@ class Drawing:
     scale: float
 
 
-def drawings(seen: Inspection, size: float) -> tuple[Drawing, Drawing]:
-    """The arrows of the left and of the right side, both to the same scale, in a window of width ``size``."""
-    chains = [_chain(seen, terms) for terms in (seen.left, seen.right)]
-    longest = max(float(np.linalg.norm(end - start)) for chain in chains for _, start, end in chain)
+_Arrow = tuple[str, str, np.ndarray, np.ndarray]  # kind, label, start and end
+
+
+def drawings(seen: Inspection, size: float) -> tuple[Drawing, ...]:
+    """The arrows of each panel, all to the same scale, in a window of width ``size``."""
+    chains = [_chain(seen, terms) for terms in seen.terms]
+    longest = max(float(np.linalg.norm(end - start)) for chain in chains for *_, start, end in chain)
     # To scale where that can be seen, so that an arrow's tip is where it says.
     scale = 1.0
     if np.isfinite(longest) and longest > 0:
         scale = float(np.clip(longest, _SHORT * size, _LONG * size)) / longest
-    left, right = (_drawing(seen, chain, size, scale) for chain in chains)
-    return left, right
+    return tuple(_drawing(seen, chain, size, scale) for chain in chains)
 
 
-def _chain(seen: Inspection, terms: Terms) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """The arrows from the point, in the plane, before scaling: kind, start and end."""
+def kind_of(role: str) -> str:
+    """The kind of a field's arrow."""
+    return "main" if role == MAIN else "guide"
+
+
+def _chain(seen: Inspection, terms: Terms) -> list[_Arrow]:
+    """The arrows from the point, in the plane, before scaling."""
     none = np.zeros(2)
     moves = {role: seen.axes @ move for role, move in terms.moves.items()}
-    chain = [(role, none, moves[role]) for role in KINDS if role in moves]
+    chain = [(kind_of(role), role, none, move) for role, move in moves.items()]
     if np.linalg.norm(terms.push) > 0:
         guided = seen.axes @ terms.guided
-        chain += [("push", moves["main"], guided), ("guided", none, guided)]
+        chain += [("push", "push", moves[MAIN], guided), ("guided", "guided", none, guided)]
     return chain
 
 
-def _drawing(seen: Inspection, chain: list[tuple[str, np.ndarray, np.ndarray]], size: float, scale: float) -> Drawing:
+def _drawing(seen: Inspection, chain: list[_Arrow], size: float, scale: float) -> Drawing:
     point = np.asarray(seen.uv)
     strokes, labels = [], []
-    for kind, start, end in chain:
+    for kind, name, start, end in chain:
         a, b = point + scale * start, point + scale * end
         length = float(np.linalg.norm(b - a))
         if not _LEAST * size < length < np.inf:
@@ -77,7 +85,7 @@ def _drawing(seen: Inspection, chain: list[tuple[str, np.ndarray, np.ndarray]], 
         for c, d in ((a, b), (b, b - head * (along + 0.5 * side)), (b, b - head * (along - 0.5 * side))):
             strokes.append([*c, *d, KINDS.index(kind)])
         at = (a + b) / 2 + 0.03 * size * side if kind == "push" else b + 0.03 * size * along
-        labels.append((kind, kind, at))
+        labels.append((kind, name, at))
     for value, vector in _axes(seen):
         kind = "up" if value > 0 else "down"
         half = _AXIS * size * (seen.axes @ vector)

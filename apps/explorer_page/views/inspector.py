@@ -11,6 +11,7 @@ import panel_material_ui as pmui
 from toyguide_apps.explorer_page import palette
 from toyguide_apps.explorer_page.compute import Picture
 from toyguide_apps.explorer_page.layers.point import Inspection, Terms
+from toyguide_apps.explorer_page.layers.point_arrows import kind_of
 from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.explorer_page.views.plots import named
 from toyguide_apps.shared.notices import told
@@ -93,8 +94,9 @@ class InspectorPanel(pn.viewable.Viewer):
         self._shown = seen
         scale = picture.terms[0].scale if picture.terms else 1.0
         self._title.object = _title(seen, scale)
-        sides = (("Left", seen.left), ("Right", seen.right))
-        cards = [_field(seen), _curvature(seen), _posterior(seen), *(_terms(seen, side, t) for side, t in sides)]
+        places = ("Left", "Right") if len(seen.terms) == 2 else tuple(f"Panel {i + 1}" for i in range(len(seen.terms)))
+        terms = (_terms(seen, place, t) for place, t in zip(places, seen.terms, strict=True))
+        cards = [_field(seen), _curvature(seen), _posterior(seen), *terms]
         self._body.object = f"<div class='cards'>{''.join(f'<div>{c}</div>' for c in cards)}</div>"
 
     def __panel__(self) -> pn.viewable.Viewable:
@@ -171,9 +173,9 @@ def _posterior(seen: Inspection) -> str:
     return f"<h4>Class posterior, exact</h4><table>{rows}</table>"
 
 
-def _terms(seen: Inspection, side: str, terms: Terms) -> str:
+def _terms(seen: Inspection, place: str, terms: Terms) -> str:
     rows = "".join(
-        _row(_key(role, f"D<sub>{role}</sub> − x"), _plane(seen, move), _length(move))
+        _row(_key(kind_of(role), f"D<sub>{role}</sub> − x"), _plane(seen, move), _length(move))
         for role, move in terms.moves.items()
     )
     if np.linalg.norm(terms.push) > 0:
@@ -185,7 +187,7 @@ def _terms(seen: Inspection, side: str, terms: Terms) -> str:
     if terms.remembers:
         note += "<div class='note'>its memory has settled at this point</div>"
     name = escape(named(terms.experiment))
-    return f"<h4 title='{name}'>{side}: {name}</h4><table>{_head('', _components(seen), 'length')}{rows}</table>{note}"
+    return f"<h4 title='{name}'>{place}: {name}</h4><table>{_head('', _components(seen), 'length')}{rows}</table>{note}"
 
 
 def _key(kind: str, text: str) -> str:

@@ -81,8 +81,9 @@ class Status(pn.viewable.Viewer):
         self._last = picture
         request = picture.request
         chips = []
-        main = request.right.main
-        named = {"exact": "exact density", "main": f"density of {main}", "guide": f"density of {picture.guide}"}
+        shown = picture.scenes[-1]
+        guide = request.guide[1]
+        named = {"exact": "exact density", "main": f"density of {shown.main}", "guide": f"density of {guide}"}
         if request.bands in _BACKGROUNDS:
             chips += _BACKGROUNDS[request.bands](picture)
         elif request.bands != "none":
@@ -98,9 +99,9 @@ class Status(pn.viewable.Viewer):
         ):
             if key in request.layers:
                 chips.append(_swatch(colour, text))
-        if picture.saddles is not None:
-            if len(picture.saddles.value):
-                top = f"{picture.saddles.value.max():.2g}"
+        if shown.saddles is not None:
+            if len(shown.saddles.value):
+                top = f"{shown.saddles.value.max():.2g}"
                 chips.append(_fill(palette.SADDLE, f"saddle eigenvectors ({request.source}), σ²λ from 0 to {top}"))
             else:
                 chips.append(_swatch(palette.SADDLE[0], "no saddle here: all eigenvalues are negative"))
@@ -110,7 +111,7 @@ class Status(pn.viewable.Viewer):
             chips.append(_dot(palette.SAMPLE, "ends inside"))
             chips.append(_dot(palette.OUTLIER, "ends outside the 99 % region"))
         if request.bands != "none" or request.layers - {"region", "paths", "samples"}:
-            chips.append(f"<span class='chip'>layers at σ = {picture.sigma:.3g}</span>")
+            chips.append(f"<span class='chip'>layers at σ = {request.sigma:.3g}</span>")
         look = f"<span class='look'>{escape(self._look)}</span>" if self._look else ""
         self._legend.object = f"<div class='line'>{''.join(chips)}{look}</div>"
 
@@ -125,10 +126,10 @@ def _regions(picture: Picture) -> list[str]:
 
 
 def _critical(picture: Picture) -> list[str]:
-    found = picture.critical
+    found = picture.scenes[-1].critical
     if found is None:
         return ["<span class='chip'>searching for critical points …</span>"]
-    dim = picture.request.right.data.dim
+    dim = picture.request.runs[-1].data.dim
     chips = []
     for index in np.unique(found.index):
         count = int((found.index == index).sum())

@@ -7,9 +7,10 @@ from typing import Any
 
 import panel as pn
 
-from toyguide import rules
+from toyguide import rule
 from toyguide.metrics import METRICS
 from toyguide_apps.explorer_page.compute import Picture
+from toyguide_apps.explorer_page.runs import Paths
 
 __all__ = ["MetricsTable"]
 
@@ -36,7 +37,7 @@ _STYLE = """
 
 
 class MetricsTable(pn.viewable.Viewer):
-    """Reference, rule, their difference and an exact sample of the same size, a column per metric."""
+    """A row for each panel, one for each difference from the first, and one for an exact sample of the same size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,36 +45,31 @@ class MetricsTable(pn.viewable.Viewer):
 
     def show(self, picture: Picture) -> None:
         """Write a picture's metrics."""
-        left, right, truth = picture.left.metrics, picture.right.metrics, picture.truth
-        names = [k for k in _SHOWN if right.get(k) is not None]
-        titles = rules()
-        rows = [
-            (
-                f"Reference: {titles[picture.left.experiment.rule].title}",
-                "",
-                [_cell(k, left) for k in names],
-                picture.left,
-            ),
-            (titles[picture.right.experiment.rule].title, "", [_cell(k, right) for k in names], picture.right),
-        ]
+        runs, truth = picture.runs, picture.truth
+        names = [k for k in _SHOWN if any(run.metrics.get(k) is not None for run in runs)]
         head = "".join(f'<th title="{escape(METRICS[k].doc)}">{escape(METRICS[k].title)}</th>' for k in names)
-        cost = '<th title="Field evaluations per trajectory">Evaluations</th><th title="Sampling time">Time</th>'
-        cost += '<th title="Trajectories that left the finite numbers">Diverged</th>'
-        body = "".join(
-            f"<tr><td title='{escape(title)}'>{escape(title)}</td>{''.join(cells)}"
-            f"<td>{paths.metrics['nfe']:g}</td><td>{paths.milliseconds:.0f} ms</td><td>{_lost(paths)}</td></tr>"
-            for title, _, cells, paths in rows
-        )
-        differences = "".join(_difference(k, left, right, truth) for k in names)
-        evaluations = right["nfe"] - left["nfe"]
-        body += (
-            f'<tr class="difference"><td>Difference</td>{differences}<td>{evaluations:+g}</td><td></td><td></td></tr>'
-        )
-        exact = "".join(_cell(k, truth) for k in names)
-        n = picture.right.experiment.n
-        body += f'<tr class="truth"><td title="Exact samples, as many">Truth ({n} exact samples)</td>{exact}'
-        body += f"<td></td><td>{escape(picture.device)}</td><td></td></tr>"
-        self._pane.object = f"<table><thead><tr><th></th>{head}{cost}</tr></thead><tbody>{body}</tbody></table>"
+        head += '<th title="Field evaluations per trajectory">Evaluations</th><th title="Sampling time">Time</th>'
+        head += '<th title="Trajectories that left the finite numbers">Diverged</th>'
+        titles = [rule(run.experiment.rule).title for run in runs]
+        rows = []
+        for i, (title, run) in enumerate(zip(titles, runs, strict=True)):
+            first = f"Reference: {title}" if i == 0 and len(runs) > 1 else title
+            cells = "".join(_cell(k, run.metrics) for k in names)
+            cells += f"<td>{_count(run.metrics['nfe'])}</td><td>{run.milliseconds:.0f} ms</td><td>{_lost(run)}</td>"
+            rows.append(f"<tr><td title='{escape(first)}'>{escape(first)}</td>{cells}</tr>")
+        for title, run, exact in list(zip(titles, runs, truth, strict=True))[1:]:
+            first = "Difference" if len(runs) == 2 else f"Difference: {title}"
+            cells = "".join(_difference(k, runs[0].metrics, run.metrics, exact) for k in names)
+            cells += f"<td>{_count(run.metrics['nfe'] - runs[0].metrics['nfe'], '+')}</td><td></td><td></td>"
+            rows.append(f'<tr class="difference"><td>{escape(first)}</td>{cells}</tr>')
+        samples = [(run.experiment.label, run.experiment.n, exact) for run, exact in zip(runs, truth, strict=True)]
+        several = len({label for label, _, _ in samples}) > 1
+        for label, n, exact in {(label, n): (label, n, exact) for label, n, exact in samples}.values():
+            of = f" of {label or 'the union'}" if several else ""
+            cells = "".join(_cell(k, exact) for k in names) + f"<td></td><td>{escape(picture.device)}</td><td></td>"
+            first = f"Truth ({n} exact samples{escape(of)})"
+            rows.append(f'<tr class="truth"><td title="Exact samples, as many">{first}</td>{cells}</tr>')
+        self._pane.object = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self._pane
@@ -109,6 +105,10 @@ def _number(name: str, value: float, sign: str = "") -> str:
     return format(value, sign + (METRICS[name].format if abs(value) < 100 else ".0f"))
 
 
-def _lost(paths: Any) -> str:
-    n = paths.experiment.n
-    return f"<b>{paths.diverged} of {n}</b>" if paths.diverged else "0"
+def _count(evaluations: float, sign: str = "") -> str:
+    """Evaluations per trajectory, a mean over them: a whole number for most rules."""
+    return format(round(evaluations, 1), sign + "g")
+
+
+def _lost(run: Paths) -> str:
+    return f"<b>{run.diverged} of {run.experiment.n}</b>" if run.diverged else "0"
