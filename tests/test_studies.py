@@ -9,6 +9,7 @@ import math
 import os
 import re
 import sys
+import types
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -376,8 +377,21 @@ def test_the_code_of_a_claim_is_followed_into_what_claims_share():
 
 
 def test_a_function_that_workers_could_not_find_is_refused():
-    with pytest.raises(TypeError, match="expected a function of its module's top level"):
+    with pytest.raises(InputError, match="expected one of its module's top level"):
         provenance.depends_on(Cell({"seed": 0}, lambda workshop, seed: {}), Plan())
+
+
+def test_a_function_of_an_interactive_session_depends_on_its_code(monkeypatch):
+    session = types.ModuleType("session")
+    monkeypatch.setitem(sys.modules, "session", session)
+
+    def code(text):
+        exec(text, vars(session))
+        return provenance.code_of(session.measure)
+
+    one = code("def measure(workshop, seed):\n    return {'y': seed}")
+    assert code("def measure(workshop, seed):\n    # The same.\n    return {'y': seed}") == one
+    assert code("def measure(workshop, seed):\n    return {'y': seed + 1}") != one
 
 
 # --- networks -----------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def stopping(kept: Callable[[], str]) -> Iterator[None]:
     """Leave with one line when interrupted or when workers died.
 
     Args:
-        kept: Says what is kept.
+        kept: Returns what is kept, for the message.
 
     Raises:
         SystemExit: With code 130 when interrupted, with code 1 when workers died.
