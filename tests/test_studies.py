@@ -30,6 +30,7 @@ from toyguide.studies.report import read_summary, write, write_results
 from toyguide.studies.rows import Rows, interval
 from toyguide.studies.run import Progress
 from toyguide.studies.workshop import Workshop, trained
+from toyguide.sweeps import batch
 from toyguide.training import TrainSettings, train
 
 TINY = TrainSettings("two-gaussians", None, width=8, layers=1, iterations=3, batch=16)
@@ -229,7 +230,7 @@ def test_a_torn_line_counts_as_not_run(growth, tmp_path):
     assert len(journal.read_text().splitlines()) == 4
 
 
-def test_experiments_and_functions_give_the_rows_of_single_runs(guided, tmp_path):
+def test_experiments_and_functions_give_the_rows_of_single_runs(guided, tmp_path, monkeypatch):
     """A batch's row is that of the run alone, up to the order of float32 sums."""
     plan = Plan(seeds=2, device="cpu")
     rows = run_study(guided, plan, tmp_path).rows
@@ -243,6 +244,8 @@ def test_experiments_and_functions_give_the_rows_of_single_runs(guided, tmp_path
             )
     assert rows[0]["far"] == -rows[0]["log_density"]
     assert RAN == [(2, 0), (2, 1)]
+    monkeypatch.setattr(batch, "run_batch", lambda *_: pytest.fail("it ran again"))
+    assert list(run_study(guided, plan, tmp_path).rows) == list(rows)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

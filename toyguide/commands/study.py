@@ -106,6 +106,7 @@ class _Bar:
             desc=name,
             total=1.0,
             mininterval=0.5 if sys.stderr.isatty() else 30.0,
+            delay=0.01,  # a line of the log comes before it
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} and {remaining} left{postfix}",
         )
 
