@@ -9,6 +9,7 @@ import math
 import os
 import re
 import sys
+import types
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from toyguide.studies.report import read_summary, write, write_results
 from toyguide.studies.rows import Rows, interval
 from toyguide.studies.run import Progress
 from toyguide.studies.workshop import Workshop, trained
+from toyguide.sweeps import batch
 from toyguide.training import TrainSettings, train
 
 TINY = TrainSettings("two-gaussians", None, width=8, layers=1, iterations=3, batch=16)
@@ -228,7 +230,7 @@ def test_a_torn_line_counts_as_not_run(growth, tmp_path):
     assert len(journal.read_text().splitlines()) == 4
 
 
-def test_experiments_and_functions_give_the_rows_of_single_runs(guided, tmp_path):
+def test_experiments_and_functions_give_the_rows_of_single_runs(guided, tmp_path, monkeypatch):
     """A batch's row is that of the run alone, up to the order of float32 sums."""
     plan = Plan(seeds=2, device="cpu")
     rows = run_study(guided, plan, tmp_path).rows
@@ -242,6 +244,8 @@ def test_experiments_and_functions_give_the_rows_of_single_runs(guided, tmp_path
             )
     assert rows[0]["far"] == -rows[0]["log_density"]
     assert RAN == [(2, 0), (2, 1)]
+    monkeypatch.setattr(batch, "run_batch", lambda *_: pytest.fail("it ran again"))
+    assert list(run_study(guided, plan, tmp_path).rows) == list(rows)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -376,8 +380,21 @@ def test_the_code_of_a_claim_is_followed_into_what_claims_share():
 
 
 def test_a_function_that_workers_could_not_find_is_refused():
-    with pytest.raises(TypeError, match="expected a function of its module's top level"):
+    with pytest.raises(InputError, match="expected one of its module's top level"):
         provenance.depends_on(Cell({"seed": 0}, lambda workshop, seed: {}), Plan())
+
+
+def test_a_function_of_an_interactive_session_depends_on_its_code(monkeypatch):
+    session = types.ModuleType("session")
+    monkeypatch.setitem(sys.modules, "session", session)
+
+    def code(text):
+        exec(text, vars(session))
+        return provenance.code_of(session.measure)
+
+    one = code("def measure(workshop, seed):\n    return {'y': seed}")
+    assert code("def measure(workshop, seed):\n    # The same.\n    return {'y': seed}") == one
+    assert code("def measure(workshop, seed):\n    return {'y': seed + 1}") != one
 
 
 # --- networks -----------------------------------------------------------------------------------------------------

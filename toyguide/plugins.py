@@ -1,4 +1,4 @@
-"""Files of one's own: Python files in the folders that an environment variable names, imported as plugins."""
+"""Importing the user's Python files from the folders that an environment variable names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def import_plugins(variable: str, folders: str, package: str) -> list[ModuleType
     Args:
         variable: The environment variable's name, for messages.
         folders: Its value: folders separated as in ``PATH``.
-        package: What stands before a file's stem in its module's name.
+        package: The prefix of the modules' names, before the files' stems.
 
     Returns:
         The modules, folder by folder, by name within each.

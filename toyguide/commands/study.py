@@ -16,7 +16,7 @@ from toyguide.devices import DEVICES, resolve_device
 from toyguide.errors import InputError, unknown
 
 NAME = "study"
-HELP = "put a claim of a paper to the test"
+HELP = "test a claim of a paper"
 
 _ALL = "all"
 
@@ -25,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", nargs="?", metavar="NAME", help=f"a study of --list, or {_ALL}")
     parser.add_argument("--list", action="store_true", help="list the studies and their claims")
     parser.add_argument("--quick", action="store_true", help="fewer seeds and samples, shorter trainings")
-    parser.add_argument("--seeds", type=int, metavar="K", help="of training and sampling (default: 5, quick: 3)")
+    parser.add_argument("--seeds", type=int, metavar="K", help="seeds of training and sampling (default: 5, quick: 3)")
     add_workers(parser)
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="of each worker (default: auto)")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="device of each worker (default: auto)")
     parser.add_argument(
         "-o",
         "--output",
@@ -106,6 +106,7 @@ class _Bar:
             desc=name,
             total=1.0,
             mininterval=0.5 if sys.stderr.isatty() else 30.0,
+            delay=0.01,  # a line of the log comes before it
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} and {remaining} left{postfix}",
         )
 

@@ -29,16 +29,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="TABLE", help="a .csv or .parquet (default: the spec's name with .csv, here)"
     )
     add_workers(parser)
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="of each worker (default: auto)")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="device of each worker (default: auto)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say where runs are made."""
     parser.add_argument(
-        "--executor", choices=_EXECUTORS, metavar=f"{{{','.join(_EXECUTORS)}}}", help="(default: serial)"
+        "--executor",
+        choices=_EXECUTORS,
+        metavar=f"{{{','.join(_EXECUTORS)}}}",
+        help="run in this process or in several (default: serial)",
     )
-    parser.add_argument("--workers", type=int, metavar="K", help="processes (default: one for each processor)")
+    parser.add_argument(
+        "--workers", type=int, metavar="K", help="number of processes (default: one for each processor)"
+    )
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="run on the Dask cluster of this scheduler, tcp://HOST:PORT"
     )
@@ -80,7 +85,7 @@ def stopping(kept: Callable[[], str]) -> Iterator[None]:
     """Leave with one line when interrupted or when workers died.
 
     Args:
-        kept: Says what is kept.
+        kept: Returns what is kept, for the message.
 
     Raises:
         SystemExit: With code 130 when interrupted, with code 1 when workers died.

@@ -1,4 +1,4 @@
-"""Studies: claims of papers, put to the test. One claim per file in ``claims``; see ``base`` for what a study is."""
+"""Studies: tests of claims of papers. One claim per file in ``claims``; ``base`` defines what a study is."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["Outcome", "Plan", "Progress", "Study", "run_study", "studies", "stud
 
 @cache
 def studies() -> dict[str, Study]:
-    """All studies by name, in the order of a list: those of ``claims``, then those of folders of one's own.
+    """All studies by name, in the order of a list: those of ``claims``, then those of the user's folders.
 
-    Folders of one's own are those that the environment variable ``TOYGUIDE_CLAIMS`` names.
+    The environment variable ``TOYGUIDE_CLAIMS`` names the user's folders.
 
     Raises:
         InputError: If such a folder does not exist, or a file in it cannot be imported or takes a name that is taken.

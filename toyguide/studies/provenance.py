@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+from toyguide.errors import InputError
 from toyguide.experiment import Experiment
 from toyguide.metrics import VERSION
 from toyguide.studies.base import Cell
@@ -66,14 +67,14 @@ def code_of(function: Callable[..., Any]) -> str:
     """The code of a function and of everything that it uses in its module and in modules of the same package.
 
     Raises:
-        TypeError: If the function is not one of its module's top level.
+        InputError: If the function is not one of its module's top level.
     """
     module = sys.modules[function.__module__]
     if getattr(module, function.__name__, None) is not function:
-        raise TypeError(f"{function.__qualname__}: expected a function of its module's top level")
+        raise InputError(f"cell's function {function.__qualname__!r}: expected one of its module's top level")
     found: dict[tuple[str, str], str] = {}
     _collect(module.__name__, function.__name__, found)
-    if not found:  # a module without a file: a session's
+    if not found:  # a module without a file, as in an interactive session
         code = function.__code__
         return f"{code.co_code.hex()} {code.co_names} {code.co_consts}"
     return "\n".join(found[place] for place in sorted(found))
@@ -94,7 +95,7 @@ def _collect(module: str, name: str, found: dict[tuple[str, str], str]) -> None:
 
 
 def _follow(module: str, name: str, node: ast.ImportFrom, found: dict[tuple[str, str], str]) -> None:
-    """Add what a name means that is imported from another module of the claims."""
+    """Add the definition of an imported name, if it comes from another module of the claims."""
     (original,) = (alias.name for alias in node.names if (alias.asname or alias.name) == name)
     whole = f"{node.module}.{original}"
     if not f"{node.module}.".startswith(f"{_CLAIMS}."):

@@ -89,7 +89,7 @@ def walk_batch(experiments: Sequence[Experiment], device: str = "cpu", fields: F
     """The runs of a batch, side by side, step by step: ``x`` of a step has shape ``(experiments * n, d)``.
 
     Args:
-        experiments: As :func:`batches` puts them together. One alone is run as ``Experiment.run`` runs it.
+        experiments: A batch, see :func:`batches`. A single experiment is run as by ``Experiment.run``.
         device: ``auto``, ``cpu`` or ``cuda``.
         fields: The fields by role, if they were made already.
     """

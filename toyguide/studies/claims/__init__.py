@@ -1,4 +1,4 @@
-"""Claims of papers, one per file, found by being there. What several of them share is in ``shared``."""
+"""Claims of papers, one per file; each file is discovered. ``shared`` has what several of them use."""
 
 from __future__ import annotations
 
