@@ -11,6 +11,7 @@ from helpers import seeded
 from torch import Tensor
 
 import toyguide as tg
+from toyguide.errors import InputError
 from toyguide.fields import Field
 from toyguide.guidance import Batched, Evaluation, Guided, Interval, PerTrajectory, Rule, rules
 from toyguide.samplers import SAMPLERS, sampler, trajectory
@@ -230,5 +231,5 @@ def test_memory_is_joined(fields):
 def test_memory_that_nobody_knows_to_join_is_refused(monkeypatch):
     monkeypatch.setattr(Remembering, "memory", staticmethod(lambda x: len(x)))
     x = torch.zeros(2 * N, 2)
-    with pytest.raises(TypeError, match="memory of type int: expected a tensor, a dataclass of them or None"):
+    with pytest.raises(InputError, match="memory of type int: expected tensors, or None, in tuples or dataclasses"):
         Batched([Remembering(), Remembering(beta=0.1)], [seeded()] * 2, x).begin(Evaluation({}, x, 1.0), seeded())

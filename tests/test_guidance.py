@@ -710,6 +710,8 @@ def test_renoise_makes_cfg_plus_plus():
 class Resampling(Rule):
     """Replaces the points by draws from among them, and remembers where each came from."""
 
+    interacts = True
+
     def begin(self, at, generator):
         return at.x, torch.arange(len(at.x))
 
@@ -846,3 +848,50 @@ def test_a_role_says_what_it_is():
         Role("weak2", "weeker", "another")
     with pytest.raises(ValueError, match="role 'weak 2': expected letters, digits and underscores"):
         Role("weak 2", "weaker", "another")
+
+
+# What a rule's author may get wrong
+
+
+def answering(name: str, **answers: Any) -> Rule:
+    """A rule whose methods return what they are told to."""
+    methods = {method: lambda self, *a, made=made: made(*a) for method, made in answers.items()}
+    return type(name, (Rule,), {"guide": lambda self, at, memory: Guided(at.denoised()), **methods})()
+
+
+@pytest.mark.parametrize(
+    ("answers", "complaint"),
+    [
+        ({"guide": lambda at, m: at.denoised()}, "guide returns a Tensor, expected a Guided"),
+        ({"guide": lambda at, m: Guided(at.x[:, :1])}, r"denoised points of shape \(32, 1\), expected \(32, 2\)"),
+        ({"guide": lambda at, m: Guided(at.x, renoise=at.x)}, "returns a renoiser, expected first_order = True"),
+        ({"after_step": lambda step, m, g: step.x_next}, "after_step returns a Tensor, expected an Arrival"),
+        (
+            {"after_step": lambda step, m, g: Arrival(step.x_next, m, torch.arange(32))},
+            "after_step resamples, expected interacts = True",
+        ),
+        ({"guide": lambda at, m: Guided(at.denoised("weak2"))}, "field 'weak2': the rule was given main, uncond, weak"),
+    ],
+)
+def test_what_a_rule_returns_is_checked(answers, complaint):
+    with pytest.raises(InputError, match=complaint):
+        walk(answering("Wrong", **answers))
+
+
+def test_memory_that_is_not_given_stays():
+    """Neither a Guided nor an Arrival that says nothing of it forgets it."""
+    seen = []
+    rule = answering(
+        "Forgetful",
+        begin=lambda at, g: (at.x, torch.ones(len(at.x), 1)),
+        guide=lambda at, m: seen.append(float(m.sum())) or Guided(at.denoised()),
+        after_step=lambda step, m, g: Arrival(step.x_next),
+    )
+    walk(rule)
+    assert seen == [32.0] * 9
+
+
+def test_the_first_evaluation_of_a_step_knows_that_it_is():
+    seen = []
+    walk(answering("Asking", guide=lambda at, m: seen.append(at.is_first) or Guided(at.denoised())))
+    assert seen == [True, False] * 4 + [True]

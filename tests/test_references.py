@@ -164,7 +164,7 @@ def test_partners_of_a_conditional_main(conditional):
         assert natural_reference("main", None, conditional, label) == main
     assert natural_reference("uncond", main, conditional) == f"{main}@union"
     assert natural_reference("uncond", f"{main}@left", conditional) == f"{main}@union"
-    with pytest.raises(InputError, match=r"weak: .* has no trained network for it: expected a field named for weak"):
+    with pytest.raises(InputError, match=r"weak: .* has no trained network for this role, expected one"):
         natural_reference("weak", main, conditional)
 
 
@@ -181,7 +181,7 @@ def test_partners_of_any_role(trained, conditional):
     assert natural_reference(OTHER, f"{conditional.name}/main", conditional, "right") == f"{conditional.name}/main@left"
     assert natural_reference(SECOND, f"{trained.name}/main", trained, "left") == "exact+noise:0.4", "its own partner"
     assert natural_reference("classifier", "exact", PAIR, "left") == "posterior"
-    with pytest.raises(InputError, match=r"other: .* has no trained network for it: expected a field named for other"):
+    with pytest.raises(InputError, match=r"other: .* has no trained network for this role, expected one"):
         natural_reference(OTHER, f"{trained.name}/main", trained, "left")
 
 

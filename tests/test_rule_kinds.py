@@ -19,7 +19,7 @@ from toyguide.fields.mixtures import GaussianMixture
 from toyguide.guidance import Evaluation, Guided, Rule, Scene
 from toyguide.samplers import follow, sampler, trajectory
 from toyguide.sweeps import sweep
-from toyguide.sweeps.batch import batches, run_batch
+from toyguide.sweeps.batch import batches, identity, run_batch
 
 W = torch.float64
 EXAMPLES = Path(__file__).parent / "example_rules"
@@ -383,3 +383,23 @@ def test_they_say_what_they_are_in_a_line():
     fields = "main=fractal/main, uncond=fractal/uncond"
     assert repr(e) == f"<Experiment fractal A: cfg(w=4.0), {fields}, 2 heun steps, n=8, seed=0>"
     assert repr(e.run("cpu")).startswith("<Result of cfg(w=4.0): 8 points, 2 steps, 6 evaluations, 0.")
+
+
+def test_a_role_that_no_rule_has_is_refused():
+    with pytest.raises(InputError, match=r"unknown role of a field 'waek2': .*did you mean 'weak2'\?"):
+        tg.Experiment("fractal", "A", "exact", rule="two-weak", fields={"waek2": "exact"})
+    e = tg.Experiment("fractal", "A", "exact", weak="exact+noise:0.3", rule="cfg")
+    assert e.warnings() == ["cfg: the field for weak is not used"]
+
+
+def test_a_rule_that_is_edited_has_other_rows(tmp_path, monkeypatch):
+    """The same experiment under another rule of its name is another one to whoever keeps results."""
+    text = (EXAMPLES / "pull.py").read_text()
+    identities = []
+    for i, strength in enumerate(("", " * 2")):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        (folder / "pull.py").write_text(text.replace("at.sigma**2", f"at.sigma**2{strength}"))
+        monkeypatch.setenv("TOYGUIDE_RULES", str(folder))
+        identities.append(identity(experiment("pull")))
+    assert identities[0] != identities[1]

@@ -30,7 +30,7 @@ from toyguide.fields import Field
 from toyguide.fields.mixtures import GaussianMixture
 from toyguide.fields.networks import EnergyMLP
 from toyguide.files import writing
-from toyguide.guidance import ROLES, Fields, Interval, Role, Rule, Scene
+from toyguide.guidance import ROLES, Fields, Interval, Role, Rule, Scene, rules
 from toyguide.guidance import rule as make_rule
 from toyguide.metrics import measure
 from toyguide.noise import edm_schedule
@@ -145,6 +145,10 @@ class Experiment:
     def _completed(self, named: dict[str, Reference]) -> dict[str, Reference]:
         """The fields that were named and those that stand in; ``main`` and the rule's own first."""
         roles = self.roles()
+        known = list(dict.fromkeys([*roles, *ROLES, *(name for cls in rules().values() for name in cls.roles())]))
+        for name in named:
+            if name not in known:
+                raise unknown("role of a field", name, known)
         main = named.get("main") or natural_reference(roles["main"], None, self.data, self.label)
         partner_of = main if isinstance(main, str) else "exact" if isinstance(main, GaussianMixture) else ""
         found: dict[str, Reference] = {"main": main}
@@ -210,7 +214,7 @@ class Experiment:
         return self.scene(device).field(role)
 
     def warnings(self) -> list[str]:
-        """What is allowed but hardly meant, one line each: a rule whose fields are one and the same."""
+        """What is allowed but hardly meant, one line each: fields that are one and the same, or are not used."""
         roles: dict[Reference, str] = {}
         found = []
         for name, role in self.roles().items():
@@ -219,7 +223,7 @@ class Experiment:
             if same in roles:
                 found.append(f"{self.rule}: {roles[same]} and {name} are the same field, {_called(same)}")
             roles.setdefault(same, name)
-        return found
+        return found + [f"{self.rule}: the field for {name} is not used" for name in self.fields.keys() - self.roles()]
 
     def levels(self) -> Tensor:
         """The noise levels, with shape ``(steps + 1,)``, float64, the last one 0."""

@@ -21,8 +21,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from toyguide.errors import unknown
+from toyguide.errors import InputError, unknown
 from toyguide.guidance import Arrival, Cost, Evaluation, Fields, Guided, Rule, Scene, Transition
+from toyguide.guidance.evaluation import kept
 
 __all__ = ["SAMPLERS", "Ancestral", "Euler", "Heun", "Sampler", "Step", "follow", "noise_of", "sampler", "trajectory"]
 
@@ -201,10 +202,11 @@ def _step(
     """One solver step under a rule: what it made of its first points, the fields there, and where it ends."""
     x, memory = rule.before_step(at, memory)
     start = at if x is at.x else at.moved(x)
-    guided = rule.guide(start, memory)
+    guided = _checked(rule, sampler, rule.guide(start, memory), x)
+    memory = kept(guided.memory, memory)
 
     def slope(x: Tensor, sigma: float) -> Tensor:
-        return rule.guide(at.moved(x, sigma), guided.memory).slope(x, sigma, sigma_next)
+        return _checked(rule, sampler, rule.guide(at.moved(x, sigma), memory), x).slope(x, sigma, sigma_next)
 
     def draw() -> Tensor:
         first = guided.slope(x, at.sigma, sampler.aim(at.sigma, sigma_next))
@@ -214,7 +216,28 @@ def _step(
         return at.moved(x, sigma_next, at.index + 1)
 
     transition = Transition(x, at.sigma, draw(), sigma_next, guided, draw, evaluate)
-    return guided, start, rule.after_step(transition, guided.memory, generator)
+    arrival = rule.after_step(transition, memory, generator)
+    if not isinstance(arrival, Arrival):
+        raise _wrong(rule, f"after_step returns a {type(arrival).__name__}, expected an Arrival")
+    if arrival.ancestors is not None and not rule.interacts:
+        raise _wrong(rule, "after_step resamples, expected interacts = True")
+    return guided, start, replace(arrival, memory=kept(arrival.memory, memory))
+
+
+def _checked(rule: Rule, sampler: Sampler, guided: Guided, x: Tensor) -> Guided:
+    """What a rule returned, if it is what the loop can work with."""
+    if not isinstance(guided, Guided):
+        raise _wrong(rule, f"guide returns a {type(guided).__name__}, expected a Guided")
+    if guided.denoised.shape != x.shape:
+        found, expected = tuple(guided.denoised.shape), tuple(x.shape)
+        raise _wrong(rule, f"guide returns denoised points of shape {found}, expected {expected}")
+    if guided.renoise is not None and sampler.order > 1:
+        raise _wrong(rule, "guide returns a renoiser, expected first_order = True and such a sampler")
+    return guided
+
+
+def _wrong(rule: Rule, what: str) -> InputError:
+    return InputError(f"rule {rule.key or type(rule).__name__!r}: {what}")
 
 
 def follow(x: Tensor, ancestors: Sequence[Tensor | None]) -> Tensor:

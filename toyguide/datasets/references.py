@@ -132,7 +132,7 @@ def natural_reference(role: Role | str, main: str | None, data: Dataset, label: 
         return own
     if other and main is not None and _is_conditional(main):
         return f"{main.partition('@')[0]}@{other}"
-    raise InputError(f"{role.name}: {data.name} has no trained network for it: expected a field named for {role.name}")
+    raise InputError(f"{role.name}: {data.name} has no trained network for this role, expected one to be given")
 
 
 def canonical(reference: str, label: str | None, role: Role) -> str:

@@ -3,7 +3,7 @@
 from toyguide.datasets.roles import ROLES, Role
 from toyguide.guidance.base import FAMILIES, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Arrival, Cost, Evaluation, Fields, Guided, Scene, Transition
-from toyguide.guidance.registry import is_from_file, register, rule, rules
+from toyguide.guidance.registry import is_from_file, register, rule, rules, source_of
 from toyguide.guidance.wrappers import Batched, Interval, Settled, Wrapper
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "register",
     "rule",
     "rules",
+    "source_of",
 ]

@@ -90,13 +90,16 @@ class Rule(param.Parameterized):
     come only from independent runs."""
     batchable: ClassVar[bool] = False
     """Whether runs that differ in seeds and in :class:`PerTrajectory` parameters may be made as one run of all their
-    points: no point sees another, and random numbers are drawn in ``begin`` alone."""
+    points: no point sees another, random numbers are drawn in ``begin`` alone, and memory is a tensor with a row for
+    each point, or several in a tuple, table or dataclass."""
 
     _roles: ClassVar[dict[str, Role]] = {"main": ROLES["main"]}
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if "needs" in vars(cls):
+            if isinstance(cls.needs, str | Role):
+                raise TypeError(f"needs = {cls.needs!r}: expected a tuple of roles, like ('main', 'weak')")
             cls._roles = {role.name: role for role in map(_as_role, cls.needs)}
             cls.needs = tuple(cls._roles)
         if vars(cls).get("key"):

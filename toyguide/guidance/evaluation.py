@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import torch
@@ -12,14 +13,22 @@ from torch import Tensor
 from toyguide.datasets.classifiers import Classifier, ExactClassifier
 from toyguide.datasets.dataset import Dataset
 from toyguide.datasets.references import at_label
-from toyguide.errors import InputError, unknown
+from toyguide.errors import InputError
 from toyguide.fields.base import Field, eps_from_denoised, score_from_denoised, velocity_from_denoised
 from toyguide.fields.joint import denoise_together
 
-__all__ = ["Arrival", "Cost", "Evaluation", "Fields", "Guided", "Scene", "Transition"]
+__all__ = ["Arrival", "Cost", "Evaluation", "Fields", "Guided", "Scene", "Transition", "kept"]
 
 Fields = Mapping[str, Field | Classifier]
 """Fields and classifiers by role."""
+
+
+class _Unchanged(Enum):
+    MEMORY = "the memory as it was"
+
+
+UNCHANGED = _Unchanged.MEMORY
+"""The memory of a :class:`Guided` or an :class:`Arrival` that says nothing of it: it stays as it was."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,8 @@ class Scene:
         """
         found = self.fields.get(role)
         if found is None:
-            raise unknown("field", role, self.fields)
+            given = ", ".join(self.fields) or "no field"
+            raise InputError(f"field {role!r}: the rule was given {given}, expected all that it evaluates in its needs")
         if isinstance(found, Classifier):
             raise InputError(f"field {role!r}: is a classifier, expected a field")
         return found
@@ -126,6 +136,12 @@ class Evaluation:
         return self.levels[self.index]
 
     @property
+    def is_first(self) -> bool:
+        """Whether this is the first evaluation of its solver step, whose memory the rest of the step gets. A rule that
+        looks back at the step before hands on two values, and reads the older one in the others."""
+        return self.sigma == self.step_sigma
+
+    @property
     def next_sigma(self) -> float:
         """The level that the solver step leads to; 0 in the last one."""
         return self.levels[min(self.index + 1, len(self.levels) - 1)]
@@ -156,8 +172,8 @@ class Evaluation:
 
         Args:
             role: The role.
-            where: The points that it is wanted for, a mask with shape ``(n,)``; elsewhere the result is NaN. Only these
-                are evaluated and counted.
+            where: The points that it is wanted for, a boolean mask with shape ``(n,)``; elsewhere the result is NaN.
+                Only these are evaluated and counted, again each time it is asked.
         """
         if where is not None and role not in self._denoised:
             return self._denoised_where(role, where)
@@ -233,7 +249,10 @@ class Evaluation:
     # Classes.
 
     def posterior(self, role: str = "classifier") -> Tensor:
-        """The probability of each class, with shape ``(n, labels)``, by the classifier in a role, else exactly."""
+        """The probability of each class, in the order of ``labels``, with shape ``(n, labels)``.
+
+        By the classifier in a role if the rule has one, else by the dataset's exact fields.
+        """
         self.cost.add(1)
         return self._classifier(role).log_posterior(self.x, self.sigma).exp()
 
@@ -290,13 +309,13 @@ class Guided:
     Attributes:
         denoised: The guided denoiser, with shape ``(n, d)``.
         renoise: The denoiser whose noise is put back by a step, where that is another one (CFG++).
-        memory: The rule's memory from here on.
+        memory: The rule's memory from here on; as it was if nothing is said.
         trace: Quantities to be shown, each with shape ``(n,)`` or ``(n, d)``.
     """
 
     denoised: Tensor
     renoise: Tensor | None = None
-    memory: Any = None
+    memory: Any = UNCHANGED
     trace: Mapping[str, Tensor] = field(default_factory=dict)
 
     def slope(self, x: Tensor, sigma: float, sigma_next: float) -> Tensor:
@@ -341,11 +360,16 @@ class Arrival:
 
     Attributes:
         x: The points, with shape ``(n, d)``.
-        memory: The rule's memory from here on.
-        ancestors: Where points were resampled, the place before it of what is now at each place, with shape ``(n,)``,
-            int64; None where no point changed its place.
+        memory: The rule's memory from here on; as it was if nothing is said.
+        ancestors: Where points were resampled, ``ancestors[i]`` is the index, before the resampling, of the point that
+            is now ``x[i]``; with shape ``(n,)``, int64. None where nothing was resampled.
     """
 
     x: Tensor
-    memory: Any = None
+    memory: Any = UNCHANGED
     ancestors: Tensor | None = None
+
+
+def kept(given: Any, before: Any) -> Any:
+    """The memory that a rule gave, or the one before if it gave none."""
+    return before if given is UNCHANGED else given

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import pkgutil
+import sys
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +15,7 @@ from toyguide.guidance import rules as published
 from toyguide.guidance.base import DEFINED, FAMILIES, Rule
 from toyguide.plugins import import_plugins
 
-__all__ = ["is_from_file", "register", "rule", "rules"]
+__all__ = ["is_from_file", "register", "rule", "rules", "source_of"]
 
 _FOREIGN = "toyguide_rules"
 
@@ -59,6 +61,20 @@ def register(cls: type[Rule]) -> type[Rule]:
         raise InputError(f"register({getattr(cls, '__name__', cls)!r}): expected a subclass of Rule with a key")
     DEFINED[cls.key] = cls
     return cls
+
+
+def source_of(key: str) -> str:
+    """The source code of the file that a rule is in; empty for a rule of the package, and where there is none.
+
+    Whoever keeps the results of runs keeps them by this too: a rule of one's own may be edited between two runs.
+    """
+    cls = rules()[key]
+    if cls.__module__.startswith(f"{published.__name__}."):
+        return ""
+    try:
+        return inspect.getsource(sys.modules[cls.__module__])
+    except (OSError, TypeError, KeyError):
+        return ""
 
 
 def is_from_file(cls: type[Rule]) -> bool:

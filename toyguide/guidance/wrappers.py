@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from toyguide.datasets.roles import Role
+from toyguide.errors import InputError
 from toyguide.guidance.base import Rule
-from toyguide.guidance.evaluation import Arrival, Evaluation, Guided, Transition
+from toyguide.guidance.evaluation import Arrival, Evaluation, Guided, Transition, kept
 
 __all__ = ["Batched", "Interval", "Settled", "Wrapper"]
 
@@ -106,7 +107,7 @@ class Settled(Wrapper):
         x, memory = super().begin(at, generator)
         moved = at if x is at.x else at.moved(x)
         for _ in range(self.times if memory is not None else 0):
-            memory = self.rule.guide(moved, memory).memory
+            memory = kept(self.rule.guide(moved, memory).memory, memory)
         return x, memory
 
 
@@ -145,13 +146,17 @@ class Batched(Wrapper):
 
 
 def _joined(memories: Sequence[Any]) -> Any:
-    """The runs' memories as one: tensors are concatenated, wherever in a dataclass they are."""
+    """The runs' memories as one: tensors are concatenated, wherever in tuples, tables and dataclasses they are."""
     first = memories[0]
     if first is None:
         return None
     if isinstance(first, Tensor):
         return torch.cat(list(memories))
+    if isinstance(first, tuple | list):
+        return type(first)(_joined(parts) for parts in zip(*memories, strict=True))
+    if isinstance(first, dict):
+        return {key: _joined([m[key] for m in memories]) for key in first}
     if not dataclasses.is_dataclass(first) or isinstance(first, type):
-        raise TypeError(f"memory of type {type(first).__name__}: expected a tensor, a dataclass of them or None")
+        raise InputError(f"memory of type {type(first).__name__}: expected tensors, or None, in tuples or dataclasses")
     parts = {f.name: _joined([getattr(m, f.name) for m in memories]) for f in dataclasses.fields(first)}
     return dataclasses.replace(first, **parts)

@@ -2,7 +2,8 @@
 
 A run depends on
 
-    experiment   every setting of its experiment, with its networks by their training settings
+    experiment   every setting of its experiment, with its networks by their training settings, and the source of a
+                 rule of one's own
     metrics      the names of its metrics and the version of their definitions
 
 and where a function measures it, in place of the experiment, on
@@ -29,6 +30,7 @@ from typing import Any
 
 from toyguide.errors import InputError
 from toyguide.experiment import Experiment
+from toyguide.guidance import source_of
 from toyguide.metrics import VERSION
 from toyguide.studies.base import Cell
 from toyguide.studies.plan import Plan
@@ -42,7 +44,10 @@ _CLAIMS = "toyguide.studies.claims"
 def depends_on(cell: Cell, plan: Plan) -> dict[str, str]:
     """What a run of a cell depends on: a digest of each part, by the part's name."""
     if isinstance(cell.run, Experiment):
-        parts: dict[str, Any] = {"experiment": cell.run.to_json(), "metrics": [VERSION, *cell.metrics]}
+        parts: dict[str, Any] = {
+            "experiment": cell.run.to_json() + source_of(cell.run.rule),
+            "metrics": [VERSION, *cell.metrics],
+        }
     else:
         parts = {
             "settings": [dict(cell.key), plan.quick, plan.n],

@@ -17,7 +17,7 @@ from torch import Tensor
 from toyguide.devices import resolve_device
 from toyguide.errors import InputError
 from toyguide.experiment import Experiment, Result
-from toyguide.guidance import Batched, Fields, Interval, is_from_file, rule, rules
+from toyguide.guidance import Batched, Fields, Interval, is_from_file, rule, rules, source_of
 from toyguide.samplers import Noise, Sampler, Slope, Step, noise_of, sampler, trajectory
 from toyguide.sweeps.executors import completed
 
@@ -144,7 +144,8 @@ def batches(experiments: Sequence[Experiment], device: str = "cpu") -> list[list
 
 def identity(experiment: Experiment) -> str:
     """The ``id`` of an experiment's row: 16 hexadecimal digits of its settings' digest."""
-    return hashlib.sha256(experiment.to_json().encode()).hexdigest()[:16]
+    described = experiment.to_json() + source_of(experiment.rule)
+    return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
 def _kind(e: Experiment) -> str:
