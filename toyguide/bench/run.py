@@ -15,6 +15,7 @@ from toyguide.bench.cases import CASES, Aim, Case
 from toyguide.bench.growth import GROWTH, Series
 from toyguide.bench.machine import describe
 from toyguide.bench.memory import peak_bytes
+from toyguide.bench.multiples import multiples
 from toyguide.bench.timing import Spread, alternate, pairwise_ratio
 
 __all__ = ["Figure", "Row", "measure"]
@@ -96,6 +97,7 @@ def measure(
         describe them.
     """
     jobs: list[Job] = [(_named(make), partial(_row, make, aim, device)) for make, aim in CASES[device.type]]
+    jobs += [("multiples", partial(_multiples, device))]
     jobs += [("import", _import_time), ("memory", partial(_memory, device))]
     jobs += [(_named(grow), partial(grow, device, partial(_completed, device))) for grow in GROWTH]
     jobs += [] if explorer is None else [("explorer", explorer)]  # last: it brings a whole server's modules with it
@@ -127,6 +129,11 @@ def _completed(device: torch.device, function: Callable[[], Any]) -> Callable[[]
         torch.cuda.synchronize(device)
 
     return call
+
+
+def _multiples(device: torch.device) -> list[Figure]:
+    found = multiples(device, partial(_completed, device))
+    return [Figure.of(name, ratio, "×", aim) for name, ratio, aim in found]
 
 
 def _import_time() -> list[Figure]:
