@@ -162,8 +162,10 @@ class PowerFunctionEMA:
     @torch.no_grad()
     def update(self, network: EnergyMLP, weight: float | Tensor) -> None:
         """Take in the weights after an iteration."""
-        for mean, now in zip(self.network.parameters(), network.parameters(), strict=True):
-            mean.lerp_(now, weight)
+        means: list[Tensor] = list(self.network.parameters())
+        steps: list[Tensor] = list(torch._foreach_sub(list(network.parameters()), means))
+        torch._foreach_mul_(steps, weight)
+        torch._foreach_add_(means, steps)
 
 
 def ema_exponent(sigma_rel: float) -> float:
@@ -212,12 +214,13 @@ def train(settings: TrainSettings, device: str = "auto") -> Iterator[TrainStep]:
             average.update(network, weights[sigma_rel])
         return loss
 
+    changed = [p for n in (network, *(average.network for average in averages.values())) for p in n.parameters()]
     with ExitStack() as stack:
         if where.type == "cpu":
             pool = stack.enter_context(ThreadPoolExecutor(_PARTS, "toyguide-train", torch.set_num_threads, (1,)))
             descend, take = partial(_descend_in_parts, network, pool), one_torch_thread()(step)
         else:
-            descend, take = partial(_descend, network), Replayed(step, generator) if recorded else step
+            descend, take = partial(_descend, network), Replayed(step, generator, changed) if recorded else step
         began = time.perf_counter()
         for iteration in range(1, settings.iterations + 1):
             rate.fill_(settings.learning_rate_at(iteration))

@@ -32,14 +32,14 @@ def multiples(device: torch.device, done: Completed) -> list[tuple[str, Spread, 
         done: Wraps a function so that it returns only when the device has finished.
 
     Returns:
-        A name, the ratio and what is to be reached, for the fractal and for a mixture in 16 dimensions, at one sigma for
-        all points and one for each, and on a CPU with and without the compiled loops.
+        A name, the ratio and what is to be reached: for the fractal and for a mixture in 16 dimensions, at one sigma
+        for all points and one for each, and on a CPU with and without the compiled loops.
     """
     fields = [
         ("the fractal's class A", load_dataset("fractal").field("A"), 8.0),
         (f"{_COMPONENTS} components in {_DIM} dimensions", random_mixture(_COMPONENTS, _DIM), 2.0 * _DIM),
     ]
-    ways = [("", nullcontext), (", no compiler", compiled.without)]
+    ways: list[tuple[str, Callable[[], Any]]] = [("", nullcontext), (", no compiler", compiled.without)]
     levels = ("one sigma", "own sigma each")
     found = []
     for (what, field, most), (way, context), level in itertools.product(
@@ -52,10 +52,10 @@ def multiples(device: torch.device, done: Completed) -> list[tuple[str, Spread, 
         def gradient(field: Any = field, x: Any = watched, sigma: Any = sigma) -> torch.Tensor:
             return torch.autograd.grad(field.log_density(x, sigma).sum(), x)[0]
 
-        functions = [partial(field.score, x, sigma), partial(field.hessian, x, sigma)]
+        functions: list[Callable[[], Any]] = [partial(field.score, x, sigma), partial(field.hessian, x, sigma)]
         functions += [partial(field.jvp, x, sigma, x), gradient]
         with context():
-            score, *others = alternate([done(function) for function in functions])
+            score, *others = alternate(list(map(done, functions)))
         names = (("Hessian", most), ("Hessian times vector", 4.0), ("autograd through the log-density", 4.0))
         for (name, bound), turns in zip(names, others, strict=True):
             title = f"{name} over score, {what}, {_POINTS} points, {level}{way}"
