@@ -112,7 +112,7 @@ def _both(
 
 
 def _cost(function: Callable[[], Any], clock: Clock = time.perf_counter) -> float:
-    """Seconds per call in the quickest of some turns, which is the one that the machine's other work disturbs least."""
+    """Seconds per call in the fastest of some turns, the one least disturbed by other work of the machine."""
     began = clock()
     turns: list[float] = []
     while not turns or (len(turns) < _MOST and clock() - began < _ENOUGH):
@@ -121,7 +121,7 @@ def _cost(function: Callable[[], Any], clock: Clock = time.perf_counter) -> floa
 
 
 def random_mixture(components: int, dim: int) -> GaussianMixture:
-    """Ellipsoids in general position, each in axes of its own."""
+    """Gaussians with random axes."""
     g = torch.Generator().manual_seed(components + dim)
     factor = torch.randn(components, dim, dim, generator=g, dtype=torch.float64) / math.sqrt(dim)
     covariances = 0.01 * (factor @ factor.mT + 0.1 * torch.eye(dim, dtype=torch.float64))

@@ -31,7 +31,7 @@ class Row:
     Attributes:
         name: What was done.
         seconds: The library's turns.
-        textbook: The textbook's turns beside them, scaled to all of the work; None where there is none.
+        textbook: The textbook's turns in alternation with them, scaled to all of the work; None without a textbook.
         ratio: How many times as long as the library the textbook took, by pairs of turns.
         aim: What is to be reached.
         met: Whether it is, by the medians.
@@ -56,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured number that is compared with no other.
+    """A measured number without a textbook to compare with.
 
     Attributes:
         name: What it is.
@@ -109,7 +109,7 @@ def measure(
 
 
 def _named(function: Any) -> str:
-    """The plain name of a function, without what is already given to it."""
+    """The name of a function, or of the function in a ``partial``."""
     return (function.func if isinstance(function, partial) else function).__name__.replace("_", " ")
 
 
@@ -120,7 +120,7 @@ def _row(make: Callable[[torch.device], Case], aim: Aim | None, device: torch.de
 
 
 def _completed(device: torch.device, function: Callable[[], Any]) -> Callable[[], Any]:
-    """The function, returning only when the device has done what it was told to."""
+    """The function, returning only when the device has finished."""
     if device.type != "cuda":
         return function
 

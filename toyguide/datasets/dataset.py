@@ -68,7 +68,7 @@ class Dataset:
         components: All classes' components.
         noise: The distribution of noise levels in training.
         sampling: The range of noise levels in sampling.
-        models: The networks that belong together, by role (``main``, ``uncond``, ``weak``), as file stems.
+        models: The networks that are used with each other, by role (``main``, ``uncond``, ``weak``), as file stems.
         view: What a plot shows first.
     """
 
@@ -129,10 +129,10 @@ class Dataset:
 
 
 def dataset_root() -> Path:
-    """The folder of the bundled datasets: beside the package in a checkout, its own package in an installation."""
-    beside = Path(__file__).resolve().parents[2] / "datasets"
-    if (beside / "fractal" / "dataset.toml").is_file():
-        return beside
+    """The folder of the bundled datasets: next to the package in a checkout, a package itself in an installation."""
+    checkout = Path(__file__).resolve().parents[2] / "datasets"
+    if (checkout / "fractal" / "dataset.toml").is_file():
+        return checkout
     spec = importlib.util.find_spec("toyguide_datasets")
     if spec is None or not spec.submodule_search_locations:
         raise InputError("the bundled datasets are missing: expected them to be installed with toyguide")

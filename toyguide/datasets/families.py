@@ -101,7 +101,7 @@ def pair(table: Table, _folder: Path) -> LabelledMixture:
 
 
 def explicit(table: Table, folder: Path) -> LabelledMixture:
-    """The user's own mixture: lists in the file, or an ``.npz`` beside it with arrays of the same names.
+    """The user's own mixture: lists in the file, or an ``.npz`` in the same folder with arrays of the same names.
 
     ``weights (K,)``, ``means (K, d)``, ``covariances (K, d, d)`` and ``labels (K,)``, the class of each component.
     """
@@ -132,7 +132,7 @@ def explicit(table: Table, folder: Path) -> LabelledMixture:
 
 
 def points(table: Table, folder: Path) -> LabelledMixture:
-    """A CSV of points beside the file, as ``toyguide.datasets.points`` reads it; ``bandwidth`` is optional."""
+    """A CSV of points in the same folder, as ``toyguide.datasets.points`` reads it; ``bandwidth`` is optional."""
     bandwidth = table.number("bandwidth", positive=True) if "bandwidth" in table else None
     return read_points(folder / table.text("file"), bandwidth)
 
