@@ -20,7 +20,8 @@ import pytest
 import torch
 
 import toyguide as tg
-from toyguide.bench import cases, growth, memory, report, run, textbook, timing
+from toyguide._speed import compiled
+from toyguide.bench import cases, growth, memory, multiples, report, run, textbook, timing
 from toyguide.bench.cases import Aim, Case
 from toyguide.bench.growth import Series
 from toyguide.bench.machine import describe
@@ -194,6 +195,37 @@ def test_both_functions_of_a_case_do_the_same(make, torch_device):
     theirs = theirs.reshape(ours.shape)
     assert case.share == 1
     assert (ours - theirs).abs().max() < 1e-3 * theirs.abs().max()
+
+
+def test_derivatives_are_what_is_timed(monkeypatch):
+    """Each function against differentiation of the score; a ratio is that of turns side by side."""
+    seen = []
+
+    def alternate(functions):
+        score, hessian, product, gradient = (function() for function in functions)
+        x, sigma = functions[0].args
+        jacobian = torch.func.vmap(torch.func.jacrev(functions[0].func.__self__.score), (0, None))(x[:9], 0.1)
+        torch.testing.assert_close(hessian[:9], jacobian, rtol=1e-3, atol=1e-3 * float(jacobian.abs().max()))
+        torch.testing.assert_close(product[:9], (jacobian @ x[:9, :, None])[..., 0], rtol=1e-2, atol=2.0)
+        torch.testing.assert_close(gradient, score, rtol=1e-4, atol=1e-4 * float(score.abs().max()))
+        seen.append((x.shape[1], isinstance(sigma, float), compiled._local.without))
+        return [[1.0, 2.0, 4.0], [3.0, 4.0, 4.0], [2.0, 4.0, 8.0], [1.0, 2.0, 4.0]]
+
+    monkeypatch.setattr(multiples, "alternate", alternate)
+    found = multiples.multiples(CPU, lambda function: function)
+    assert seen == [(d, shared, without) for d in (2, 16) for without in (False, True) for shared in (True, False)]
+    assert [(r.median, aim.at_most) for _, r, aim in found[:3]] == [(2.0, 8.0), (2.0, 4.0), (1.0, 4.0)]
+    assert found[12][2].at_most == 32.0
+    assert len({name for name, _, _ in found}) == 24
+
+
+def test_a_training_never_runs_out_while_it_is_timed(monkeypatch):
+    """A quick machine takes more steps in its turns than the network's own training has."""
+    trained = []
+    monkeypatch.setattr(cases, "train", lambda settings, device: iter(trained.append(settings) or [settings]))
+    cases.training_step(CPU)
+    assert trained[0].iterations > 10**6
+    assert dataclasses.replace(trained[0], iterations=4096) == cases._TRAINING
 
 
 def test_a_part_of_the_work_is_that_share_of_it():
@@ -523,10 +555,11 @@ def test_all_jobs_are_done_and_sorted(monkeypatch):
     monkeypatch.setitem(run.CASES, "cpu", [(lambda device: Case("nothing", list), None)])
     monkeypatch.setattr(run, "GROWTH", [lambda device, done: [Series.of("a", "b", "c", [1, 2, 3], [1, 2, 3])]])
     monkeypatch.setattr(run, "_import_time", lambda: [Figure.of("import", Spread.of([1.0]), "s")])
+    monkeypatch.setattr(run, "multiples", lambda device, done: [("Hessian", Spread.of([4.0]), Aim(at_most=8.0))])
     monkeypatch.setattr(run, "_memory", lambda device: [Figure.of("memory", Spread.of([2.0]), "MiB")])
     monkeypatch.setattr(run, "alternate", lambda functions: [[3.0] for _ in functions])
     found = run.measure(CPU, lambda: [Figure.of("explorer", Spread.of([9.0]), "ms")])
     assert [row["name"] for row in found["rows"]] == ["nothing"]
-    assert [f["name"] for f in found["figures"]] == ["import", "memory", "explorer"]
+    assert [f["name"] for f in found["figures"]] == ["Hessian", "import", "memory", "explorer"]
     assert found["growth"][0]["slope"] == pytest.approx(1)
     assert json.loads(json.dumps(found)) == found

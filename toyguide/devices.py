@@ -30,10 +30,10 @@ def resolve_device(device: str) -> torch.device:
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Operations on the CPU are not shared out by torch, but by whoever calls them.
+    """Run torch's CPU operations on one thread, for callers with threads of their own.
 
-    Torch's threads meet after every operation, and spin until the last one comes; threads of one's own that each do all
-    operations for some of the points meet once.
+    Torch's threads synchronise after every operation and spin while they wait. The caller's threads, each with all
+    operations for some of the points, synchronise once.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Writing files whole: to a temporary name beside the target, then renamed, so nothing is ever half-written."""
+"""Atomic writing: to a temporary file in the same folder, which is then renamed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["check_writable", "writing"]
 
 
 def check_writable(path: str | Path) -> Path:
-    """The path, once its folder is known to exist and to be writable: worth knowing before an hour's work.
+    """The path, after a check that its folder exists and is writable: better known before an hour of work.
 
     Raises:
         InputError: If it cannot be written there.
@@ -30,7 +30,7 @@ def check_writable(path: str | Path) -> Path:
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; it takes the target's place when all went well."""
+    """A temporary path in the folder of ``path`` to write to; it replaces ``path`` if the block succeeds."""
     path = check_writable(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:

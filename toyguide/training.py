@@ -6,11 +6,11 @@ A batch is points ``x = x0 + sigma n`` with ``log sigma`` from the dataset's nor
     exact      sigma^2 |s_theta(x; sigma) - s(x; sigma)|^2          with the exact score of the diffused class
     denoising  sigma^2 |s_theta(x; sigma) - (x0 - x) / sigma^2|^2   what one has without an exact score
 
-The second target is, on average over the clean points that could have led to ``x``, the first: both losses have the
-same expected gradient, the second with more noise. Adam at the rate ``lr / sqrt(max(t / t_ref, 1))``; after every step
-each weight row is brought back to its norm (forced weight normalisation).
+The second target averaged over ``p(x0 | x)`` is the first: both losses have the same expected gradient, the second
+with more variance. Adam at the rate ``lr / sqrt(max(t / t_ref, 1))``; after every step
+each weight row is scaled to its norm (forced weight normalisation).
 
-What is used is not the weights theta(t) but averages over training with the power-function profile
+Samples come from averages of the weights theta(t) over training, with the power-function profile
 ``gamma + 1 over t times (tau / t)^gamma`` (Karras et al. 2023, Eqs. 121-127), whose length is given by its standard
 deviation relative to the training so far, ``sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))``:
 
@@ -48,13 +48,13 @@ __all__ = ["LOSSES", "PowerFunctionEMA", "TrainSettings", "TrainStep", "ema_expo
 
 LOSSES = ("exact", "denoising")
 _BETAS = (0.9, 0.99)
-_PARTS = 2  # of a batch, which go through the network beside one another on a CPU
+_PARTS = 2  # of a batch, computed in parallel on a CPU
 _LONGEST_EMA = 12**-0.5  # sigma_rel of the plain average over all of training, gamma = 0
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """All that decides the weights, with the device. Checked when it is made.
+    """Everything but the device that determines the trained weights; validated at construction.
 
     Args:
         dataset: A dataset's name or path.
@@ -124,7 +124,7 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class TrainStep:
-    """One optimizer step, once it is done.
+    """A finished optimizer step.
 
     Attributes:
         iteration: Which one, from 1.
@@ -156,14 +156,16 @@ class PowerFunctionEMA:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
 
     def weight(self, iteration: int) -> float:
-        """What the weights after an iteration, counted from 1, count for, ``1 - beta``: at the first they are all."""
+        """``1 - beta``, the weight of the parameters after an iteration, counted from 1; 1 at the first."""
         return 1 - (1 - 1 / iteration) ** (self.exponent + 1)
 
     @torch.no_grad()
     def update(self, network: EnergyMLP, weight: float | Tensor) -> None:
-        """Take in the weights after an iteration."""
-        for mean, now in zip(self.network.parameters(), network.parameters(), strict=True):
-            mean.lerp_(now, weight)
+        """Add the parameters after an iteration to the average."""
+        means: list[Tensor] = list(self.network.parameters())
+        steps: list[Tensor] = list(torch._foreach_sub(list(network.parameters()), means))
+        torch._foreach_mul_(steps, weight)
+        torch._foreach_add_(means, steps)
 
 
 def ema_exponent(sigma_rel: float) -> float:
@@ -199,7 +201,7 @@ def train(settings: TrainSettings, device: str = "auto") -> Iterator[TrainStep]:
     recorded = where.type == "cuda" and not settings.conditional
     if recorded:
         generator = torch.Generator(where).manual_seed(settings.seed)
-    # What changes from step to step is read from tensors, so that a recorded step finds the new values in them.
+    # Tensors, so that a recorded step reads their new values.
     rate = torch.zeros((), dtype=torch.float32, device=where)
     weights = {sigma_rel: torch.zeros((), dtype=torch.float32, device=where) for sigma_rel in settings.ema}
     optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=_BETAS, fused=True, capturable=recorded)
@@ -212,12 +214,13 @@ def train(settings: TrainSettings, device: str = "auto") -> Iterator[TrainStep]:
             average.update(network, weights[sigma_rel])
         return loss
 
+    changed = [p for n in (network, *(average.network for average in averages.values())) for p in n.parameters()]
     with ExitStack() as stack:
         if where.type == "cpu":
             pool = stack.enter_context(ThreadPoolExecutor(_PARTS, "toyguide-train", torch.set_num_threads, (1,)))
             descend, take = partial(_descend_in_parts, network, pool), one_torch_thread()(step)
         else:
-            descend, take = partial(_descend, network), Replayed(step, generator) if recorded else step
+            descend, take = partial(_descend, network), Replayed(step, generator, changed) if recorded else step
         began = time.perf_counter()
         for iteration in range(1, settings.iterations + 1):
             rate.fill_(settings.learning_rate_at(iteration))
@@ -285,8 +288,8 @@ def _descend(network: EnergyMLP, batch: Batch) -> Tensor:
 
 
 def _descend_in_parts(network: EnergyMLP, pool: ThreadPoolExecutor, batch: Batch) -> Tensor:
-    """The same, the parts of the batch beside one another, and added up in their order: the number of processors
-    changes nothing."""
+    """The same for parts of the batch in parallel, summed in their order, so that the number of processors changes
+    nothing."""
     parameters = list(network.parameters())
     n = len(batch.x)
 

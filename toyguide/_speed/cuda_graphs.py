@@ -1,12 +1,12 @@
 """CUDA graphs: many small kernels launched as one.
 
-A step of training on a toy network is a hundred kernels of a few microseconds each; launching them one by one from
-Python takes longer than they do.
+A training step of a toy network has hundreds of kernels of a few microseconds each; launching them one by one from
+Python takes longer than running them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,18 +17,22 @@ _WARM_UP = 3  # calls before the capture: they make what is made lazily, like th
 
 
 class Replayed:
-    """A function of no arguments on one GPU, recorded at its fourth call and replayed from then on.
+    """A function without arguments on one GPU, recorded at its fourth call and replayed from then on.
 
-    It must do the same work on the same tensors at every call; what changes from call to call is read from tensors that
-    the caller fills. Every call counts: the first three run as they are.
+    It must use the same tensors at every call; what changes from call to call is read from tensors that the caller
+    fills. The first three calls run the function itself.
 
     Args:
         function: The work; returns a scalar.
         generator: The CUDA random numbers that it draws from; each replay draws new ones.
+        changed: The tensors that it changes in place. A replay does not change their versions by itself, by which
+            autograd and caches notice changes.
     """
 
-    def __init__(self, function: Callable[[], Tensor], generator: torch.Generator) -> None:
-        self._function, self._generator = function, generator
+    def __init__(
+        self, function: Callable[[], Tensor], generator: torch.Generator, changed: Sequence[Tensor] = ()
+    ) -> None:
+        self._function, self._generator, self._changed = function, generator, tuple(changed)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: Tensor | None = None
         self._calls = 0
@@ -38,16 +42,19 @@ class Replayed:
         if self._calls <= _WARM_UP:
             return self._aside()
         if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            self._graph.register_generator_state(self._generator)
-            with torch.cuda.graph(self._graph):
+            graph = torch.cuda.CUDAGraph()
+            graph.register_generator_state(self._generator)
+            # Other threads may use the GPU meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._result = self._function()
+            self._graph = graph  # only now: a capture that fails leaves nothing to replay
         self._graph.replay()
+        torch.autograd.graph.increment_version(self._changed)
         assert self._result is not None
-        return self._result.clone()  # the next replay writes over it
+        return self._result.clone()  # the next replay overwrites it
 
     def _aside(self) -> Tensor:
-        """The function on a stream of its own, as a capture needs its first calls to be."""
+        """Call the function on a stream of its own, as a capture requires of the first calls."""
         stream, here = torch.cuda.Stream(self._generator.device), torch.cuda.current_stream(self._generator.device)
         stream.wait_stream(here)
         with torch.cuda.stream(stream):

@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ROWS 6     /* points of which the products are in registers at a time */
-#define BLOCK 24   /* points that go through a layer together: their features stay in the innermost cache */
+#define ROWS 6     /* points whose products are in registers at a time */
+#define BLOCK 24   /* points per layer pass: their features stay in the innermost cache */
 #define LANES 8
 
 typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -111,7 +111,7 @@ static void product(int depth, int width, const float *restrict a, int row, cons
         }
 }
 
-/* The gradient of the energy network's log-density at n points (n, dim); see toyguide/networks.py.
+/* The gradient of the energy network's log-density at n points (n, dim); see toyguide/fields/networks.py.
 
    scale (dim), rest (inputs - dim) and strength (1) of each point, or once for all if shared.
    weights: of each layer before a SiLU, its transpose (inputs or width, width) and itself (width, width), which the
@@ -121,9 +121,9 @@ int gradient(long n, int dim, int inputs, int width, int layers, int shared, con
              const float *rest, const float *strength, const float *weights, float *out) {
     long plane = (long)BLOCK * width, square = (long)width * width;
     int others = inputs - dim;
-    float *room = malloc(sizeof(float) * ((layers + 2) * plane + BLOCK * inputs));
-    if (!room) return 1;
-    float *here = room, *there = room + plane, *slopes = there + plane, *first = slopes + layers * plane;
+    float *buffer = malloc(sizeof(float) * ((layers + 2) * plane + BLOCK * inputs));
+    if (!buffer) return 1;
+    float *here = buffer, *there = buffer + plane, *slopes = there + plane, *first = slopes + layers * plane;
     for (long begin = 0; begin < n; begin += BLOCK) {
         int rows = n - begin < BLOCK ? (int)(n - begin) : BLOCK;
         memset(first, 0, sizeof(float) * BLOCK * inputs);
@@ -174,6 +174,6 @@ int gradient(long n, int dim, int inputs, int width, int layers, int shared, con
             }
         }
     }
-    free(room);
+    free(buffer);
     return 0;
 }

@@ -22,7 +22,7 @@ from toyguide.bench.timing import Clock, seconds_per_call
 from toyguide.datasets import load_dataset
 from toyguide.fields.mixtures import GaussianMixture
 
-__all__ = ["GROWTH", "Series", "slope"]
+__all__ = ["GROWTH", "Series", "random_mixture", "slope"]
 
 _MOST = 6  # turns, the first of which warms up
 _ENOUGH = 3.0  # seconds after which there is no other turn
@@ -70,7 +70,7 @@ def slope(sizes: Sequence[float], seconds: Sequence[float]) -> float:
 
 def by_components(device: torch.device, done: Completed, sizes: Sequence[int] = _rising(2, 5)) -> list[Series]:
     n = 4096
-    fields = [_random_mixture(count, 2) for count in sizes]
+    fields = [random_mixture(count, 2) for count in sizes]
     return _both([(f, *_points(f, n, device)) for f in fields], "components", f"{n} points, 2 dimensions", sizes, done)
 
 
@@ -82,7 +82,7 @@ def by_points(device: torch.device, done: Completed, sizes: Sequence[int] = _ris
 
 def by_dimension(device: torch.device, done: Completed, sizes: Sequence[int] = (2, 4, 8, 16, 32, 64)) -> list[Series]:
     n, count = 1024, 128
-    fields = [_random_mixture(count, dim) for dim in sizes]
+    fields = [random_mixture(count, dim) for dim in sizes]
     held = f"{count} components, {n} points"
     return _both([(f, *_points(f, n, device)) for f in fields], "dimensions", held, sizes, done)
 
@@ -112,7 +112,7 @@ def _both(
 
 
 def _cost(function: Callable[[], Any], clock: Clock = time.perf_counter) -> float:
-    """Seconds per call in the quickest of some turns, which is the one that the machine's other work disturbs least."""
+    """Seconds per call in the fastest of some turns, the one least disturbed by other work of the machine."""
     began = clock()
     turns: list[float] = []
     while not turns or (len(turns) < _MOST and clock() - began < _ENOUGH):
@@ -120,8 +120,8 @@ def _cost(function: Callable[[], Any], clock: Clock = time.perf_counter) -> floa
     return min(turns)
 
 
-def _random_mixture(components: int, dim: int) -> GaussianMixture:
-    """Ellipsoids in general position, each in axes of its own."""
+def random_mixture(components: int, dim: int) -> GaussianMixture:
+    """Gaussians with random axes."""
     g = torch.Generator().manual_seed(components + dim)
     factor = torch.randn(components, dim, dim, generator=g, dtype=torch.float64) / math.sqrt(dim)
     covariances = 0.01 * (factor @ factor.mT + 0.1 * torch.eye(dim, dtype=torch.float64))

@@ -28,7 +28,7 @@ Table = list[tuple[str, ...]]
 
 
 def rows_table(measured: Mapping[str, Any]) -> Table:
-    """What was measured beside the textbook, the first row being the heading."""
+    """The comparisons with the textbook, headings first."""
     table: Table = [("work", "textbook", "toyguide", "times as fast", "aim", "")]
     for row in measured["rows"]:
         table.append(
@@ -45,7 +45,7 @@ def rows_table(measured: Mapping[str, Any]) -> Table:
 
 
 def figures_table(measured: Mapping[str, Any]) -> Table:
-    """The other figures, the first row being the heading."""
+    """The other figures, headings first."""
     table: Table = [("what", "figure", "aim", "")]
     for figure in measured["figures"]:
 
@@ -65,7 +65,7 @@ def figures_table(measured: Mapping[str, Any]) -> Table:
 
 
 def growth_table(measured: Mapping[str, Any]) -> Table:
-    """How costs grow, the first row being the heading."""
+    """How costs grow, headings first."""
     table: Table = [("cost of", "with", "held", "from", "to", "slope")]
     for s in measured["growth"]:
         ends = [f"{s['sizes'][i]:,}: {_seconds(s['seconds'][i])}" for i in (0, -1)]

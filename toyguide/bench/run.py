@@ -15,6 +15,7 @@ from toyguide.bench.cases import CASES, Aim, Case
 from toyguide.bench.growth import GROWTH, Series
 from toyguide.bench.machine import describe
 from toyguide.bench.memory import peak_bytes
+from toyguide.bench.multiples import multiples
 from toyguide.bench.timing import Spread, alternate, pairwise_ratio
 
 __all__ = ["Figure", "Row", "measure"]
@@ -30,7 +31,7 @@ class Row:
     Attributes:
         name: What was done.
         seconds: The library's turns.
-        textbook: The textbook's turns beside them, scaled to all of the work; None where there is none.
+        textbook: The textbook's turns in alternation with them, scaled to all of the work; None without a textbook.
         ratio: How many times as long as the library the textbook took, by pairs of turns.
         aim: What is to be reached.
         met: Whether it is, by the medians.
@@ -55,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured number that is compared with no other.
+    """A measured number without a textbook to compare with.
 
     Attributes:
         name: What it is.
@@ -96,6 +97,7 @@ def measure(
         describe them.
     """
     jobs: list[Job] = [(_named(make), partial(_row, make, aim, device)) for make, aim in CASES[device.type]]
+    jobs += [("multiples", partial(_multiples, device))]
     jobs += [("import", _import_time), ("memory", partial(_memory, device))]
     jobs += [(_named(grow), partial(grow, device, partial(_completed, device))) for grow in GROWTH]
     jobs += [] if explorer is None else [("explorer", explorer)]  # last: it brings a whole server's modules with it
@@ -107,7 +109,7 @@ def measure(
 
 
 def _named(function: Any) -> str:
-    """The plain name of a function, without what is already given to it."""
+    """The name of a function, or of the function in a ``partial``."""
     return (function.func if isinstance(function, partial) else function).__name__.replace("_", " ")
 
 
@@ -118,7 +120,7 @@ def _row(make: Callable[[torch.device], Case], aim: Aim | None, device: torch.de
 
 
 def _completed(device: torch.device, function: Callable[[], Any]) -> Callable[[], Any]:
-    """The function, returning only when the device has done what it was told to."""
+    """The function, returning only when the device has finished."""
     if device.type != "cuda":
         return function
 
@@ -127,6 +129,11 @@ def _completed(device: torch.device, function: Callable[[], Any]) -> Callable[[]
         torch.cuda.synchronize(device)
 
     return call
+
+
+def _multiples(device: torch.device) -> list[Figure]:
+    found = multiples(device, partial(_completed, device))
+    return [Figure.of(name, ratio, "×", aim) for name, ratio, aim in found]
 
 
 def _import_time() -> list[Figure]:

@@ -1,4 +1,4 @@
-"""How long functions take: each in turn, again and again, so that a machine that drifts drifts for all of them."""
+"""Timing functions in alternation, so that a machine that drifts affects all of them alike."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def alternate(functions: Sequence[Callable[[], Any]], clock: Clock = time.perf_c
         clock: Seconds.
 
     Returns:
-        For each function its turns, in seconds per call. Turn i of one function was beside turn i of the others.
+        For each function its turns, in seconds per call. Turns i of all functions are neighbours in time.
     """
     for function in functions:
         seconds_per_call(function, clock)
@@ -62,5 +62,5 @@ def seconds_per_call(function: Callable[[], Any], clock: Clock = time.perf_count
 
 
 def pairwise_ratio(slow: Sequence[float], fast: Sequence[float]) -> Spread:
-    """How many times as long each turn of the one took as the turn of the other beside it."""
+    """The ratio of each turn of the slow function to the neighbouring turn of the fast one."""
     return Spread.of([s / f for s, f in zip(slow, fast, strict=True)])

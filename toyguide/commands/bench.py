@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
             remarks.append(f"The explorer was not measured: {' '.join(str(problem).split())}")
             return []
 
-    wanted = device.type == "cpu"  # where the explorer computes
+    wanted = device == resolve_device("auto")  # where the explorer computes
     missing = any(importlib.util.find_spec(name) is None for name in ("panel", "toyguide_apps.bench"))
     if wanted and missing:
         remarks.append("The explorer was not measured: it needs pip install 'toyguide[app]'.")

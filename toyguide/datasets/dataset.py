@@ -8,6 +8,7 @@ found by name; anyone's own by path.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -17,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toyguide.datasets.families import FAMILIES, LabelledMixture, points
+from toyguide.datasets.families import FAMILIES
+from toyguide.datasets.mixtures import LabelledMixture
+from toyguide.datasets.points import read_points
 from toyguide.datasets.tables import Table, read_table
 from toyguide.errors import InputError, unknown
 from toyguide.fields import Sigma
@@ -65,7 +68,7 @@ class Dataset:
         components: All classes' components.
         noise: The distribution of noise levels in training.
         sampling: The range of noise levels in sampling.
-        models: The networks that belong together, by role (``main``, ``uncond``, ``weak``), as file stems.
+        models: The networks that are used with each other, by role (``main``, ``uncond``, ``weak``), as file stems.
         view: What a plot shows first.
     """
 
@@ -126,10 +129,10 @@ class Dataset:
 
 
 def dataset_root() -> Path:
-    """The folder of the bundled datasets: beside the package in a checkout, its own package in an installation."""
-    beside = Path(__file__).resolve().parents[2] / "datasets"
-    if (beside / "fractal" / "dataset.toml").is_file():
-        return beside
+    """The folder of the bundled datasets: next to the package in a checkout, a package itself in an installation."""
+    checkout = Path(__file__).resolve().parents[2] / "datasets"
+    if (checkout / "fractal" / "dataset.toml").is_file():
+        return checkout
     spec = importlib.util.find_spec("toyguide_datasets")
     if spec is None or not spec.submodule_search_locations:
         raise InputError("the bundled datasets are missing: expected them to be installed with toyguide")
@@ -147,7 +150,8 @@ def load_dataset(name: str | Path) -> Dataset:
 
     Args:
         name: The name of a bundled dataset, the path of a folder with a ``dataset.toml``, or the path of a ``.csv`` of
-            points. A simplex takes another number of vertices as ``simplex16?vertices=16``.
+            points. A simplex takes another number of vertices as ``simplex16?vertices=16``, a CSV a bandwidth as
+            ``points.csv?bandwidth=0.05``.
 
     Raises:
         InputError: If there is no such dataset, or its file is malformed; the message names file and key.
@@ -158,8 +162,8 @@ def load_dataset(name: str | Path) -> Dataset:
     # os.path.isfile is, unlike Path.is_file, False for any path that cannot be looked at.
     is_name = stem and Path(stem).name == stem and os.path.isfile(bundled)
     path = bundled if is_name else Path(stem) / "dataset.toml"
-    if text.lower().endswith(".csv") and os.path.isfile(text):
-        return _of_points(Path(text))
+    if stem.lower().endswith(".csv") and os.path.isfile(stem):
+        return _of_points(Path(stem), variant, text)
     if not os.path.isfile(path):
         kinds = "a bundled name, a folder with a dataset.toml, or a .csv of points"
         raise unknown(f"dataset ({kinds})", text, dataset_names())
@@ -185,7 +189,7 @@ def load_dataset(name: str | Path) -> Dataset:
     data = Dataset(
         name=text if is_name else str(path.parent),
         title=table.text("title", path.parent.name),
-        description=table.text("description", ""),
+        description=" ".join(filter(None, (table.text("description", ""), components.note))),
         folder=path.parent,
         components=components,
         noise=_noise(table.section("training", optional=True)),
@@ -198,13 +202,13 @@ def load_dataset(name: str | Path) -> Dataset:
     return data
 
 
-def _of_points(path: Path) -> Dataset:
+def _of_points(path: Path, variant: str, name: str) -> Dataset:
     nothing = Table({}, f"{path}: ")
-    components = points(path)
+    components = read_points(path, _bandwidth(path, variant) if variant else None)
     return Dataset(
-        name=str(path),
+        name=name,
         title=path.stem,
-        description=f"{len(components.mixture)} points, each a round Gaussian of one width.",
+        description=components.note,
         folder=path.parent,
         components=components,
         noise=_noise(nothing),
@@ -212,6 +216,17 @@ def _of_points(path: Path) -> Dataset:
         models={},
         view=_view(nothing, components),
     )
+
+
+def _bandwidth(path: Path, variant: str) -> float:
+    key, _, value = variant.partition("=")
+    try:
+        bandwidth = float(value) if key == "bandwidth" else math.nan
+    except ValueError:
+        bandwidth = math.nan
+    if not 0 < bandwidth < math.inf:
+        raise InputError(f"{path.name}?{variant}: expected ?bandwidth=H with a positive number")
+    return bandwidth
 
 
 def _vary(numbers: Table, variant: str, path: Path) -> Table:

@@ -11,43 +11,21 @@ References:
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from toyguide.datasets.mixtures import LabelledMixture, classified
+from toyguide.datasets.points import read_points
 from toyguide.datasets.tables import Table
 from toyguide.errors import InputError
-from toyguide.fields.mixtures import LARGEST, GaussianMixture
+from toyguide.fields.mixtures import GaussianMixture
 
-__all__ = ["FAMILIES", "LabelledMixture", "points"]
-
-_MOST_POINTS = 20_000  # of a file of points: each is a component
-
-
-@dataclass(frozen=True)
-class LabelledMixture:
-    """All classes' components in one mixture.
-
-    Attributes:
-        mixture: The union of the classes.
-        labels: The classes' names, in order.
-        component_label: The index into ``labels`` of each component, with shape ``(K,)``.
-        component_branch: The branch of each component, with shape ``(K,)``; the component itself where the family
-            has no branches.
-        branch_level: The depth of each branch in its tree, with shape ``(branches,)``, or None without a tree.
-    """
-
-    mixture: GaussianMixture
-    labels: tuple[str, ...]
-    component_label: Tensor
-    component_branch: Tensor
-    branch_level: Tensor | None = None
+__all__ = ["FAMILIES"]
 
 
 def tree(table: Table, _folder: Path) -> LabelledMixture:
@@ -123,7 +101,7 @@ def pair(table: Table, _folder: Path) -> LabelledMixture:
 
 
 def explicit(table: Table, folder: Path) -> LabelledMixture:
-    """The user's own mixture: lists in the file, or an ``.npz`` beside it with arrays of the same names.
+    """The user's own mixture: lists in the file, or an ``.npz`` in the same folder with arrays of the same names.
 
     ``weights (K,)``, ``means (K, d)``, ``covariances (K, d, d)`` and ``labels (K,)``, the class of each component.
     """
@@ -150,62 +128,13 @@ def explicit(table: Table, folder: Path) -> LabelledMixture:
         )
     except InputError as problem:
         raise InputError(f"{where}{problem}") from problem
-    return _classified(mixture, names)
+    return classified(mixture, names)
 
 
-def points(path: Path) -> LabelledMixture:
-    """A CSV of points, each of which becomes a round Gaussian of one width for all.
-
-    The header is ``x0,x1,…`` and, where the points have classes, ``label`` last. The width is Scott's: the points'
-    standard deviation (root mean square over the axes, all classes together) times ``n^(-1/(d + 4))``.
-
-    Raises:
-        InputError: If the file is not that; the message names file, line and column.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            header = [name.strip() for name in next(reader, [])]
-            rows = [(reader.line_num, row) for row in reader if row]
-    except OSError as problem:
-        raise InputError(f"{path}: cannot be read ({problem.strerror})") from problem
-    except (ValueError, csv.Error) as problem:
-        raise InputError(f"{path}: not a CSV ({problem})") from problem
-
-    labelled = header[-1:] == ["label"]
-    dim = len(header) - labelled
-    if dim < 1 or header[:dim] != [f"x{i}" for i in range(dim)]:
-        raise InputError(f"{path}: line 1: header {','.join(header)[:80]!r}: expected x0,x1,… and label last, if any")
-    if not 2 <= len(rows) <= _MOST_POINTS:
-        raise InputError(f"{path}: {len(rows)} points: expected from 2 to {_MOST_POINTS}")
-    for line, row in rows:
-        if len(row) != len(header):
-            raise InputError(f"{path}: line {line}: {len(row)} columns: expected {len(header)}, like the header")
-        if labelled and not row[-1].strip():
-            raise InputError(f"{path}: line {line}: label: is blank: expected a name")
-    means = torch.tensor(
-        [[_coordinate(row[i], f"{path}: line {line}: x{i}") for i in range(dim)] for line, row in rows],
-        dtype=torch.float64,
-    )
-    width = means.std(0).square().mean().sqrt() * len(rows) ** (-1 / (dim + 4))
-    if not width > 0:
-        raise InputError(f"{path}: all points are the same: expected a spread")
-    covariances = (width.square() * torch.eye(dim, dtype=torch.float64)).expand(len(rows), dim, dim)
-    try:
-        mixture = GaussianMixture(means.new_ones(len(rows)), means, covariances)
-    except InputError as problem:
-        raise InputError(f"{path}: {problem}") from problem
-    return _classified(mixture, [row[-1].strip() if labelled else "points" for _, row in rows])
-
-
-def _coordinate(text: str, where: str) -> float:
-    try:
-        value = math.nan if "_" in text else float(text)
-    except ValueError:
-        value = math.nan
-    if not abs(value) <= LARGEST:
-        raise InputError(f"{where}: {text[:40]!r}: expected a number from {-LARGEST:g} to {LARGEST:g}")
-    return value
+def points(table: Table, folder: Path) -> LabelledMixture:
+    """A CSV of points in the same folder, as ``toyguide.datasets.points`` reads it; ``bandwidth`` is optional."""
+    bandwidth = table.number("bandwidth", positive=True) if "bandwidth" in table else None
+    return read_points(folder / table.text("file"), bandwidth)
 
 
 def _read_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -239,13 +168,6 @@ def _classes(table: Table, key: str) -> Table:
     return section
 
 
-def _classified(mixture: GaussianMixture, names: list[str]) -> LabelledMixture:
-    """Components with the name of each one's class; classes in order of appearance."""
-    position = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    index = torch.tensor([position[name] for name in names])
-    return LabelledMixture(mixture, tuple(position), index, torch.arange(len(names)))
-
-
 def _one_component_per_label(labels: list[str], means: Tensor, variance: float) -> LabelledMixture:
     count, dim = means.shape
     covariances = variance * torch.eye(dim, dtype=torch.float64).expand(count, dim, dim)
@@ -258,4 +180,5 @@ FAMILIES: dict[str, Callable[[Table, Path], LabelledMixture]] = {
     "simplex": simplex,
     "pair": pair,
     "mixture": explicit,
+    "points": points,
 }

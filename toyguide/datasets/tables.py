@@ -15,7 +15,7 @@ _LARGEST = sys.float_info.max
 
 
 class Table:
-    """One table of a file. Each value is asked for once, with its type; what nobody asked for is a typing error.
+    """One table of a file. Values are read by key and type; keys that were never read are errors (:meth:`finish`).
 
     Args:
         values: The parsed table.
@@ -99,7 +99,7 @@ class Table:
         return [Table(v, f"{self._path}{key}[{i}].") for i, v in enumerate(value)]
 
     def value(self, key: str) -> Any:
-        """A value of any type, for one that is checked elsewhere."""
+        """A value of any type, to be checked by the caller."""
         return self._get(key, None)
 
     def keys(self) -> list[str]:
@@ -107,7 +107,7 @@ class Table:
         return list(self._values)
 
     def finish(self) -> None:
-        """Refuse keys that nothing asked for."""
+        """Raise for keys that were never read."""
         for key in self._values:
             if key not in self._asked:
                 raise self.error(key, str(unknown("key", key, self._asked)))

@@ -74,7 +74,8 @@ class NoisyInputField(Field):
         return sigma * (1 + self.relative)
 
     def _noise(self, x: Tensor, sigma: Sigma) -> Tensor:
-        n = torch.randn(x.shape, generator=_generator(self.seed, sigma), dtype=torch.float64).to(x)
+        generator = _generator(self.seed, sigma, x.device)
+        n = torch.randn(x.shape, generator=generator, dtype=torch.float64, device=generator.device).to(x)
         return as_sigma(sigma, x) * math.sqrt(self._factor - 1) * n
 
 
@@ -96,7 +97,8 @@ class DropoutField(Field):
         """What each unit is multiplied by, with shape ``(..., layers, width)``."""
         x, sigma = checked(x, sigma, self.dim, positive=True)
         shape = (*x.shape[:-1], self.network.layers, self.network.width)
-        kept = torch.rand(shape, generator=_generator(self.seed, sigma), dtype=torch.float32) >= self.rate
+        generator = _generator(self.seed, sigma, x.device)
+        kept = torch.rand(shape, generator=generator, dtype=torch.float32, device=generator.device) >= self.rate
         return kept.to(x) / (1 - self.rate)
 
     def log_density(self, x: Tensor, sigma: Sigma) -> Tensor:
@@ -123,8 +125,8 @@ class DropoutField(Field):
         return torch.autograd.grad(self.log_density(x, sigma).sum(), x, create_graph=further)[0]
 
 
-def _generator(seed: int, sigma: Sigma) -> torch.Generator:
-    """The random numbers of a seed and a noise level."""
+def _generator(seed: int, sigma: Sigma, device: torch.device) -> torch.Generator:
+    """The random numbers of a seed and a noise level, on a GPU drawn there."""
     level = torch.as_tensor(sigma, dtype=torch.float64).detach().cpu().numpy().tobytes()
     mixed = np.random.SeedSequence([seed, *level]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(mixed >> np.uint64(1)))
+    return torch.Generator(device if device.type == "cuda" else "cpu").manual_seed(int(mixed >> np.uint64(1)))

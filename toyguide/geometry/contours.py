@@ -74,7 +74,7 @@ def log_density_levels(
         sigma: The noise level.
         shares: The probability inside each region.
         plane: The plane.
-        window: Where the data lies; noise is given room around it.
+        window: Where the data lies; the grid extends beyond it by a few noise levels.
         n: Grid points along each axis.
         device: Where to evaluate.
 

@@ -36,7 +36,7 @@ from toyguide.geometry.curvature import eigenpairs
 __all__ = ["CriticalPoints", "critical_points", "follow", "merging_sigma", "starting_points"]
 
 _CONVERGED = 1e-8  # of |sigma s|: far above float64's rounding on any dataset, far below any slope between the points
-_CLOSE, _SETTLED = 0.1, 1e-3  # of |sigma s|: where it is worth to solve from, and where eigenvector following stops
+_CLOSE, _SETTLED = 0.1, 1e-3  # of |sigma s|: below which the solver starts, and eigenvector following stops
 _STEPS, _LONGEST = 30, 1.0  # of eigenvector following, and the longest in units of sigma
 _SAME = 1e-3  # units of sigma: two points nearer than that are one
 _FROM_SADDLE, _FROM_MODE = 0.3, 3.0  # widths aside from where the search goes on

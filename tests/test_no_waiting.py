@@ -1,0 +1,73 @@
+"""What runs on a GPU without waiting for it, on torch's meta device: it has no numbers, so whatever reads one fails."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from toyguide import load_dataset, load_model
+from toyguide.fields import NoisierField
+from toyguide.fields.networks import EnergyMLP
+from toyguide.training import Batch, PowerFunctionEMA, _descend
+
+META = torch.device("meta")
+READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique", "masked_select", "bincount")
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fails where the host would wait for the device: at a number read, a choice by a mask, a copy between devices."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        assert not name.startswith(READS), name
+        if name in ("index", "index_put", "index_put_"):
+            assert not any(i is not None and i.dtype == torch.bool for i in args[1]), name
+        result = function(*args, **kwargs or {})
+        devices = {t.device for t in (*args, result) if isinstance(t, torch.Tensor) and t.ndim}
+        assert name not in ("_to_copy", "copy_") or len(devices) <= 1, name
+        return result
+
+
+def test_the_mode_sees_what_waits():
+    x = torch.zeros(3)
+    waiting = (lambda: float(x[0]), lambda: x.nonzero(), lambda: x[x > 0], lambda: torch.zeros(3).to(META))
+    for wait in waiting:
+        with pytest.raises(AssertionError), NoWaiting():
+            wait()
+
+
+def fields():
+    data, network = load_dataset("fractal"), load_model("fractal/main")
+    mixture = data.field("A")
+    return {
+        "mixture": mixture,
+        "round mixture": load_dataset("two-gaussians").field(),
+        "noisier": NoisierField(mixture, 0.2),
+        "network": network.to(META),
+    }
+
+
+@pytest.mark.parametrize("kind", ["mixture", "round mixture", "noisier", "network"])
+@pytest.mark.parametrize("own", [False, True])
+def test_fields_do_not_wait(kind, own):
+    field, x = fields()[kind], torch.empty(64, 2, device=META)
+    sigma = torch.empty(64, device=META) if own else 0.3
+    v = torch.empty(64, 2, device=META)
+    field.score(x, sigma)  # the constants are copied to the device at the first call
+    with NoWaiting():
+        for name in ("log_density", "score", "denoise", "hessian"):
+            assert getattr(field, name)(x, sigma).device == META
+        assert field.jvp(x, sigma, v).device == META
+
+
+def test_a_training_step_does_not_wait():
+    exact = load_dataset("fractal").field("A")
+    network = EnergyMLP(2, 16, 2, torch.ones(2)).to(META)
+    average, weight = PowerFunctionEMA(network, 0.01), torch.empty((), device=META)
+    x, sigma, code = torch.empty(64, 2, device=META), torch.empty(64, device=META), torch.empty(64, 0, device=META)
+    exact.score(x, sigma)
+    with NoWaiting():
+        loss = _descend(network, Batch(x, sigma, code, exact.score(x, sigma)))
+        network.normalize()
+        average.update(network, weight)
+    assert loss.device == META
+    assert all(p.grad is not None for p in network.parameters())
