@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from toyguide import load_dataset, load_model
+from toyguide import load_dataset, load_model, rules, samplers
 from toyguide.fields import NoisierField
 from toyguide.fields.networks import EnergyMLP
+from toyguide.samplers import SAMPLERS
 from toyguide.training import Batch, PowerFunctionEMA, _descend
 
 META = torch.device("meta")
@@ -71,3 +72,20 @@ def test_a_training_step_does_not_wait():
         average.update(network, weight)
     assert loss.device == META
     assert all(p.grad is not None for p in network.parameters())
+
+
+@pytest.mark.parametrize("method", SAMPLERS)
+@pytest.mark.parametrize("key", rules())
+def test_no_step_of_a_rule_waits(key, method, monkeypatch):
+    """From the second state on: a rule that draws directions at the start copies them to the device once."""
+    x = torch.empty(64, 2, device=META)
+    monkeypatch.setattr(samplers, "noise_of", lambda *_: lambda: torch.empty_like(x))  # no generator is of this device
+    networks = {"main": "fractal/main", "uncond": "fractal/uncond", "weak": "fractal/weak"}
+    roles = rules()[key].roles()
+    fields = {name: load_model(networks[name]).to(META) for name in {"main": None, **roles} if name in networks}
+    levels = torch.tensor([2.0, 1.0, 0.5, 0.0])
+    walk = samplers.trajectory(rules()[key](), fields, samplers.sampler(method), x, levels, torch.Generator())
+    next(walk)
+    with NoWaiting():
+        steps = list(walk)
+    assert [s.x.device for s in steps] == [META] * 3

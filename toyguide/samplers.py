@@ -267,10 +267,11 @@ def noise_of(x: Tensor, generator: torch.Generator, count: int) -> Noise:
     """
     stream = generator.clone_state()
     seed = int(torch.randint(2**62, (), generator=stream))
-    stream = torch.Generator(x.device).manual_seed(seed)
+    where = x.device if x.is_cuda else torch.device("cpu")
+    stream = torch.Generator(where).manual_seed(seed)
 
     def draw() -> Tensor:
-        z = torch.randn(count, x.shape[-1], generator=stream, dtype=torch.float64, device=x.device)
+        z = torch.randn(count, x.shape[-1], generator=stream, dtype=torch.float64, device=where)
         return z[: len(x)].to(x)
 
     return draw
