@@ -10,16 +10,19 @@ import numpy as np
 import panel as pn
 import pytest
 
-from toyguide_apps import bench
-from toyguide_apps.bench import Shown, Spread, Visitor, measure_explorer, serving, stale
+from toyguide_apps.bench import chromium, measure, measure_explorer, server
+from toyguide_apps.bench.chromium import InChromium
+from toyguide_apps.bench.measure import Spread
+from toyguide_apps.bench.server import serving
+from toyguide_apps.bench.visitor import Shown, Visitor, stale
 from toyguide_apps.explorer_page.state import ExplorerState
 
 
 @pytest.fixture(scope="module")
-def server():
+def address():
     pn.extension("katex", notifications=True)
-    with serving() as (address, said):
-        yield address
+    with serving() as (where, said):
+        yield where
         assert not re.search(r"^Traceback|\bERROR\b", said(), re.MULTILINE), said()
 
 
@@ -39,9 +42,9 @@ def test_a_stale_picture_is_found_by_its_title_and_by_its_points():
     assert stale(Shown("Autoguidance  (w = 2.5)", ends[:128]), 2.5)
 
 
-def test_each_picture_is_one_message(server):
+def test_each_picture_is_one_message(address):
     """Counted where they arrive: patches that bring points, their titles, or anything else while a change is shown."""
-    visitor = Visitor(server)
+    visitor = Visitor(address)
     visitor.last()
     patches = []
     handle = visitor._session._handle_patch
@@ -68,9 +71,9 @@ def _names(visitor, events):
     return {n for n in found if n}
 
 
-def test_ten_visitors_at_once_each_end_with_their_own_last_picture(server):
+def test_ten_visitors_at_once_each_end_with_their_own_last_picture(address):
     def visit(index):
-        visitor = Visitor(server)
+        visitor = Visitor(address)
         values = [round(2 + 0.1 * i + 0.01 * index, 2) for i in range(3)]
         times = [visitor.move(w, passing=2) for w in values]
         last = visitor.last()
@@ -99,8 +102,8 @@ def test_figures_are_consistent_and_no_process_is_left(monkeypatch):
         started.append(popen(*arguments, **settings))
         return started[-1]
 
-    monkeypatch.setattr(bench.subprocess, "Popen", start)
-    monkeypatch.setattr(bench, "_chromium", lambda: None)
+    monkeypatch.setattr(server.subprocess, "Popen", start)
+    monkeypatch.setattr(chromium, "chromium", lambda: None)
     figures = measure_explorer(sessions=2, changes=2)
     assert json.loads(json.dumps(dataclasses.asdict(figures)))["sessions"] == 2
     for spread in (figures.one, figures.many):
@@ -109,14 +112,16 @@ def test_figures_are_consistent_and_no_process_is_left(monkeypatch):
     assert figures.first_picture_s > 0
     assert figures.browser is None
     assert figures.browser_first_picture_s is None
+    assert figures.browser_answer_ratio is None
+    assert figures.browser_load_ratio is None
     assert all(p.poll() is not None for p in started)
 
 
 def test_a_measurement_that_fails_leaves_no_process(monkeypatch):
     started = []
     popen = subprocess.Popen
-    monkeypatch.setattr(bench.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
-    monkeypatch.setattr(bench, "Visitor", lambda _: 1 / 0)
+    monkeypatch.setattr(server.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
+    monkeypatch.setattr(measure, "Visitor", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         measure_explorer(sessions=1, changes=1)
     assert len(started) == 1
@@ -138,7 +143,13 @@ def test_lost_and_stale_pictures_are_counted(monkeypatch):
         def leave(self):
             pass
 
-    monkeypatch.setattr(bench, "_LOOK", 0)
-    times, late = bench._visit(Late(), [2.0, 3.0])
+    monkeypatch.setattr(measure, "_LOOK", 0)
+    times, late = measure._visit(Late(), [2.0, 3.0])
     assert times == [0.1, None]
     assert late == 2
+
+
+def test_the_ratios_are_those_of_the_medians_without_the_guided_runs():
+    seen = InChromium([0.3, 0.5, 0.9], [0.1, 0.2, 0.3], [0.1, 0.2, 9.0], 1.0, [2.0, 3.0, 4.0], [1.0, 2.0, 3.0])
+    assert seen.answer_ratio == pytest.approx(0.3 / 0.2)
+    assert seen.load_ratio == pytest.approx(3.0 / 2.0)
