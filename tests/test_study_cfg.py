@@ -130,7 +130,7 @@ def test_the_mean_grows_as_was_checked_before():
     """Means that were measured by other code when the theorem was read, 3.42 at 8 and 10.25 at 100, to four standard
     errors: samples spread by less than 0.5."""
     for extra, mean in ((8.0, 3.42), (100.0, 10.25)):
-        _, x = line.guided_path("gaussians", (0.0, 0.0), extra, 256, 0, "cpu")
+        _, x = line.guided_path("gaussians", (0.0, 0.0), extra, 256, 0)
         assert float(x[-1].std()) < 0.5
         assert float(x[-1].mean()) == pytest.approx(mean, abs=4 * 0.5 / math.sqrt(256))
 
@@ -138,7 +138,7 @@ def test_the_mean_grows_as_was_checked_before():
 def test_unguided_paths_keep_the_distribution():
     """At w - 1 = 0 the samples are uniform on [1, 2]: Kolmogorov's distance below its 1e-4 quantile, 2.23/sqrt(n)."""
     n = 512
-    _, x = line.guided_path("segments", (0.0, 0.0), 0.0, n, 0, "cpu")
+    _, x = line.guided_path("segments", (0.0, 0.0), 0.0, n, 0)
     reached = x[-1].sort().values - 1
     grid = (torch.arange(n, dtype=W) + 0.5) / n
     assert float((reached - grid).abs().max()) < 2.23 / math.sqrt(n) + 0.5 / n
@@ -149,7 +149,7 @@ def test_an_error_drives_points_off_as_its_sign_says():
     to first order: out where ``2 e w > 1``. The same error in uncond drives points in."""
     outside = {}
     for name, errors in {"main": (0.05, 0.0), "uncond": (0.0, 0.05)}.items():
-        levels, x = line.guided_path("segments", errors, 15.0, 64, 0, "cpu")
+        levels, x = line.guided_path("segments", errors, 15.0, 64, 0)
         outside[name] = cfg_overshoots.describe(levels, x, 15.0)["outside"]
     assert outside["uncond"] == 0
     assert outside["main"] > 0.9

@@ -79,7 +79,7 @@ def _on_fractal(fields: str, w: float) -> dict[str, Any]:
 
 
 def _measure_on_line(workshop: Workshop, place: str, fields: str, extra: float, seed: int) -> Mapping[str, float]:
-    return describe(*guided_path(place, _ERRORS[fields], extra, _N, seed, workshop.plan.device), extra)
+    return describe(*guided_path(place, _ERRORS[fields], extra, _N, seed), extra)
 
 
 def _fractal(plan: Plan, fields: str, w: float, seed: int) -> Experiment:
@@ -195,7 +195,7 @@ def _lines(rows: Rows, workshop: Workshop) -> Sheet:
     means = series("mean", [(e, rows.over_seeds("mean", place="gaussians", extra=e)) for e in weights], "points")
     paths = []
     for extra in _PATHS:
-        levels, x = guided_path("segments", _ERRORS["exact"], extra, _N, 0, workshop.plan.device)
+        levels, x = guided_path("segments", _ERRORS["exact"], extra, _N, 0)
         shown = ((levels > 0.005) & (levels < 100)).nonzero()[::8, 0]
         paths.append(Series(f"w - 1 = {extra:g}", levels[shown].tolist(), _scaled(levels, x)[shown].tolist()))
     return Sheet(

@@ -14,7 +14,7 @@ import param
 import torch
 from torch import Tensor
 
-from toyguide.devices import one_torch_thread, resolve_device
+from toyguide.devices import one_torch_thread
 from toyguide.fields import Field, NoisierField, Sigma
 from toyguide.fields.mixtures import GaussianMixture
 from toyguide.guidance.rules.cfg import ClassifierFreeGuidance
@@ -97,10 +97,8 @@ def segments() -> dict[str, Segments]:
     return {"main": Segments((LEFT, RIGHT)), "uncond": Segments((-RIGHT, -LEFT), (LEFT, RIGHT))}
 
 
-def guided_path(
-    place: str, errors: tuple[float, float], extra: float, n: int, seed: int, device: str
-) -> tuple[Tensor, Tensor]:
-    """Solve the probability-flow ODE of guided points, in float64.
+def guided_path(place: str, errors: tuple[float, float], extra: float, n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Solve the probability-flow ODE of guided points, in float64 and on the CPU: they are too few for a GPU.
 
     The first level is at least 20 times the weight: from less noise there is no overshoot.
 
@@ -110,7 +108,6 @@ def guided_path(
         extra: The paper's weight.
         n: The number of trajectories.
         seed: The seed of the starting points.
-        device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
         The levels, with shape ``(steps + 1,)``, and the points, with shape ``(steps + 1, n)``.
@@ -121,8 +118,8 @@ def guided_path(
         for (role, field), share in zip(exact.items(), errors, strict=True)
     }
     levels = edm_schedule(_STEPS, 0.001, max(80.0, 20 * extra), 7.0)
-    start = exact["main"].sample(n, float(levels[0]), torch.Generator().manual_seed(seed)).to(resolve_device(device))
+    start = exact["main"].sample(n, float(levels[0]), torch.Generator().manual_seed(seed))
     rule = _AnyWeight(w=1 + extra)
     with one_torch_thread():  # with so few points a second thread only waits
         steps = trajectory(rule, raised, sampler("heun"), start, levels, torch.Generator().manual_seed(seed))
-        return levels, torch.stack([s.x[:, 0] for s in steps]).cpu()
+        return levels, torch.stack([s.x[:, 0] for s in steps])
