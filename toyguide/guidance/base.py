@@ -1,23 +1,22 @@
-"""What a guidance rule is.
+"""The interface of a guidance rule.
 
-A rule is a value: a name, a few bounded parameters, no memory. The sampling loop hands it an :class:`Evaluation`,
-which knows the points and their noise level and evaluates the named fields there when first asked (so a field that a
-rule does not need costs nothing and is not counted), and gets back a :class:`Guided`.
+A rule is a value: a name and a few bounded parameters, without state. The sampling loop passes it an
+:class:`Evaluation`, which holds the points and their noise level and evaluates the named fields there on first use (so
+an unused field costs nothing and is not counted). The rule returns a :class:`Guided`.
 
-A rule can do these things, and most do only the third:
+A rule has four methods; most rules define only the third:
 
     begin         make its per-trajectory memory (a direction, a momentum buffer, log-weights), or move the starting
                   points, once per run
     before_step   move the points before a solver step (inner iterations)
-    guide         combine the fields into one guided denoiser; hand on new memory, a second denoiser to renoise with,
-                  and a trace to be shown
+    guide         combine the fields into one guided denoiser; optionally return new memory, a second denoiser to
+                  renoise with, and a trace for display
     after_step    replace the points of a finished step (resampling, selection among candidates)
 
-Memory is handed on, never hidden: what ``guide`` returned at the first evaluation of a solver step is what the rest of
-that step and the next one get, so it is updated once per step however many evaluations the solver makes.
+Memory is passed explicitly. The memory that ``guide`` returns at the first evaluation of a solver step is used for the
+rest of that step and for the next, so it is updated once per step however many evaluations the solver makes.
 
-A rule says what else is true of it in class attributes: the roles of its fields, whether its points see each other,
-which sampler it needs. Whoever runs it, shows it or tests it looks there.
+Class attributes declare the rest: the roles of the fields, whether the points interact, which samplers the rule needs.
 
 **Weight 1 is unguided** for every extrapolating rule, weight 0 the guiding field.
 """
@@ -39,7 +38,7 @@ from toyguide.guidance.evaluation import Arrival, Evaluation, Guided, Transition
 __all__ = ["FAMILIES", "PerTrajectory", "Rule", "expectation"]
 
 FAMILIES = ("One field", "Several fields", "Classifiers", "Rewards and particles", "Inside the network")
-"""The groups of a menu, in this order; a rule of another family comes behind them."""
+"""The groups of a menu, in this order; rules of other families come after them."""
 
 
 class PerTrajectory(param.Number):
@@ -74,24 +73,24 @@ class Rule(param.Parameterized):
     source: ClassVar[str] = ""
     """Paper, arXiv number and equation."""
     summary: ClassVar[str] = ""
-    """What it does and when to reach for it, in a sentence or two."""
+    """What it does and when to use it, in a sentence or two."""
     needs: ClassVar[tuple[Any, ...]] = ("main",)
     """The fields it evaluates: a name of ``ROLES``, or a :class:`Role` for any other. Names alone once defined."""
     unguided: ClassVar[Mapping[str, Any] | None] = None
     """Parameter values at which it must equal the main field exactly; None where there are none."""
     equivariant: ClassVar[tuple[str, ...]] = ("rotation", "translation")
-    """What can be done to fields and points alike without a change in what it does to them."""
+    """The transformations of fields and points that the rule commutes with."""
     first_order: ClassVar[bool] = False
     """Whether it steps in a way of its own that only a first-order sampler can follow (a renoiser of its own)."""
     needs_noise: ClassVar[bool] = False
     """Whether it is of no use with a sampler that draws no noise: its candidates would all be the same."""
     interacts: ClassVar[bool] = False
-    """Whether its points see each other. Then part of a run is no preview of it, runs are not joined, and intervals
-    come only from independent runs."""
+    """Whether its points affect each other. Then part of a run is not a preview of it, runs are not batched, and
+    intervals come only from independent runs."""
     batchable: ClassVar[bool] = False
-    """Whether runs that differ in seeds and in :class:`PerTrajectory` parameters may be made as one run of all their
-    points: no point sees another, random numbers are drawn in ``begin`` alone, and memory is a tensor with a row for
-    each point, or several in a tuple, table or dataclass."""
+    """Whether runs that differ in seeds and in :class:`PerTrajectory` parameters may be batched into one run of all
+    their points: points do not interact, random numbers are drawn only in ``begin``, and memory is a tensor with a row
+    for each point, or several in a tuple, dict or dataclass."""
 
     _roles: ClassVar[dict[str, Role]] = {"main": ROLES["main"]}
 

@@ -1,4 +1,4 @@
-"""Rules around rules: whatever a wrapper does not change is the inner rule's."""
+"""Rules that wrap another rule and delegate to it whatever they do not change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Batched", "Interval", "Settled", "Wrapper"]
 
 
 class Wrapper(Rule):
-    """A rule that does what another one does. Subclasses change some of it.
+    """A rule that delegates everything to another. Subclasses override parts of it.
 
     Args:
         rule: The inner rule.
@@ -86,14 +86,14 @@ class Interval(Wrapper):
 
 
 class Settled(Wrapper):
-    """The inner rule with a memory that was updated some times where the points start.
+    """The inner rule with a memory that is updated several times at the starting points.
 
-    A memory that follows its points from far away, such as SFG's direction, is still a random one when a run starts in
-    the middle. Settled, it is what it would have become by staying there.
+    A memory that converges along a trajectory, such as SFG's direction, would still be random in a run that starts at a
+    low noise level. Settling repeats its update at the starting points instead.
 
     Args:
         rule: The inner rule.
-        times: How many updates.
+        times: The number of updates.
     """
 
     def __init__(self, rule: Rule, times: int) -> None:
@@ -112,7 +112,7 @@ class Settled(Wrapper):
 
 
 class Batched(Wrapper):
-    """Runs of one rule as one run of all their points, run after run.
+    """Several runs of one rule as one run of all their points, in the order of the runs.
 
     The rules differ in nothing but :class:`PerTrajectory` parameters, which become columns with one number for each
     point. Each run begins as it would alone: with its own numbers, its own points and its own random numbers. What
@@ -146,7 +146,7 @@ class Batched(Wrapper):
 
 
 def _joined(memories: Sequence[Any]) -> Any:
-    """The runs' memories as one: tensors are concatenated, wherever in tuples, tables and dataclasses they are."""
+    """The runs' memories as one: concatenates tensors, at any depth in tuples, dicts and dataclasses."""
     first = memories[0]
     if first is None:
         return None
