@@ -95,11 +95,11 @@ def critical_points(field: Field, sigma: float, starts: Tensor, *, separation: f
     separation = _SAME * sigma if separation is None else separation
     with torch.no_grad():
         indices = [k for k in sorted({0, 1, 2, field.dim}) if k <= field.dim]
-        near = [_followed(field, sigma, starts, k) for k in indices]
-        found = _solved(field, sigma, torch.cat([*near, starts]), separation)
-        up = _followed(field, sigma, _aside(found, sigma, 1, _FROM_SADDLE), 0)
-        out = _followed(field, sigma, _aside(found, sigma, 0, _FROM_MODE), 1)
-        return _solved(field, sigma, torch.cat([found.x, up, out]), separation)
+        near = [_follow_eigenvectors(field, sigma, starts, k) for k in indices]
+        found = _solve(field, sigma, torch.cat([*near, starts]), separation)
+        up = _follow_eigenvectors(field, sigma, _displaced(found, sigma, 1, _FROM_SADDLE), 0)
+        out = _follow_eigenvectors(field, sigma, _displaced(found, sigma, 0, _FROM_MODE), 1)
+        return _solve(field, sigma, torch.cat([found.x, up, out]), separation)
 
 
 def starting_points(data: Dataset, label: str | None, sigma: float, n: int, seed: int = 0) -> Tensor:
@@ -185,7 +185,7 @@ def _slope(field: Field, sigma: float, x: Tensor) -> Tensor:
     return (sigma * field.score(x, sigma)).norm(dim=-1)
 
 
-def _followed(field: Field, sigma: float, x: Tensor, k: int) -> Tensor:
+def _follow_eigenvectors(field: Field, sigma: float, x: Tensor, k: int) -> Tensor:
     """Eigenvector following from x (n, d): downhill along the top k eigenvectors, uphill along the others."""
     sign = torch.ones(field.dim, dtype=x.dtype)
     sign[:k] = -1
@@ -202,7 +202,7 @@ def _followed(field: Field, sigma: float, x: Tensor, k: int) -> Tensor:
     return x
 
 
-def _aside(points: CriticalPoints, sigma: float, index: int, widths: float) -> Tensor:
+def _displaced(points: CriticalPoints, sigma: float, index: int, widths: float) -> Tensor:
     """Points on both sides of those of one index, a number of widths away along their top eigenvectors."""
     of = points.index == index
     width = points.eigenvalues[of, :1].abs().clamp(min=(_LONGEST_WIDTH * sigma) ** -2).rsqrt()
@@ -210,8 +210,8 @@ def _aside(points: CriticalPoints, sigma: float, index: int, widths: float) -> T
     return torch.cat([points.x[of] + step, points.x[of] - step])
 
 
-def _solved(field: Field, sigma: float, x: Tensor, separation: float) -> CriticalPoints:
-    """The critical points that SciPy's solver finds from those of x, with shape (n, d), that are close to one."""
+def _solve(field: Field, sigma: float, x: Tensor, separation: float) -> CriticalPoints:
+    """The critical points that SciPy's solver finds, starting from the points of x (n, d) that are close to one."""
     from scipy.optimize import root
 
     def score(y: np.ndarray) -> np.ndarray:

@@ -42,10 +42,10 @@ FAMILIES = ("One field", "Several fields", "Classifiers", "Rewards and particles
 
 
 class PerTrajectory(param.Number):
-    """A number, or a column with one number for each point, of shape ``(n, 1)``.
+    """A number, or a tensor with one number for each point, with shape ``(n, 1)``.
 
-    A formula like ``main + (w - 1)(main - weak)`` is right for both. A rule whose numbers are declared so can run many
-    weights as one batch; see ``Rule.batchable``.
+    A formula like ``main + (w - 1)(main - weak)`` works for both. A rule with such parameters can run many weights as
+    one batch; see ``Rule.batchable``.
     """
 
     def _validate_value(self, val: Any, allow_None: bool) -> None:
@@ -63,9 +63,9 @@ class Rule(param.Parameterized):
     """A guidance rule. Parameters are ``param`` declarations: bounds, step and doc are written once, next to them."""
 
     key: ClassVar[str] = ""
-    """The name it is chosen by."""
+    """The name in code, files and the CLI."""
     title: ClassVar[str] = ""
-    """The name people read; says so where the formula is a reconstruction."""
+    """The displayed name; says so if the formula is a reconstruction."""
     family: ClassVar[str] = "One field"
     """The group it is listed in, one of ``FAMILIES`` or another name."""
     formula: ClassVar[str] = ""
@@ -81,9 +81,9 @@ class Rule(param.Parameterized):
     equivariant: ClassVar[tuple[str, ...]] = ("rotation", "translation")
     """The transformations of fields and points that the rule commutes with."""
     first_order: ClassVar[bool] = False
-    """Whether it steps in a way of its own that only a first-order sampler can follow (a renoiser of its own)."""
+    """Whether it needs a first-order sampler, as rules with a renoiser do."""
     needs_noise: ClassVar[bool] = False
-    """Whether it is of no use with a sampler that draws no noise: its candidates would all be the same."""
+    """Whether it needs a stochastic sampler, because without noise its candidates would all be the same."""
     interacts: ClassVar[bool] = False
     """Whether its points affect each other. Then part of a run is not a preview of it, runs are not batched, and
     intervals come only from independent runs."""
@@ -114,7 +114,7 @@ class Rule(param.Parameterized):
             try:
                 if isinstance(value, bool) != is_flag or (isinstance(value, float) and not math.isfinite(value)):
                     raise ValueError(value)
-                # 3 and 3.0 must be one value, in a hash and in JSON too.
+                # 3 and 3.0 must be the same value, also in a hash and in JSON.
                 is_real = isinstance(declared[key], param.Number) and not isinstance(
                     declared[key], param.Integer | param.Boolean
                 )
@@ -129,14 +129,14 @@ class Rule(param.Parameterized):
 
     @classmethod
     def declared(cls) -> dict[str, param.Parameter]:
-        """The rule's parameters by name, in the order they are written, a parent's first."""
+        """The rule's parameters by name, in the order of their declaration, base classes first."""
         known = cls.param.objects(instance=False)
         written = [k for base in reversed(cls.__mro__) for k in vars(base)]
         return {k: known[k] for k in dict.fromkeys(written) if k in known and k != "name"}
 
     @classmethod
     def per_trajectory(cls) -> tuple[str, ...]:
-        """The parameters that may be a column with one number for each point."""
+        """The parameters that may be a tensor with one number for each point."""
         return tuple(k for k, declared in cls.declared().items() if isinstance(declared, PerTrajectory))
 
     def values(self) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class Rule(param.Parameterized):
         return f"{self.key}({', '.join(f'{k}={v!r}' for k, v in self.values().items())})"
 
     def begin(self, at: Evaluation, generator: torch.Generator) -> tuple[Tensor, Any]:
-        """The points that the run starts from, and the memory; by default those drawn, and none.
+        """The points that the run starts from, and the memory; by default the points drawn, and no memory.
 
         Args:
             at: The starting points at the first noise level.
@@ -162,20 +162,20 @@ class Rule(param.Parameterized):
         return at.x, None
 
     def before_step(self, at: Evaluation, memory: Any) -> tuple[Tensor, Any]:
-        """The points that the step starts from, and the memory; by default as they are."""
+        """The points that the step starts from, and the memory; by default both unchanged."""
         return at.x, memory
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
-        """The guided denoiser at one point. Must be given by every rule."""
+        """The guided denoiser at the points. Every rule must define it."""
         raise TypeError(f"the rule {self.key!r} does not say how it guides")
 
     def after_step(self, step: Transition, memory: Any, generator: torch.Generator) -> Arrival:
-        """The points that the step ends on, and the memory; by default as they are."""
+        """The points that the step ends on, and the memory; by default both unchanged."""
         return Arrival(step.x_next, memory)
 
 
 DEFINED: dict[str, type[Rule]] = {}
-"""The rule classes of this process by name, the latest of a name; filled as they are defined."""
+"""The rule classes defined in this process by name; a later definition replaces an earlier one."""
 
 
 def _as_role(need: str | Role) -> Role:

@@ -33,7 +33,7 @@ UNCHANGED = _Unchanged.MEMORY
 
 @dataclass(frozen=True)
 class Scene:
-    """What stays the same during a run.
+    """The part of a run's state that is constant.
 
     Attributes:
         fields: The fields and classifiers by role.
@@ -195,7 +195,7 @@ class Evaluation:
         return self.denoised_of(self.field(role), x, sigma)
 
     def denoised_of(self, field: Field, x: Tensor | None = None, sigma: float | None = None) -> Tensor:
-        """The denoised points of any field, such as one derived from a role's; here if nothing else is said."""
+        """The denoised points of any field, such as one derived from a role's, by default at these points."""
         self.cost.add(field.evaluations)
         return field.denoise(self.x if x is None else x, self.sigma if sigma is None else sigma)
 
@@ -268,8 +268,8 @@ class Evaluation:
         return self._classifier(role).gradient(self.x, self.sigma, label)
 
     def field(self, role: str = "main") -> Field:
-        """The field itself, for a rule that derives another one from it. Evaluations of it are not counted; those of
-        what is derived are, through :meth:`denoised_of`.
+        """The field itself, for a rule that derives another field from it. Its evaluations are not counted; evaluate
+        the derived field with :meth:`denoised_of`, which counts them.
 
         Raises:
             InputError: If there is none, or a classifier in its place.
@@ -277,12 +277,12 @@ class Evaluation:
         return self._scene.field(role)
 
     def moved(self, x: Tensor, sigma: float | None = None, index: int | None = None) -> Evaluation:
-        """The same fields at other points, of this level and step if nothing else is said; counted with these."""
+        """The same fields at other points, by default at this level and step; evaluations count for the same run."""
         level, step = self.sigma if sigma is None else sigma, self.index if index is None else index
         return Evaluation(self._scene, x, level, step, self.cost)
 
     def has(self, role: str) -> bool:
-        """Whether the denoised points of a role are there already, so that they cost nothing."""
+        """Whether the denoised points of a role are computed already."""
         return role in self._denoised
 
     def _denoised_where(self, role: str, where: Tensor) -> Tensor:

@@ -56,8 +56,8 @@ class Interval(Wrapper):
     """The inner rule where ``low < sigma <= high``, the main field elsewhere (with the rule's memory kept).
 
     Guidance is harmful at high noise and needless at low (Kynkäänniemi et al., Applying Guidance in a Limited Interval
-    Improves Sample and Distribution Quality in Diffusion Models, 2024, arXiv 2404.07724). The switch looks at the level
-    that a solver step starts from, so both evaluations of a Heun step are guided or neither, as in the authors' code.
+    Improves Sample and Distribution Quality in Diffusion Models, 2024, arXiv 2404.07724). The level that a solver step
+    starts from decides, so either both evaluations of a Heun step are guided or neither, as in the authors' code.
 
     Args:
         rule: The inner rule.
@@ -114,9 +114,9 @@ class Settled(Wrapper):
 class Batched(Wrapper):
     """Several runs of one rule as one run of all their points, in the order of the runs.
 
-    The rules differ in nothing but :class:`PerTrajectory` parameters, which become columns with one number for each
-    point. Each run begins as it would alone: with its own numbers, its own points and its own random numbers. What
-    follows is what it would be alone, up to rounding: a column has the points' dtype, a number is a double.
+    The rules differ only in :class:`PerTrajectory` parameters, which become tensors with one number for each point.
+    Each run's ``begin`` gets its own parameters, points and random numbers. The results equal those of separate runs up
+    to rounding: a tensor parameter has the points' dtype, a number is a double.
 
     Args:
         rules: Each run's rule, all of one ``batchable`` class.

@@ -255,7 +255,7 @@ def _features(x: Tensor, data: Dataset, label: str | None, seed: int, projection
         log_density[rows], shares = field.explain(block, 0.0)
         filled[rows] = filled[rows].index_add_(-1, branches.index, shares)
         if leaked is not None:
-            leaked[rows] = _lost(block, log_density[rows], data, str(label)).float()
+            leaked[rows] = _leaks(block, log_density[rows], data, str(label)).float()
 
     potential, squared_distance = torch.zeros(len(x), dtype=torch.float64), math.nan
     if finite.any():
@@ -272,17 +272,17 @@ def _features(x: Tensor, data: Dataset, label: str | None, seed: int, projection
     )
 
 
-def _lost(x: Tensor, log_density: Tensor, data: Dataset, label: str) -> Tensor:
+def _leaks(x: Tensor, log_density: Tensor, data: Dataset, label: str) -> Tensor:
     """Whether another class has a higher posterior than ``label`` at each point, given ``label``'s log-densities."""
 
     def log_prior(name: str) -> float:
         return math.log(data.components.mixture.weights[data.mask(name)].sum())
 
-    lost = torch.zeros(len(x), dtype=torch.bool)
+    leaks = torch.zeros(len(x), dtype=torch.bool)
     for other in set(data.labels) - {label}:
         rival = data.field(other).log_density(x, 0.0) + log_prior(other)
-        lost |= rival > log_density + log_prior(label)
-    return lost
+        leaks |= rival > log_density + log_prior(label)
+    return leaks
 
 
 def _sliced(x: Tensor, data: Dataset, label: str | None, seed: int, projections: int) -> tuple[Tensor, float]:
