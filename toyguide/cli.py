@@ -1,13 +1,13 @@
-"""The command line: finds the subcommands, parses, and turns every wrong input into one line and exit code 2.
+"""The command line: finds the subcommands, parses arguments, and reports invalid input in one line with exit code 2.
 
-A file in ``toyguide/commands`` is a subcommand; it has
+Each file in ``toyguide/commands`` is a subcommand. It defines
 
-    NAME            what it is called by
+    NAME            the subcommand's name
     HELP            one line
     add_arguments   (parser) -> None
-    run             (args) -> None; raises InputError for bad input; imports here what takes long to import
+    run             (args) -> None; raises InputError for invalid input; slow imports belong inside it
 
-Exit codes: 0 done, 2 bad input, 130 interrupted, 141 nobody reads the output any more.
+Exit codes: 0 success, 2 invalid input, 130 interrupted, 141 broken pipe.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["main"]
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse that raises InputError, in our words, instead of printing its usage and leaving."""
+    """An ArgumentParser that raises InputError instead of printing its usage and exiting."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -51,7 +51,7 @@ class _Parser(argparse.ArgumentParser):
             raise unknown(_called(action), value, [str(c) for c in action.choices])
 
     def refuse(self, surplus: Sequence[str]) -> NoReturn:
-        """Complain about arguments that nothing asked for."""
+        """Raise the error for unrecognised arguments."""
         flags = [s for a in self._actions for s in a.option_strings if s.startswith("--")]
         flag = next((s for s in surplus if s.startswith("-")), None)
         if flag is None:
@@ -60,7 +60,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Version(argparse.Action):
-    """Prints the version and leaves."""
+    """Prints the version and exits."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         from toyguide._speed.compiled import loops
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("toyguide: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # What is left in the buffer must not fail a second time when the interpreter flushes it.
+        # The interpreter flushes the buffer again on exit, which must not fail a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0

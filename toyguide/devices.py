@@ -1,4 +1,4 @@
-"""Where tensors live."""
+"""Devices, and torch's CPU threads."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device by name; ``auto`` is the GPU where there is one.
+    """The device by name; ``auto`` is the GPU if one is available, else the CPU.
 
     Raises:
-        InputError: If the name is unknown or there is no such device here.
+        InputError: If the name is unknown or the device is not available.
     """
     if device not in DEVICES:
         raise unknown("device", device, DEVICES)
@@ -30,10 +30,10 @@ def resolve_device(device: str) -> torch.device:
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Run torch's CPU operations on one thread, for callers with threads of their own.
+    """Runs torch's CPU operations on one thread, for callers that use threads of their own.
 
-    Torch's threads synchronise after every operation and spin while they wait. The caller's threads, each with all
-    operations for some of the points, synchronise once.
+    Torch's threads synchronise after every operation and spin while they wait. A caller whose threads each process a
+    chunk of the points synchronises once.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,8 +1,8 @@
-"""The one error that a wrong input raises, and how its line is worded.
+"""The exception for invalid input.
 
-Everything that comes from outside (a flag, a name, a file, a URL) is checked where it enters and refused with
-an :class:`InputError`: one line that names the bad value, what was expected and the nearest valid name. The
-CLI turns it into exit code 2, the app into a notification.
+Everything that comes from outside (a flag, a name, a file, a URL) is checked on entry. Invalid input raises an
+:class:`InputError` with a one-line message: the bad value, what was expected, and the nearest valid name. The CLI turns
+it into exit code 2, the app into a notification.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ __all__ = ["InputError", "unknown"]
 
 
 class InputError(ValueError):
-    """Something that came in from outside is wrong; the message is one line fit to be shown to a user."""
+    """Invalid input; the message is one line that can be shown to a user."""
 
 
 def unknown(kind: str, value: object, valid: Iterable[str]) -> InputError:
-    """An :class:`InputError` for a name that does not exist, with the nearest one that does."""
+    """An :class:`InputError` for an unknown name, which suggests the nearest valid one."""
     names = list(valid)
     folded = {name.casefold(): name for name in names}
     near = difflib.get_close_matches(str(value).casefold(), folded, n=1, cutoff=0.4)

@@ -1,7 +1,7 @@
-"""Experiments: the frozen, serialisable description of one run, and what came of it.
+"""Experiments: the frozen, serialisable description of one run, and its result.
 
-An :class:`Experiment` is the only currency between the app, the CLI, studies and permalinks: everything that can be
-shown or measured follows from it, and the same experiment gives the same points.
+The app, the CLI, studies and permalinks all exchange an :class:`Experiment`: it determines everything that can be shown
+or measured, and equal experiments give equal points.
 """
 
 from __future__ import annotations
@@ -40,33 +40,33 @@ from toyguide.samplers import sampler as make_sampler
 __all__ = ["Experiment", "Reference", "Result"]
 
 Reference = str | Field | Classifier
-"""How an experiment is given a field: a reference (see ``toyguide.datasets.references``), or the object itself."""
+"""A field in an experiment: a reference (see ``toyguide.datasets.references``), or the object itself."""
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Experiment:
-    """One run: what is sampled, how it is guided, and from which random numbers. Checked when it is made.
+    """One run: the fields, the guidance rule, the sampler and the random seed. Validated on construction.
 
     Args:
         dataset: A dataset's name or path.
         label: The class to sample; None for the union.
         main: The field that is sampled, as a reference or a :class:`toyguide.Field`; None for the dataset's trained
-            network, or the exact field where none models the label.
-        uncond: What CFG-like rules extrapolate from; None for the natural partner of ``main``.
-        weak: What autoguidance extrapolates from; None for the natural partner of ``main``.
+            network, or the exact field if no network models the label.
+        uncond: The field that CFG extrapolates from; None for the natural partner of ``main``.
+        weak: The field that autoguidance extrapolates from; None for the natural partner of ``main``.
         rule: The guidance rule's name.
-        params: The rule's parameters; those left out take their defaults, so equal runs are equal experiments.
+        params: The rule's parameters. Defaults are filled in, so equal runs are equal experiments.
         interval: Guide only where ``low < sigma <= high``; None for everywhere.
         sampler: The sampler's name.
-        steps: Solver steps.
-        n: Trajectories.
-        seed: Of the starting points and of all other random numbers.
+        steps: The number of solver steps.
+        n: The number of trajectories.
+        seed: The seed of the starting points and of all other random numbers.
         sigma_min: The last noise level before 0; None for the dataset's.
         sigma_max: The first noise level; None for the dataset's.
-        rho: How the levels crowd; None for the dataset's.
-        fields: Fields and classifiers by role, for roles of any name. A keyword above replaces the one in here. Roles
-            that the rule needs and that are left out get their natural partners, so an experiment's ``fields`` name
-            all that is evaluated.
+        rho: How closely the levels are spaced towards ``sigma_min``, see ``toyguide.noise``; None for the dataset's.
+        fields: Fields and classifiers by role, for roles of any name; the keywords above take precedence. Missing roles
+            that the rule needs are filled with their natural partners, so an experiment's ``fields`` name every field
+            that is evaluated.
 
     Raises:
         InputError: If a value is out of range or names something that does not exist.
@@ -143,7 +143,7 @@ class Experiment:
             raise InputError(f"sampler {self.sampler!r}: the rule {self.rule!r} needs one with noise, like 'ancestral'")
 
     def _completed(self, named: dict[str, Reference]) -> dict[str, Reference]:
-        """The fields that were named and those that stand in; ``main`` and the rule's own first."""
+        """The named fields, with natural partners for the missing ones; ``main`` and the rule's roles come first."""
         roles = self.roles()
         known = list(dict.fromkeys([*roles, *ROLES, *(name for cls in rules().values() for name in cls.roles())]))
         for name in named:
@@ -177,12 +177,12 @@ class Experiment:
         return load_dataset(self.dataset)
 
     def build_rule(self) -> Rule:
-        """The rule, inside its interval if there is one."""
+        """The rule, restricted to the interval if there is one."""
         bare = make_rule(self.rule, **self.params)
         return bare if self.interval is None else Interval(bare, *self.interval)
 
     def roles(self) -> dict[str, Role]:
-        """The roles of the fields that are evaluated, by name, the first one ``main``, which is sampled."""
+        """The roles of the fields that are evaluated, by name; the first is ``main``."""
         return {"main": ROLES["main"], **self.build_rule().roles()}
 
     def references(self) -> dict[str, Reference]:
@@ -214,7 +214,7 @@ class Experiment:
         return self.scene(device).field(role)
 
     def warnings(self) -> list[str]:
-        """What is allowed but hardly meant, one line each: fields that are one and the same, or are not used."""
+        """Likely mistakes, one line each: two roles with the same field, and fields that are not used."""
         roles: dict[Reference, str] = {}
         found = []
         for name, role in self.roles().items():
@@ -232,11 +232,11 @@ class Experiment:
         return edm_schedule(self.steps, low, high, self.rho or s.rho)
 
     def scene(self, device: str = "cpu", fields: Fields | None = None) -> Scene:
-        """What stays the same during the run.
+        """The fields, levels, dataset and label of the run.
 
         Args:
             device: ``auto``, ``cpu`` or ``cuda``.
-            fields: The fields by role, if they were made already.
+            fields: The fields by role, if they are built already.
         """
         levels = tuple(float(s) for s in self.levels())
         return Scene(fields or self.build_fields(device), levels, self.data, self.label)
@@ -247,7 +247,7 @@ class Experiment:
         return self.data.field(self.label).sample(self.n, float(self.levels()[0]), generator).float()
 
     def generator(self) -> torch.Generator:
-        """The random numbers of the rule and the sampler, on the CPU; not the stream of the starting points."""
+        """The random generator of the rule and the sampler, on the CPU; independent of the starting points'."""
         generator = torch.Generator().manual_seed(self.seed)
         return generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
 
@@ -256,11 +256,10 @@ class Experiment:
 
         Args:
             device: ``auto``, ``cpu`` or ``cuda``.
-            fields: The fields by role, if they were made already.
-            first: Only so many of the trajectories, the first ones. They start where those of the whole run start, and
-                follow them (up to rounding, which depends on how many points are computed together) if the rule draws
-                its random numbers in the points' order. A sampler's noise is the same. A rule whose points see each
-                other always runs with all of them.
+            fields: The fields by role, if they are built already.
+            first: Run only the first so many trajectories. They have the starting points and the sampler's noise of the
+                whole run, and follow it up to rounding (which depends on the batch size) if the rule draws its random
+                numbers in the points' order. A rule whose points affect each other always runs with all of them.
         """
         where, guidance = resolve_device(device), self.build_rule()
         yield from trajectory(
@@ -274,11 +273,11 @@ class Experiment:
         )
 
     def run(self, device: str = "auto", watch: Callable[[Iterator[Step]], Iterable[Step]] = iter) -> Result:
-        """All of it.
+        """The whole run.
 
         Args:
             device: ``auto``, ``cpu`` or ``cuda``.
-            watch: Wraps the steps as they come: a progress bar, say.
+            watch: Wraps the iterator of steps, for example in a progress bar.
         """
         fields = self.build_fields(device)
         began = time.perf_counter()
@@ -288,7 +287,7 @@ class Experiment:
         return Result.of(self, steps, time.perf_counter() - began)
 
     def settings(self) -> dict[str, Any]:
-        """All settings as plain values, as they are written down.
+        """All settings as plain values, as in the JSON.
 
         Raises:
             InputError: If a field is a Python object and not a reference.
@@ -312,7 +311,7 @@ class Experiment:
         """The experiment that ``to_json`` wrote.
 
         Raises:
-            InputError: If the text is not that.
+            InputError: If the text is not valid JSON of an experiment.
         """
         try:
             values = json.loads(text)
@@ -327,23 +326,23 @@ class Experiment:
 
 
 SETTINGS = tuple(inspect.signature(Experiment).parameters)
-"""What an experiment can be given, by name."""
+"""The names of an experiment's settings."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
-    """What came of an experiment.
+    """The result of an experiment.
 
     Attributes:
-        experiment: What was run.
+        experiment: The experiment.
         x: The points at every level, with shape ``(steps + 1, n, d)``, float32 on the CPU.
         sigma: The levels, with shape ``(steps + 1,)``.
-        nfe_per_trajectory: The evaluations of fields made for each trajectory, with shape ``(n,)``, int64.
-        gradients: Products with a field's Jacobian, and gradients of classifiers, made for each trajectory.
-        seconds: Wall time of the sampling.
-        trace: What the rule showed at the beginning of each step, each with shape ``(steps, n)`` or ``(steps, n, d)``;
-            steps without guidance are NaN. SFG shows ``v`` and ``lambda``.
-        ancestors: Where a rule resampled, the place before each step of what is at each place after it, with shape
+        nfe_per_trajectory: The number of field evaluations for each trajectory, with shape ``(n,)``, int64.
+        gradients: The number of Jacobian products and classifier gradients for each trajectory.
+        seconds: The wall time of the sampling.
+        trace: The rule's traces at the beginning of each step, each with shape ``(steps, n)`` or ``(steps, n, d)``; NaN
+            for steps without guidance. SFG's traces are ``v`` and ``lambda``.
+        ancestors: If the rule resampled, the index before each step of each point's ancestor, with shape
             ``(steps, n)``, int64; None otherwise.
     """
 
@@ -380,23 +379,22 @@ class Result:
 
     @property
     def nfe(self) -> float:
-        """Field evaluations, the mean over the trajectories."""
+        """The number of field evaluations, the mean over the trajectories."""
         return float(self.nfe_per_trajectory.double().mean())
 
     @cached_property
     def diverged(self) -> int:
-        """How many trajectories ended outside the finite numbers."""
+        """The number of trajectories whose final point is not finite."""
         return int((~self.x[-1].isfinite().all(-1)).sum())
 
     def paths(self) -> Tensor:
-        """The paths that led to the final points, with the shape of ``x``. Where a rule resampled, a point's path is
-        that of its ancestors."""
+        """The paths of the final points, with the shape of ``x``; through their ancestors if the rule resampled."""
         return self.x if self.ancestors is None else follow(self.x, list(self.ancestors))
 
     def metrics(self, resamples: int = 200) -> dict[str, Any]:
-        """The final samples measured against the exact field; see ``toyguide.metrics.measure``.
+        """The final samples compared with the exact field; see ``toyguide.metrics.measure``.
 
-        Points that see each other are not independent draws, so a run of such a rule has no intervals of its own.
+        Points that affect each other are not independent samples, so a run of such a rule has no intervals.
         """
         e = self.experiment
         resamples = 0 if e.build_rule().interacts else resamples
@@ -408,7 +406,7 @@ class Result:
         one ``trace.…`` for each trace, ``ancestors`` if there are any, and the string ``experiment``.
 
         Raises:
-            InputError: If the file cannot be written, or the experiment cannot be written down.
+            InputError: If the file cannot be written, or a field of the experiment is a Python object.
         """
         arrays: dict[str, Any] = {
             "x": self.x.numpy(),
@@ -425,10 +423,10 @@ class Result:
 
     @classmethod
     def load(cls, path: str | Path) -> Result:
-        """Read what ``save`` wrote.
+        """Read a file written by ``save``.
 
         Raises:
-            InputError: If the file is not that.
+            InputError: If there is no such file, or it is not one.
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -443,14 +441,14 @@ class Result:
             raise InputError(f"run {str(path)!r}: {problem}") from problem
         except FileNotFoundError as problem:
             raise InputError(f"run {str(path)!r}: no such file") from problem
-        except Exception as problem:  # whatever a damaged or foreign file makes NumPy and zipfile raise
+        except Exception as problem:  # NumPy and zipfile raise many exceptions for a damaged file
             raise InputError(f"run {str(path)!r}: damaged, or not written by toyguide sample") from problem
         expected = (experiment.steps + 1, experiment.n, experiment.data.dim)
         if x.shape != expected or x.dtype != torch.float32 or sigma.shape != x.shape[:1]:
             raise InputError(
                 f"run {str(path)!r}: its points are {tuple(x.shape)}, {x.dtype}: expected {expected}, torch.float32"
             )
-        if ancestors is not None and not (ancestors.shape == x[1:, :, 0].shape and _are_places(ancestors, x.shape[1])):
+        if ancestors is not None and not (ancestors.shape == x[1:, :, 0].shape and _are_indices(ancestors, x.shape[1])):
             raise InputError(f"run {str(path)!r}: its ancestors are not places of {x.shape[1]} points")
         return cls(experiment, x, sigma, nfe, gradients, seconds, trace, ancestors)
 
@@ -484,5 +482,5 @@ def _checked_interval(interval: Any) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def _are_places(ancestors: Tensor, n: int) -> bool:
+def _are_indices(ancestors: Tensor, n: int) -> bool:
     return ancestors.dtype == torch.int64 and bool(((ancestors >= 0) & (ancestors < n)).all())

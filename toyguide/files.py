@@ -1,4 +1,4 @@
-"""Atomic writing: to a temporary file in the same folder, which is then renamed."""
+"""Atomic writes: to a temporary file in the same folder, which is then renamed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["check_writable", "writing"]
 
 
 def check_writable(path: str | Path) -> Path:
-    """The path, after a check that its folder exists and is writable: better known before an hour of work.
+    """The path, after a check that its folder exists and is writable; meant to be called before long computations.
 
     Raises:
-        InputError: If it cannot be written there.
+        InputError: If a file cannot be written there.
     """
     path = Path(path)
     if path.is_dir():
@@ -30,7 +30,7 @@ def check_writable(path: str | Path) -> Path:
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """A temporary path in the folder of ``path`` to write to; it replaces ``path`` if the block succeeds."""
+    """Yields a temporary path in the folder of ``path`` to write to; it replaces ``path`` if the block succeeds."""
     path = check_writable(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:

@@ -1,4 +1,4 @@
-"""Noise levels: the schedule a sampler walks down, and the distribution a network is trained on.
+"""Noise levels: the schedule of a sampler, and the training distribution of a network.
 
 References:
     Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv 2206.00364,
@@ -24,7 +24,7 @@ def edm_schedule(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.
         steps: The number of solver steps, at least 1.
         sigma_min: The last level before 0, at least 1e-9.
         sigma_max: The first level, above ``sigma_min``, at most 1e9.
-        rho: How strongly the levels crowd towards ``sigma_min``, from 0.1 to 1000; 1 spaces them evenly.
+        rho: From 0.1 to 1000; larger values space the levels more closely towards ``sigma_min``, 1 spaces them evenly.
 
     Returns:
         ``steps + 1`` levels in float64, the last one 0.
@@ -38,7 +38,7 @@ def edm_schedule(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.
         raise InputError(
             f"sigma range {sigma_min} … {sigma_max}: expected 0 < sigma_min < sigma_max, both from 1e-9 to 1e9"
         )
-    if not 0.1 <= rho <= 1000:  # beyond, powers of the levels overflow or round to one another
+    if not 0.1 <= rho <= 1000:  # outside this range powers of the levels overflow or round to the same number
         raise InputError(f"rho {rho}: expected a number from 0.1 to 1000")
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     hi, lo = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
@@ -48,7 +48,7 @@ def edm_schedule(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.
 
 @dataclass(frozen=True)
 class LogNormalNoise:
-    """Training noise with ``log sigma ~ N(mean, std^2)``."""
+    """Noise levels for training, with ``log sigma ~ N(mean, std^2)``."""
 
     mean: float
     std: float

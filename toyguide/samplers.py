@@ -1,8 +1,8 @@
-"""Samplers: how a step goes from one noise level to the next, and the one loop that takes the steps.
+"""Samplers: solver steps from one noise level to the next, and the sampling loop.
 
-The probability-flow ODE is ``dx = -sigma s dsigma``: its slope is ``(x - D)/sigma``. The reverse SDE goes twice as far
-along the score and draws noise: ``dx = -2 sigma s dsigma + sqrt(2 sigma) dW``. Unguided both have the same distribution
-at every level; guided they have not. A sampler states its order of convergence; a test measures it.
+The probability-flow ODE is ``dx = -sigma s dsigma``: its slope is ``(x - D)/sigma``. The reverse SDE has twice the
+drift and adds noise: ``dx = -2 sigma s dsigma + sqrt(2 sigma) dW``. Without guidance both have the same marginal
+distribution at every level; with guidance they differ. A sampler declares its order of convergence; a test measures it.
 
 References:
     Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv 2206.00364,
@@ -28,7 +28,7 @@ from toyguide.guidance.evaluation import kept
 __all__ = ["SAMPLERS", "Ancestral", "Euler", "Heun", "Sampler", "Step", "follow", "noise_of", "sampler", "trajectory"]
 
 Slope = Callable[[Tensor, float], Tensor]
-"""``(x, sigma) -> dx/dsigma`` at another point of the step; evaluates the rule."""
+"""``(x, sigma) -> dx/dsigma`` at a later stage of the step; evaluates the rule."""
 
 Noise = Callable[[], Tensor]
 """Fresh standard normal numbers, with shape ``(n, d)``."""
@@ -36,18 +36,18 @@ Noise = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """Where the points are after some number of steps.
+    """The state of a run after some number of steps.
 
     Attributes:
         index: The number of steps taken; 0 is the start.
-        sigma: The noise level here; 0 after the last step.
+        sigma: The current noise level; 0 after the last step.
         x: The points, with shape ``(n, d)``.
-        cost: What was evaluated so far.
-        push: What the rule added to the main field's denoised points at the beginning of the step that led here, with
-            shape ``(n, d)``; None at the start, and where the rule did not look at the main field.
-        trace: What the rule showed there; empty at the start.
-        ancestors: Where the step resampled, the place before it of the point that is now at each place, with shape
-            ``(n,)``; None otherwise.
+        cost: The evaluations made so far.
+        push: The guided minus the main field's denoised points at the beginning of the last step, with shape
+            ``(n, d)``; None at the start, and if the rule did not evaluate the main field.
+        trace: The rule's trace at the beginning of the last step; empty at the start.
+        ancestors: If the step resampled, the index that each point's ancestor had before, with shape ``(n,)``; None
+            otherwise.
     """
 
     index: int
@@ -65,10 +65,10 @@ class Step:
 
 
 class Sampler:
-    """A step. Subclasses state a name, a title and an order of convergence.
+    """A solver. Subclasses define a key, a title and an order of convergence.
 
-    The order is that of the points for a step without noise, and that of expectations over the noise (the weak order)
-    for one that draws some.
+    The order is that of the points for a deterministic sampler, and the weak order (that of expectations) for a
+    stochastic one.
     """
 
     key: ClassVar[str]
@@ -78,7 +78,7 @@ class Sampler:
     """Whether it draws noise."""
 
     def aim(self, sigma: float, sigma_next: float) -> float:
-        """The level that ``first`` leads to; below ``sigma_next`` where noise is drawn to come back up."""
+        """The level that the first slope aims at; below ``sigma_next`` if the sampler adds noise afterwards."""
         return sigma_next
 
     def step(self, x: Tensor, sigma: float, sigma_next: float, first: Tensor, slope: Slope, noise: Noise) -> Tensor:
@@ -89,7 +89,7 @@ class Sampler:
             sigma: Their noise level, positive.
             sigma_next: The next level; 0 at the last step.
             first: The slope at ``x`` towards the level ``aim(sigma, sigma_next)``, already evaluated.
-            slope: The slope at other points of this step.
+            slope: The slope at later stages of this step.
             noise: Draws noise.
         """
         raise TypeError(f"{type(self).__name__} does not say how it steps")
@@ -105,7 +105,7 @@ class Euler(Sampler):
 
 
 class Heun(Sampler):
-    """EDM's deterministic Heun: Euler, then the mean of both ends' slopes; the last step, to 0, is Euler."""
+    """EDM's deterministic Heun: an Euler step, then the mean slope of both ends; the last step, to 0, is Euler's."""
 
     key, title, order = "heun", "Heun (EDM)", 2
 
@@ -119,11 +119,11 @@ class Heun(Sampler):
 class Ancestral(Sampler):
     """DDPM's step: a draw from ``p(x' | x, x0 = D)``; one evaluation per step, and the reverse SDE in the limit.
 
-    An Euler step down to ``sigma'^2/sigma``, and noise to come back up:
+    An Euler step down to ``sigma'^2/sigma``, then noise up to ``sigma'``:
 
         x' = D + (sigma'/sigma)^2 (x - D) + sigma_up z,   sigma_up^2 = sigma'^2 (sigma^2 - sigma'^2)/sigma^2
 
-    With a renoiser R, ``x - R`` stands for ``x - D``.
+    With a renoiser R, ``x - R`` replaces ``x - D``.
     """
 
     key, title, order, stochastic = "ancestral", "Ancestral (SDE)", 1, True
@@ -160,20 +160,20 @@ def trajectory(
     generator: torch.Generator,
     count: int | None = None,
 ) -> Iterator[Step]:
-    """Walk points down the noise levels under a rule: the one sampling loop of the app, the CLI and the tests.
+    """Samples under a guidance rule: the only sampling loop, used by the app, the CLI and the tests.
 
     Args:
         rule: The guidance rule.
-        scene: The fields by role; with a dataset and a label if the rule looks at classes. Its levels are not used.
-        sampler: How to step.
+        scene: The fields by role; with a dataset and a label if the rule uses classes. Its levels are ignored.
+        sampler: The sampler.
         x: The starting points at ``levels[0]``, with shape ``(n, d)``.
         levels: Falling noise levels, the last one 0, with shape ``(steps + 1,)``.
         generator: Random numbers for rules and samplers that need them, on the CPU.
-        count: How many points the run has of which ``x`` are the first; None for those of ``x``. A sampler's noise is
-            drawn for all of them, so that the first ones get the same however many there are.
+        count: The number of points of the whole run, of which ``x`` are the first; None if ``x`` is all of them. The
+            sampler draws noise for the whole run, so that the first points always get the same noise.
 
     Yields:
-        The start, and the state after each step.
+        The initial state, and the state after each step.
     """
     sigmas = tuple(float(s) for s in levels)
     scene = replace(scene, levels=sigmas) if isinstance(scene, Scene) else Scene(scene, sigmas)
@@ -199,7 +199,7 @@ def _step(
     generator: torch.Generator,
     noise: Noise,
 ) -> tuple[Guided, Evaluation, Arrival]:
-    """One solver step under a rule: what it made of its first points, the fields there, and where it ends."""
+    """One solver step: the guided denoiser at its first evaluation, that evaluation, and the points it ends on."""
     x, memory = rule.before_step(at, memory)
     start = at if x is at.x else at.moved(x)
     guided = _checked(rule, sampler, rule.guide(start, memory), x)
@@ -225,7 +225,7 @@ def _step(
 
 
 def _checked(rule: Rule, sampler: Sampler, guided: Guided, x: Tensor) -> Guided:
-    """What a rule returned, if it is what the loop can work with."""
+    """What ``guide`` returned, after a check that the loop can use it."""
     if not isinstance(guided, Guided):
         raise _wrong(rule, f"guide returns a {type(guided).__name__}, expected a Guided")
     if guided.denoised.shape != x.shape:
@@ -241,14 +241,14 @@ def _wrong(rule: Rule, what: str) -> InputError:
 
 
 def follow(x: Tensor, ancestors: Sequence[Tensor | None]) -> Tensor:
-    """The paths that led to the final points, where points were resampled on the way.
+    """The paths of the final points, traced back through resampling.
 
     Args:
         x: The points at every level, with shape ``(steps + 1, n, d)``.
-        ancestors: Of each step, as in :class:`Step`.
+        ancestors: The ancestors of each step, as in :class:`Step`.
 
     Returns:
-        For each final point where it, or the one that it is a copy of, was at every level; with the shape of ``x``.
+        The position of each final point, or of its ancestor, at every level; with the shape of ``x``.
     """
     if all(a is None for a in ancestors):
         return x
@@ -261,9 +261,9 @@ def follow(x: Tensor, ancestors: Sequence[Tensor | None]) -> Tensor:
 
 
 def noise_of(x: Tensor, generator: torch.Generator, count: int) -> Noise:
-    """The sampler's noise, from a stream of its own: what a rule draws, for however many points, does not shift it.
+    """The sampler's noise, from a separate stream, so that it does not depend on how many numbers a rule draws.
 
-    The noise of a seed is the same on every CPU; a GPU draws its own.
+    A seed gives the same noise on every CPU, but other noise on a GPU.
     """
     stream = generator.clone_state()
     seed = int(torch.randint(2**62, (), generator=stream))

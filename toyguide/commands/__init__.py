@@ -1,1 +1,1 @@
-"""The subcommands of ``toyguide``, one per file, found by being there. See ``toyguide.cli`` for what one must have."""
+"""The subcommands of ``toyguide``, one per file, discovered by listing this folder; ``toyguide.cli`` describes them."""

@@ -12,9 +12,11 @@ HELP = "serve the explorer and the studies in the browser"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--port", type=int, default=5006, help="0 takes any free one (default: 5006)")
-    parser.add_argument("--address", default="127.0.0.1", help="0.0.0.0 opens it to the network (default: 127.0.0.1)")
-    parser.add_argument("--open", action="store_true", help="open it in the browser")
+    parser.add_argument("--port", type=int, default=5006, help="port; 0: any free one (default: 5006)")
+    parser.add_argument(
+        "--address", default="127.0.0.1", help="address; 0.0.0.0: open to the network (default: 127.0.0.1)"
+    )
+    parser.add_argument("--open", action="store_true", help="open the explorer in a browser")
 
 
 def run(args: argparse.Namespace) -> None:

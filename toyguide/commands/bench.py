@@ -1,4 +1,4 @@
-"""``toyguide bench``: what everything costs, beside the textbook formulation in the same run."""
+"""``toyguide bench``: measure time and memory, relative to the textbook formulation in the same run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ HELP = "measure speed and memory against the textbook formulation"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
     parser.add_argument(
-        "--json", action="store_true", help="print everything as JSON, each turn of each measurement too"
+        "--json", action="store_true", help="print everything as JSON, with every repetition of each measurement"
     )
     parser.add_argument(
-        "-o", "--output", metavar="FOLDER", help="also write BENCHMARKS.md and the figures docs/growth.* below this"
+        "-o", "--output", metavar="FOLDER", help="also write BENCHMARKS.md and the figures docs/growth.* in this folder"
     )
 
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     device = resolve_device(args.device)
     if args.output is not None:
         folder = _checked(args.output)
-        import toyguide.plots  # noqa: F401, which says at once when matplotlib is missing
+        import toyguide.plots  # noqa: F401, raises at once if matplotlib is missing
 
     def watch(jobs: list[Any]) -> Any:
         with tqdm(jobs, unit="measurement", leave=False) as bar:
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     remarks: list[str] = []
 
     def explorer() -> list[Any]:
-        """The explorer's figures. The library knows no interface, so it is handed them from here."""
+        """The explorer's figures, passed in from here because the library must not import the apps."""
         from toyguide.bench.run import explorer_figures
         from toyguide_apps.bench import measure_explorer
 
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _checked(output: str) -> Path:
-    """The folder, once it is known that it can be written to."""
+    """The folder, after a check that it exists and is writable."""
     folder = Path(output)
     if not folder.is_dir():
         raise InputError(f"output {output!r}: expected a folder that exists")

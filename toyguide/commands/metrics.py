@@ -1,4 +1,4 @@
-"""``toyguide metrics``: a finished run measured against the exact field."""
+"""``toyguide metrics``: compare a finished run with the exact field."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from toyguide.experiment import Result
 from toyguide.metrics import METRICS, reference
 
 NAME = "metrics"
-HELP = "measure a run against the exact distribution"
+HELP = "compare a run with the exact distribution"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_file", metavar="RUN.npz", help="what toyguide sample wrote")
-    parser.add_argument("--resamples", type=int, default=200, help="of the bootstrap; 0: no intervals (default: 200)")
+    parser.add_argument("run_file", metavar="RUN.npz", help="a run written by toyguide sample")
+    parser.add_argument("--resamples", type=int, default=200, help="bootstrap resamples; 0: no interval (default: 200)")
     parser.add_argument("--json", action="store_true", help="print one flat JSON object")
 
 

@@ -1,4 +1,4 @@
-"""``toyguide plot``: redraw a figure of a paper, or draw a saved run."""
+"""``toyguide plot``: reproduce a figure of a paper, or draw a saved run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``toyguide rules``: what rules there are, what they need and what can be set."""
+"""``toyguide rules``: list the guidance rules, the fields that they need and their parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``toyguide sample``: run one experiment and keep its trajectories."""
+"""``toyguide sample``: run one experiment and save its trajectories."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--experiment", metavar="FILE", help="start from this experiment (JSON; - reads stdin)")
     setting("dataset", "a bundled name, a folder with a dataset.toml, or a CSV of points")
-    setting("label", "the class to sample; left out: the union of all")
+    setting("label", "the class to sample; default: the union of all")
     field = "exact, exact@LABEL, exact+noise:SHARE, DATASET/NETWORK, a .safetensors or mean(FIELD, FIELD)"
     setting("main", f"the field that is sampled: {field}", metavar="FIELD")
-    setting("uncond", "what CFG-like rules extrapolate from; left out: the natural partner of main", metavar="FIELD")
-    setting("weak", "what autoguidance extrapolates from; left out: the natural partner of main", metavar="FIELD")
+    setting("uncond", "the field CFG extrapolates from; default: the natural partner of main", metavar="FIELD")
+    setting("weak", "the field autoguidance extrapolates from; default: the natural partner of main", metavar="FIELD")
     parser.add_argument(
         "--field", action="append", default=[], metavar="ROLE=FIELD", help="the field in any other role of the rule"
     )
@@ -44,13 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     setting("interval", "guide only where LOW < sigma <= HIGH", type=_interval, metavar="LOW,HIGH")
     setting("sampler", f"one of {', '.join(SAMPLERS)}")
     setting("steps", "solver steps", type=int)
-    setting("n", "trajectories", type=int)
-    setting("seed", "of all random numbers", type=int)
-    setting("sigma_min", "the last noise level before 0; left out: the dataset's", type=float)
-    setting("sigma_max", "the first noise level; left out: the dataset's", type=float)
-    setting("rho", "how the levels crowd; left out: the dataset's", type=float)
+    setting("n", "number of trajectories", type=int)
+    setting("seed", "seed of all random numbers", type=int)
+    setting("sigma_min", "the last noise level before 0; default: the dataset's", type=float)
+    setting("sigma_max", "the first noise level; default: the dataset's", type=float)
+    setting("rho", "how closely the levels are spaced towards sigma-min; default: the dataset's", type=float)
     parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
-    parser.add_argument("-o", "--output", required=True, metavar="RUN.npz", help="where the trajectories go")
+    parser.add_argument("-o", "--output", required=True, metavar="RUN.npz", help="the file to write")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _experiment(args: argparse.Namespace) -> Experiment:
-    """The experiment of the file, or the default one, with the flags' changes."""
+    """The experiment of the file, or the default one, with the settings of the flags."""
     given = {name: getattr(args, name) for name in _DEFAULTS if hasattr(args, name)}
     base = {} if args.experiment is None else Experiment.from_json(_read(args.experiment)).settings()
     same_rule = given.get("rule", base.get("rule")) == base.get("rule")
@@ -98,7 +98,7 @@ def _read(path: str) -> str:
 
 
 def _assignment(flag: str, text: str) -> tuple[str, Any]:
-    """``name=value``; the value is a number, true, false, or else a text."""
+    """Parses ``name=value``; the value is a number, true or false, or else a string."""
     name, equals, value = text.partition("=")
     if not (name and equals and value):
         example = {"--set": "NAME=VALUE, like w=3", "--field": "ROLE=FIELD, like weak=exact+noise:0.2"}[flag]

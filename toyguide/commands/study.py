@@ -1,4 +1,4 @@
-"""``toyguide study``: put a claim of a paper to the test, with a verdict by a rule stated before the runs."""
+"""``toyguide study``: test a claim of a paper, with a verdict by criteria that were fixed before the runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         default="out/studies",
         metavar="DIR",
-        help="the folder of all studies; finished runs in it are not run again (default: out/studies)",
+        help="the folder for all studies; finished runs in it are not repeated (default: out/studies)",
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON, or the list")
 
@@ -95,7 +95,7 @@ def _run(study: Any, plan: Any, output: Path, executor: Executor | None) -> dict
 
 
 class _Bar:
-    """A progress bar on the terminal, and the same figures in ``progress.json`` for other processes to read."""
+    """A progress bar in the terminal; it also writes the progress to ``progress.json`` for other processes."""
 
     def __init__(self, name: str, folder: Path) -> None:
         from tqdm import tqdm
@@ -106,7 +106,7 @@ class _Bar:
             desc=name,
             total=1.0,
             mininterval=0.5 if sys.stderr.isatty() else 30.0,
-            delay=0.01,  # a line of the log comes before it
+            delay=0.01,  # after the first line of the log
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} and {remaining} left{postfix}",
         )
 
@@ -114,10 +114,10 @@ class _Bar:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:  # also if there was nothing left to do
+        if kind is None:  # fill the bar, even if all runs were finished before
             self._bar.update(self._bar.total - self._bar.n)
         self._bar.close()
-        with contextlib.suppress(OSError):  # if it was never written
+        with contextlib.suppress(OSError):  # it may never have been written
             self._file.unlink()
 
     def tell(self, progress: Any) -> None:
@@ -133,13 +133,13 @@ class _Bar:
 
     def _write(self, values: dict[str, Any]) -> None:
         temporary = self._file.with_suffix(".tmp")
-        with contextlib.suppress(OSError):  # readers wait for the next one
+        with contextlib.suppress(OSError):  # readers use the next update
             temporary.write_text(json.dumps(values), encoding="utf-8")
             os.replace(temporary, self._file)
 
 
 def _checked(output: str) -> Path:
-    """The folder of all studies, made if missing; the last flag to be checked, since this writes."""
+    """The folder for all studies, created if missing; checked after all other flags, because this writes."""
     folder = Path(output)
     nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not nearest.is_dir():
@@ -148,7 +148,7 @@ def _checked(output: str) -> Path:
         raise InputError(f"output {output!r}: the folder {str(nearest)!r} is not writable")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:  # a file system that refuses whatever the permissions
+    except OSError as problem:  # some file systems refuse despite the permissions
         raise InputError(f"output {output!r}: the folder cannot be made ({problem.strerror})") from problem
     return folder
 

@@ -34,16 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say where runs are made."""
+    """Add the flags that choose where runs are computed."""
     parser.add_argument(
         "--executor",
         choices=_EXECUTORS,
         metavar=f"{{{','.join(_EXECUTORS)}}}",
         help="run in this process or in several (default: serial)",
     )
-    parser.add_argument(
-        "--workers", type=int, metavar="K", help="number of processes (default: one for each processor)"
-    )
+    parser.add_argument("--workers", type=int, metavar="K", help="number of processes (default: one per processor)")
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="run on the Dask cluster of this scheduler, tcp://HOST:PORT"
     )
@@ -82,10 +80,10 @@ def run(args: argparse.Namespace) -> None:
 
 @contextmanager
 def stopping(kept: Callable[[], str]) -> Iterator[None]:
-    """Leave with one line when interrupted or when workers died.
+    """Exit with a one-line message when interrupted or when workers died.
 
     Args:
-        kept: Returns what is kept, for the message.
+        kept: Returns what was saved, for the message.
 
     Raises:
         SystemExit: With code 130 when interrupted, with code 1 when workers died.
@@ -100,10 +98,10 @@ def stopping(kept: Callable[[], str]) -> Iterator[None]:
 
 
 def workers_of(args: argparse.Namespace) -> AbstractContextManager[Executor | None]:
-    """The executor that the flags ask for, to be entered.
+    """A context manager for the executor that the flags choose; None for this process.
 
     Raises:
-        InputError: If the flags do not go together.
+        InputError: If the flags contradict each other.
     """
     from toyguide.sweeps import executors
 

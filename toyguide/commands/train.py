@@ -1,4 +1,4 @@
-"""``toyguide train``: train a network and write it, with averages of other lengths and snapshots beside it."""
+"""``toyguide train``: train a network and save it, with other weight averages and snapshots in the same folder."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from toyguide.training import TrainSettings, train
 NAME = "train"
 HELP = "train a network and write it as .safetensors"
 
-_CURVE = 64  # points that a recorded loss curve has at most
-_AVERAGED = 64  # iterations that the loss that is shown and recorded is the mean of
-_LOOK_EVERY = 16  # iterations: looking at the loss waits for the device
+_CURVE = 64  # most points of a recorded loss curve
+_AVERAGED = 64  # iterations over which the reported loss is averaged
+_CHECK_EVERY = 16  # iterations between reads of the loss, each of which waits for the device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,12 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", default="fractal", metavar="NAME", help="name or path (default: fractal)")
     parser.add_argument("--label", metavar="CLASS", help="class to model (default: the union of all)")
     parser.add_argument("--conditional", action="store_true", help="one network for every class and the union")
-    parser.add_argument("--width", type=int, default=64, help="features of each hidden layer (default: 64)")
+    parser.add_argument("--width", type=int, default=64, help="units in each hidden layer (default: 64)")
     parser.add_argument("--layers", type=int, default=4, help="hidden layers (default: 4)")
     parser.add_argument("--iterations", type=int, default=4096, help="optimizer steps (default: 4096)")
     parser.add_argument("--batch", type=int, default=4096, help="points in each step (default: 4096)")
     parser.add_argument("--loss", default="exact", metavar="{exact,denoising}", help="score matching (default: exact)")
-    parser.add_argument("--learning-rate", type=float, default=0.01, help="before its decay (default: 0.01)")
+    parser.add_argument("--learning-rate", type=float, default=0.01, help="initial learning rate (default: 0.01)")
     parser.add_argument(
         "--ema",
         default="0.010",
@@ -48,14 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="lengths of the weight averages, relative to the training; the first is the output (default: 0.010)",
     )
     parser.add_argument("--snapshot-every", type=int, metavar="N", help="also write the network every N iterations")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and batches (default: 0)")
     parser.add_argument("--device", default="auto", metavar=f"{{{','.join(DEVICES)}}}", help="default: auto")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors to write")
-    parser.add_argument("--json", action="store_true", help="print what was made as JSON")
+    parser.add_argument("--json", action="store_true", help="print a report as JSON")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Carry it out.
+    """Run the command.
 
     Raises:
         InputError: If a flag is wrong; before any training.
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
         for step in train(settings, device):
             losses.append(step.loss)
             last = interrupted or step.iteration == settings.iterations
-            if last or step.iteration % _LOOK_EVERY == 0:
+            if last or step.iteration % _CHECK_EVERY == 0:
                 loss = _final(losses)
                 if not math.isfinite(loss):
                     raise InputError(f"learning rate {args.learning_rate}: the loss is {loss}; expected a lower rate")
@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[list[int]]:
-    """A list that Ctrl-C puts something into, so that the step under way is finished; a second Ctrl-C is the usual."""
+    """A list that is no longer empty after Ctrl-C, so that the current step can finish; a second Ctrl-C interrupts."""
     signals: list[int] = []
 
     def note(number: int, _frame: Any) -> None:
@@ -152,7 +152,7 @@ def _final(losses: list[torch.Tensor]) -> float:
 
 
 def _curve(losses: list[torch.Tensor]) -> list[list[float]]:
-    """The losses thinned to pairs of an iteration and the mean since the previous pair."""
+    """The loss curve as a few pairs: an iteration, and the mean loss since the previous pair."""
     size = math.ceil(len(losses) / _CURVE)
     means = [float(part.mean()) for part in torch.stack(losses).split(size)]
     return [[min((i + 1) * size, len(losses)), float(f"{mean:.6g}")] for i, mean in enumerate(means)]

@@ -1,1 +1,1 @@
-"""Geometry of any field, exact or learned: planes and grids, curvature, regions."""
+"""Geometry of exact and learned fields: planes and grids, contours, curvature, critical points, regions."""

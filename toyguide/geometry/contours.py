@@ -1,8 +1,8 @@
-"""Level lines that mean the same on every density: the borders of its highest-density regions.
+"""Contour levels that are comparable between densities: the borders of highest-density regions.
 
-The region of share q is the smallest set that holds the probability q; its border is a level line of the density. On
-a grid of equal cells the level follows from the density alone: sort, sum up, and read off where the sum reaches q.
-Sums are divided by their total, so a learned field, whose density has no known norm, gets levels that can be laid over
+The highest-density region of share q is the smallest set with probability q; its border is a contour of the density.
+On a grid of equal cells the level is found by sorting the densities in falling order and summing until the sum reaches
+q. Sums are divided by their total, so the levels of a learned field, whose density is unnormalised, are comparable with
 the exact ones.
 
 References:
@@ -23,11 +23,11 @@ from toyguide.geometry.planes import Plane, Window
 __all__ = ["in_chunks", "log_density_levels", "region_levels"]
 
 _CHUNK = 1 << 14  # points; bounds a network's memory on large grids
-_REACH = 4.0  # noise levels: what lies further beyond the data is less than 0.1 % of the mass
+_REACH = 4.0  # units of sigma around the data; less than 0.1 % of the mass lies further out
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``function`` of points with shape ``(..., d)``, evaluated a bounded number at a time and without gradients."""
+    """Evaluates ``function`` at points with shape ``(..., d)``, in chunks of bounded size and without gradients."""
     with torch.no_grad():
         parts = [function(part) for part in x.reshape(-1, x.shape[-1]).split(_CHUNK)]
     joined = torch.cat(parts)
@@ -38,8 +38,8 @@ def region_levels(log_density: Tensor, shares: Sequence[float]) -> Tensor:
     """The log-density at the borders of highest-density regions.
 
     Args:
-        log_density: The log-density, normalised or not, on a grid of equal cells that holds practically all the
-            mass; of any shape. What is not finite counts as empty.
+        log_density: The log-density, normalised or not, on a grid of equal cells that covers practically all the
+            mass; of any shape. Cells that are not finite count as empty.
         shares: The probability inside each region, each above 0 and below 1.
 
     Returns:
@@ -67,7 +67,7 @@ def log_density_levels(
 ) -> Tensor:
     """The log-density of a field at the borders of its highest-density regions in a plane.
 
-    In more than two dimensions a region's share is that of the slice: of the mass that lies in the plane.
+    In more than two dimensions a region's share is relative to the density restricted to the plane.
 
     Args:
         field: An exact or a learned field.

@@ -1,16 +1,17 @@
 """Critical points of a log-density, where its score is zero: modes, saddles and minima, and how they merge.
 
-At a critical point the Hessian's positive eigenvalues count the directions in which the log-density curves upward:
-none at a mode, all at a minimum, some at a saddle. In two dimensions, where the log-density falls in all directions far
-away, modes - saddles + minima = 1 (the Euler characteristic of the plane): a check that none was missed.
+The index of a critical point is the number of positive eigenvalues of the Hessian, the directions in which the
+log-density curves upward: 0 at a mode, d at a minimum, in between at a saddle. In two dimensions, where the log-density
+falls in all directions far away, modes - saddles + minima = 1 (the Euler characteristic of the plane), which checks
+that none was missed.
 
-Points are found from many starts. From each, eigenvector following walks uphill along all eigenvectors but the top k
-and downhill along these, for modes (k = 0), the lowest passes between them (k = 1), and so on: all starts at once, with
-steps ``|J|^-1 s`` of bounded length. Where that comes close to a critical point, SciPy's ``root`` (MINPACK's hybrid
-method by Powell) solves ``s(x) = 0`` in float64 with the Hessian as its Jacobian. Then the search goes on once from
-what it found: up from both sides of each saddle, to the modes that it lies between, and out from each mode along its
-softest direction, to the passes that lead away from it. All lengths are in units of sigma or of a point's own width
-``1/sqrt|lambda|``, so no number here depends on the data's scale.
+The search starts from many points. Eigenvector following goes downhill along the top k eigenvectors and uphill along
+the others, which leads to modes (k = 0), saddles of index 1 (k = 1), and so on; it moves all points at once, with steps
+``|J|^-1 s`` of bounded length. Near a critical point SciPy's ``root`` (MINPACK's hybrid method by Powell) solves
+``s(x) = 0`` in float64 with the Hessian as the Jacobian. The search is then repeated once from the points found: uphill
+from both sides of each saddle to the adjacent modes, and from each mode along its direction of least curvature to the
+adjacent saddles. All lengths are in units of sigma or of a point's own width ``1/sqrt|lambda|``, so no constant here
+depends on the data's scale.
 
 References:
     Cerjan and Miller, On finding transition states, J. Chem. Phys. 75, 1981 (eigenvector following).
@@ -35,25 +36,25 @@ from toyguide.geometry.curvature import eigenpairs
 
 __all__ = ["CriticalPoints", "critical_points", "follow", "merging_sigma", "starting_points"]
 
-_CONVERGED = 1e-8  # of |sigma s|: far above float64's rounding on any dataset, far below any slope between the points
-_CLOSE, _SETTLED = 0.1, 1e-3  # of |sigma s|: below which the solver starts, and eigenvector following stops
-_STEPS, _LONGEST = 30, 1.0  # of eigenvector following, and the longest in units of sigma
-_SAME = 1e-3  # units of sigma: two points nearer than that are one
-_FROM_SADDLE, _FROM_MODE = 0.3, 3.0  # widths aside from where the search goes on
+_CONVERGED = 1e-8  # largest |sigma s| of a critical point; far above float64's rounding error on any dataset
+_CLOSE, _SETTLED = 0.1, 1e-3  # |sigma s| below which the solver starts, and below which eigenvector following stops
+_STEPS, _LONGEST = 30, 1.0  # number of steps of eigenvector following, and the longest, in units of sigma
+_SAME = 1e-3  # units of sigma; points closer than this are the same
+_FROM_SADDLE, _FROM_MODE = 0.3, 3.0  # distance, in widths, from which the second search starts
 _LONGEST_WIDTH = 10.0  # units of sigma
 
 
 @dataclass(frozen=True, eq=False)
 class CriticalPoints:
-    """Critical points, those of low index first, and of one index the densest first; all float64 on the CPU.
+    """Critical points, sorted by rising index, then by falling density; all float64 on the CPU.
 
     Attributes:
         x: The points, with shape ``(m, d)``.
         index: The number of directions in which the log-density curves upward, 0 at a mode and d at a minimum, with
             shape ``(m,)``, integers.
         log_density: With shape ``(m,)``; a learned field's is unnormalised.
-        eigenvalues: Of the Hessian, falling, with shape ``(m, d)``.
-        eigenvectors: One a row, in the order of the eigenvalues, with shape ``(m, d, d)``.
+        eigenvalues: The Hessian's eigenvalues in falling order, with shape ``(m, d)``.
+        eigenvectors: The eigenvectors as rows, in the order of the eigenvalues, with shape ``(m, d, d)``.
     """
 
     x: Tensor
@@ -66,25 +67,25 @@ class CriticalPoints:
         return len(self.x)
 
     def count(self, index: int) -> int:
-        """How many points have an index."""
+        """The number of points with an index."""
         return int((self.index == index).sum())
 
 
 def critical_points(field: Field, sigma: float, starts: Tensor, *, separation: float | None = None) -> CriticalPoints:
-    """The critical points of a field's log-density that a search from many starts finds.
+    """Finds critical points of a field's log-density, by a search from many starting points.
 
-    Nothing guarantees that they are all there are: more starts find more. On the fractal's union 150 starts find all 13
-    at sigma 0.1, 32 of 35 at 0.05 and 165 of 221 at 0.02. In more than two dimensions modes, saddles of index 1 and 2
-    and minima are searched for; others are found where a start is close to one.
+    The result may be incomplete: more starting points find more. On the fractal's union 150 find all 13 at sigma 0.1,
+    32 of 35 at 0.05 and 165 of 221 at 0.02. In more than two dimensions the search is for modes, saddles of index 1 and
+    2, and minima; others are found only if a starting point is close.
 
     Args:
         field: An exact or a learned field.
         sigma: The noise level, positive.
-        starts: Where to search from, with shape ``(n, d)``; see :func:`starting_points`.
-        separation: Points nearer to each other than this are one; by default a thousandth of sigma.
+        starts: The starting points, with shape ``(n, d)``; see :func:`starting_points`.
+        separation: Points closer to each other than this count as one; by default a thousandth of sigma.
 
     Raises:
-        InputError: If sigma is not positive or the starts do not fit the field.
+        InputError: If sigma is not positive or the starting points do not fit the field.
     """
     if not 0 < sigma < math.inf:
         raise InputError(f"sigma = {sigma!r}: expected a positive number")
@@ -94,23 +95,23 @@ def critical_points(field: Field, sigma: float, starts: Tensor, *, separation: f
     separation = _SAME * sigma if separation is None else separation
     with torch.no_grad():
         indices = [k for k in sorted({0, 1, 2, field.dim}) if k <= field.dim]
-        near = [_followed(field, sigma, starts, k) for k in indices]
-        found = _solved(field, sigma, torch.cat([*near, starts]), separation)
-        up = _followed(field, sigma, _aside(found, sigma, 1, _FROM_SADDLE), 0)
-        out = _followed(field, sigma, _aside(found, sigma, 0, _FROM_MODE), 1)
-        return _solved(field, sigma, torch.cat([found.x, up, out]), separation)
+        near = [_follow_eigenvectors(field, sigma, starts, k) for k in indices]
+        found = _solve(field, sigma, torch.cat([*near, starts]), separation)
+        up = _follow_eigenvectors(field, sigma, _displaced(found, sigma, 1, _FROM_SADDLE), 0)
+        out = _follow_eigenvectors(field, sigma, _displaced(found, sigma, 0, _FROM_MODE), 1)
+        return _solve(field, sigma, torch.cat([found.x, up, out]), separation)
 
 
 def starting_points(data: Dataset, label: str | None, sigma: float, n: int, seed: int = 0) -> Tensor:
-    """Points to search from: what lies in the middle of the data's parts, and exact samples.
+    """Starting points for :func:`critical_points`: means, midpoints and exact samples.
 
     Args:
         data: The dataset.
         label: The class; None for the union.
         sigma: The noise level.
-        n: How many, at least; the means of the union and the classes and the midpoints between every two of them come
-            first and are all there, then the heaviest branches' centres, then samples at sigma, at least one.
-        seed: Of the samples.
+        n: The least number of points. The means of the union and of the classes and the midpoints of every two of them
+            are always included, then come the means of the heaviest branches, then at least one sample at sigma.
+        seed: The seed of the samples.
 
     Returns:
         With shape ``(n or more, d)``, float64.
@@ -135,13 +136,16 @@ def starting_points(data: Dataset, label: str | None, sigma: float, n: int, seed
 
 
 def follow(field: Field, sigmas: Sequence[float], starts: Tensor) -> list[CriticalPoints]:
-    """The critical points along a list of noise levels: how they appear and merge.
+    """Tracks how critical points appear and merge from one noise level to the next.
 
     Args:
         field: An exact or a learned field.
-        sigmas: The noise levels, rising or falling; each level is searched from the starts and from the points of the
-            level before.
-        starts: With shape ``(n, d)``.
+        sigmas: The noise levels, rising or falling; at each, the search starts from ``starts`` and from the points of
+            the previous level.
+        starts: The starting points, with shape ``(n, d)``.
+
+    Returns:
+        The critical points at each noise level.
     """
     found: list[CriticalPoints] = []
     for sigma in sigmas:
@@ -151,10 +155,16 @@ def follow(field: Field, sigmas: Sequence[float], starts: Tensor) -> list[Critic
 
 
 def merging_sigma(field: Field, low: float, high: float, starts: Tensor) -> float:
-    """The noise level at which the number of modes changes from what it is at ``low``, by bisection (SciPy's).
+    """The noise level at which the number of modes changes, by bisection (SciPy's).
 
-    If it changes more than once between the two, this is one of the places where it differs from that number. Near it
-    the modes are told apart down to a thousandth of sigma, which they reach within about a millionth of the level.
+    If the number changes more than once between the two levels, the result is one place where it starts or stops being
+    that at ``low``. Modes closer than a thousandth of sigma count as one, which shifts the result by about a millionth.
+
+    Args:
+        field: An exact or a learned field.
+        low: The lower noise level.
+        high: The upper noise level.
+        starts: The starting points, with shape ``(n, d)``.
 
     Raises:
         InputError: If the number of modes is the same at both ends.
@@ -175,8 +185,8 @@ def _slope(field: Field, sigma: float, x: Tensor) -> Tensor:
     return (sigma * field.score(x, sigma)).norm(dim=-1)
 
 
-def _followed(field: Field, sigma: float, x: Tensor, k: int) -> Tensor:
-    """Where eigenvector following leads from x (n, d): downhill along the top k eigenvectors, uphill along the rest."""
+def _follow_eigenvectors(field: Field, sigma: float, x: Tensor, k: int) -> Tensor:
+    """Eigenvector following from x (n, d): downhill along the top k eigenvectors, uphill along the others."""
     sign = torch.ones(field.dim, dtype=x.dtype)
     sign[:k] = -1
     x, moving = x.clone(), torch.arange(len(x))
@@ -192,16 +202,16 @@ def _followed(field: Field, sigma: float, x: Tensor, k: int) -> Tensor:
     return x
 
 
-def _aside(points: CriticalPoints, sigma: float, index: int, widths: float) -> Tensor:
-    """Both sides of the points of one index, so many of their own widths along their top eigenvectors."""
+def _displaced(points: CriticalPoints, sigma: float, index: int, widths: float) -> Tensor:
+    """Points on both sides of those of one index, a number of widths away along their top eigenvectors."""
     of = points.index == index
     width = points.eigenvalues[of, :1].abs().clamp(min=(_LONGEST_WIDTH * sigma) ** -2).rsqrt()
     step = widths * width * points.eigenvectors[of, 0]
     return torch.cat([points.x[of] + step, points.x[of] - step])
 
 
-def _solved(field: Field, sigma: float, x: Tensor, separation: float) -> CriticalPoints:
-    """The critical points that SciPy's solver finds from those of x, with shape (n, d), that are close to one."""
+def _solve(field: Field, sigma: float, x: Tensor, separation: float) -> CriticalPoints:
+    """The critical points that SciPy's solver finds, starting from the points of x (n, d) that are close to one."""
     from scipy.optimize import root
 
     def score(y: np.ndarray) -> np.ndarray:
@@ -214,7 +224,7 @@ def _solved(field: Field, sigma: float, x: Tensor, separation: float) -> Critica
     ends = [torch.from_numpy(root(score, y, jac=jacobian, method="hybr").x) for y in (close / sigma).numpy()]
     x = sigma * torch.stack(ends) if ends else close
     slope = _slope(field, sigma, x)
-    best = slope.argsort()  # of points that are one, the most exact stays
+    best = slope.argsort()  # of several copies of one point, keep the most accurate
     x = _distinct(x[best][slope[best] < _CONVERGED], separation)
 
     values, vectors = eigenpairs(field.hessian(x, sigma))
@@ -225,7 +235,7 @@ def _solved(field: Field, sigma: float, x: Tensor, separation: float) -> Critica
 
 
 def _distinct(x: Tensor, separation: float) -> Tensor:
-    """The points that are not within ``separation`` of an earlier one that stays."""
+    """Drops points within ``separation`` of an earlier one that was kept."""
     near = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist") < separation
     stays = torch.ones(len(x), dtype=torch.bool)
     for i in range(len(x)):

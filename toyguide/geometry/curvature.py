@@ -5,8 +5,8 @@ a symmetric ``[[a, b], [b, c]]`` with the half difference ``e = (a - c) / 2``,
 
     lambda = (a + c) / 2 ± sqrt(e^2 + b^2),    v = (cos t, sin t) and (-sin t, cos t),    t = atan2(b, e) / 2
 
-which needs no case for nearly equal eigenvalues. An eigenvector has no sign of its own; :func:`align` gives one,
-:func:`align_path` and :func:`align_grid` give neighbours the same.
+which needs no special case for nearly equal eigenvalues. The sign of an eigenvector is arbitrary: :func:`align` chooses
+it by a reference, :func:`align_path` and :func:`align_grid` so that neighbours agree.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ __all__ = ["align", "align_grid", "align_path", "curl", "divergence", "eigenpair
 
 
 def eigenpairs(hessian: Tensor) -> tuple[Tensor, Tensor]:
-    """The eigenvalues of symmetric matrices, and their unit eigenvectors up to sign.
+    """The eigenvalues and unit eigenvectors of symmetric matrices; the sign of each eigenvector is arbitrary.
 
     Args:
         hessian: Symmetric matrices, with shape ``(..., d, d)``.
 
     Returns:
-        The eigenvalues, falling, with shape ``(..., d)``, and the eigenvectors in that order, one a row, with shape
-        ``(..., d, d)``; NaN for each matrix with an entry that is not finite.
+        The eigenvalues in falling order, with shape ``(..., d)``, and the eigenvectors in that order, as rows, with
+        shape ``(..., d, d)``; NaN for each matrix with an entry that is not finite.
     """
     finite = hessian.isfinite().all(-1).all(-1)
     safe = hessian.where(finite[..., None, None], 0.0)
@@ -46,24 +46,24 @@ def eigenpairs(hessian: Tensor) -> tuple[Tensor, Tensor]:
 def top_eigenpair(hessian: Tensor) -> tuple[Tensor, Tensor]:
     """The largest eigenvalue of symmetric matrices, with shape ``(...)``, and its eigenvector, with shape ``(..., d)``.
 
-    The first of the :func:`eigenpairs`, and as they are.
+    The first of the :func:`eigenpairs`.
     """
     values, vectors = eigenpairs(hessian)
     return values[..., 0], vectors[..., 0, :]
 
 
 def align(vectors: Tensor, reference: Tensor) -> Tensor:
-    """Vectors turned around where they point away from a reference: one direction for a grid, or one per vector.
+    """Flips vectors whose inner product with a reference is negative.
 
     Args:
         vectors: With shape ``(..., d)``.
-        reference: Broadcasts to ``vectors``.
+        reference: One direction for all vectors or one for each; broadcasts to ``vectors``.
     """
     return vectors.where((vectors * reference).sum(-1, keepdim=True) >= 0, -vectors)
 
 
 def align_path(vectors: Tensor) -> Tensor:
-    """Vectors along paths, each turned to its predecessor's side; the first of each path stays.
+    """Flips vectors along paths so that each agrees in sign with its predecessor; the first of each path is kept.
 
     Args:
         vectors: With shape ``(steps, ..., d)``.
@@ -74,12 +74,12 @@ def align_path(vectors: Tensor) -> Tensor:
 
 
 def align_grid(vectors: Tensor) -> Tensor:
-    """Vectors on a grid, each turned to a neighbour's side; the first stays.
+    """Flips vectors on a grid so that neighbours agree in sign; the first is kept.
 
-    Signs spread from neighbour to neighbour along the maximum spanning tree of the grid whose links weigh
-    ``|cos|``: between vectors that are most nearly parallel first. Where neighbours all around any loop can agree,
-    they do. Around a point where two eigenvalues meet, an eigenvector makes half a turn, and no choice of signs is
-    free of a seam, which ends there.
+    Signs are propagated along the maximum spanning tree of the grid, whose edges have the weight ``|cos|``, so the most
+    nearly parallel neighbours are joined first. If signs exist for which all neighbours agree, they are found. Around a
+    point where two eigenvalues are equal an eigenvector makes half a turn: every choice of signs then has a seam, which
+    ends there.
 
     Args:
         vectors: With shape ``(rows, columns, d)``; a vector that is not finite keeps its sign.
@@ -94,14 +94,14 @@ def align_grid(vectors: Tensor) -> Tensor:
     if not len(a):
         return vectors
     cosine = torch.nan_to_num(torch.nn.functional.cosine_similarity(flat[a], flat[b], dim=-1), nan=0.0)
-    weight = (2 - cosine.abs()).double().cpu()  # a link of weight 0 would be none
+    weight = (2 - cosine.abs()).double().cpu()  # SciPy treats an edge of weight 0 as absent
     graph = coo_array((weight.numpy(), (a.cpu().numpy(), b.cpu().numpy())), shape=(len(flat), len(flat)))
     _, parent = breadth_first_order(minimum_spanning_tree(graph), 0, directed=False)
 
     up = torch.as_tensor(parent, dtype=torch.long, device=vectors.device)
     up[0] = 0
     turned = (flat * flat[up]).sum(-1) < 0
-    for _ in range(len(flat).bit_length()):  # each time the paths to the first vector are half as long
+    for _ in range(len(flat).bit_length()):  # pointer jumping: each pass halves the paths to the first vector
         turned, up = turned ^ turned[up], up[up]
     return torch.where(turned[:, None], -flat, flat).reshape(vectors.shape)
 

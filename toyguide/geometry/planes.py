@@ -1,8 +1,8 @@
-"""Planes and windows: where a distribution of any dimension is looked at.
+"""Planes and windows in which a distribution of any dimension is shown.
 
 A :class:`Plane` is an affine map between points ``x`` of the data space and coordinates ``uv`` in a two-dimensional
 plane, with orthonormal axes, so that distances in the plane are distances in space. A :class:`Window` is a rectangle of
-such coordinates. Planes are kept in float64; what they map keeps its own dtype and device.
+such coordinates. Planes are stored in float64; mapped points keep their own dtype and device.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from toyguide.fields.mixtures import GaussianMixture
 
 __all__ = ["Plane", "Window", "plane_of", "window_of"]
 
-_MARGIN = 0.15  # of the data's extent, around a window that is fitted to the data
+_MARGIN = 0.15  # around a window fitted to the data, relative to the data's extent
 _FITTED_SAMPLES = 20_000
 
 
@@ -38,8 +38,8 @@ class Plane:
     def through(cls, a: Tensor, b: Tensor, c: Tensor) -> Plane:
         """The plane through three points, each with shape ``(d,)``.
 
-        Their centroid is the origin; ``a`` and ``b`` lie level with each other, ``a`` on the left, and ``c`` lies
-        above them: a regular triangle stands upright on its side.
+        The origin is their centroid. The first axis points from ``a`` to ``b``, and ``c`` lies on the positive side of
+        the second: a triangle is shown upright, with ``a`` and ``b`` as its base.
 
         Raises:
             InputError: If the points lie on one line.
@@ -58,19 +58,19 @@ class Plane:
         return self.origin.to(uv) + uv @ self.axes.to(uv)
 
     def project(self, x: Tensor) -> Tensor:
-        """The coordinates of the plane's nearest points to ``x`` with shape ``(..., d)``, with shape ``(..., 2)``."""
+        """The coordinates of the projections of ``x`` with shape ``(..., d)``, with shape ``(..., 2)``."""
         return self.project_vectors(x - self.origin.to(x))
 
     def marginal(self, field: GaussianMixture) -> GaussianMixture:
-        """The exact law of the projected points of ``field``, a mixture in the coordinates ``uv``.
+        """The exact distribution of the projected points of ``field``, a mixture in the coordinates ``uv``.
 
-        Isotropic noise stays isotropic in projection, so this holds at every noise level.
+        The projection of isotropic noise is isotropic, so this holds at every noise level.
         """
         covariances = self.axes @ field.covariances @ self.axes.T
         return GaussianMixture(field.weights, self.project(field.means), (covariances + covariances.mT) / 2)
 
     def project_vectors(self, v: Tensor) -> Tensor:
-        """The part of directions ``v`` with shape ``(..., d)`` that lies in the plane, with shape ``(..., 2)``."""
+        """The components of vectors ``v`` with shape ``(..., d)`` in the plane, with shape ``(..., 2)``."""
         return v @ self.axes.to(v).T
 
 
@@ -100,7 +100,7 @@ class Window:
 
     @property
     def aspect(self) -> float:
-        """Width over height."""
+        """The ratio of width to height."""
         return self.size[0] / self.size[1]
 
     def grown(self, margin: float) -> Window:
@@ -113,8 +113,8 @@ class Window:
     def grid(self, n: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
         """Coordinates on a regular grid from edge to edge, with shape ``(n, n, 2)``.
 
-        ``grid[row, column]`` has its first coordinate from the column and its second from the row, rising, as the
-        pixels of an image that is drawn from the bottom up.
+        In ``grid[row, column]`` the first coordinate rises with the column and the second with the row, like the pixels
+        of an image with its origin at the lower left.
         """
         u, v = (torch.linspace(a, b, n, dtype=dtype, device=device) for a, b in zip(self.low, self.high, strict=True))
         return torch.stack(torch.meshgrid(u, v, indexing="xy"), -1)
@@ -123,9 +123,9 @@ class Window:
 def plane_of(data: Dataset) -> Plane:
     """The plane that a dataset is shown in.
 
-    Two-dimensional data is its own plane. In more dimensions it is the plane through the means of the three classes
-    that the dataset's view names; where there are none, or these means lie on one line, it is that of the union's two
-    widest principal axes about its mean.
+    For two-dimensional data this is the identity. In more dimensions it is the plane through the means of the three
+    classes that the dataset's view names. If it names none, or the means lie on one line, it is the plane through the
+    union's mean along its first two principal axes.
 
     Raises:
         InputError: If the data is one-dimensional.
@@ -138,12 +138,12 @@ def plane_of(data: Dataset) -> Plane:
         try:
             return Plane.through(*(data.field(label).mean for label in data.view.plane))
         except InputError:
-            pass  # the view names the first three classes where the file names none
+            pass  # the means lie on one line
     return _principal(data.field())
 
 
 def window_of(data: Dataset, plane: Plane) -> Window:
-    """The window that a dataset is shown in: its view's, or else a square around 98 % of the union on each axis."""
+    """The window that a dataset is shown in: its view's, or else a square around 98 % of the union along each axis."""
     if data.view.low is not None and data.view.high is not None:
         return Window(data.view.low, data.view.high)
     x = data.field().sample(_FITTED_SAMPLES, generator=torch.Generator().manual_seed(0))
@@ -157,6 +157,6 @@ def _principal(field: GaussianMixture) -> Plane:
     centred = field.means - field.mean
     covariance = torch.einsum("k,kde->de", field.weights, field.covariances + centred[:, :, None] * centred[:, None, :])
     axes = torch.linalg.eigh(covariance)[1].T[-2:].flip(0)
-    # Eigenvectors have no sign: let the largest entry be positive, so that a picture is the same everywhere.
+    # The sign of an eigenvector is arbitrary: make its largest entry positive, so that pictures are reproducible.
     largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
     return Plane(field.mean, axes * largest.sign())

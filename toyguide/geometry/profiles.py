@@ -1,7 +1,7 @@
-"""Edges as curves: what lies along the straight line through two class means, in any dimension.
+"""Profiles of a field along the straight line (the edge) through two class means, in any dimension.
 
-Between two round Gaussians of equal variance, V with the noise, the log-density's saddle lies in the middle while the
-top eigenvalue there, ``-1/V + |dmu|^2 / (4 V^2)``, is positive, and its eigenvector lies along the edge.
+Between two isotropic Gaussians of equal variance, V with the noise, the midpoint is a saddle of the log-density while
+the top eigenvalue there, ``-1/V + |dmu|^2 / (4 V^2)``, is positive. Its eigenvector is parallel to the edge.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ __all__ = ["EdgeProfile", "edge_profile"]
 
 @dataclass(frozen=True, eq=False)
 class EdgeProfile:
-    """What lies along the line through two class means; n points, float64.
+    """A field at n points on the line through two class means; float64.
 
     Attributes:
-        t: The place on the line, 0 at the first mean and 1 at the second, with shape ``(n,)``.
+        t: The position on the line, 0 at the first mean and 1 at the second, with shape ``(n,)``.
         x: The points, with shape ``(n, d)``.
         log_density: With shape ``(n,)``; a learned field's is unnormalised.
-        top_eigenvalue: Of the log-density's Hessian, with shape ``(n,)``; times sigma^2 it has no unit.
-        direction: The cosine between its eigenvector and the edge, from 0 to 1, with shape ``(n,)``.
+        top_eigenvalue: The top eigenvalue of the log-density's Hessian, with shape ``(n,)``; it has the unit of
+            1 / sigma^2.
+        direction: The absolute cosine between its eigenvector and the edge, from 0 to 1, with shape ``(n,)``.
         posterior: The exact probability of each class, in the order of the dataset's labels, with shape
             ``(n, labels)``.
     """
@@ -57,9 +58,9 @@ def edge_profile(
         label_a: The class at t = 0.
         label_b: The class at t = 1.
         sigma: The noise level.
-        field: What to look at, on the CPU; None for the exact union of all classes.
-        n: How many points, at equal distances; an odd number puts one in the middle, t = 1/2.
-        overshoot: How far the line goes on beyond each mean, in lengths of the edge.
+        field: The field to evaluate, on the CPU; None for the exact union of all classes.
+        n: The number of points, equally spaced; an odd number includes the midpoint, t = 1/2.
+        overshoot: How far the line extends beyond each mean, relative to the distance between the means.
 
     Raises:
         InputError: If there is no such class, or the two have the same mean.

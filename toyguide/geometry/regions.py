@@ -1,14 +1,14 @@
-"""Regions: what a point is near, a mode, a saddle or nothing.
+"""The regions of a density: near a mode, near a saddle, or in the tail.
 
     SADDLE   the log-density curves upward in some direction: the Hessian's top eigenvalue is positive
-    MODE     it does not, and the density is that of the highest-density region
+    MODE     it does not, and the point lies in the highest-density region
     TAIL     it does not, and the density is lower
 
-The density's threshold is the caller's, so that a learned field, whose density has no known norm, can be cut by the
-exact one: for the region that holds 99 % of the mass it is ``metrics.hdr_threshold(data, label, sigma)``.
+The caller passes the threshold, because a learned density is unnormalised. For 99 % of the exact mass it is
+``metrics.hdr_threshold(data, label, sigma)``.
 
-Saddle-free guidance looks at nothing else than the first line: its Heaviside is on where, and only where, its estimate
-of the top eigenvalue is positive (Yeats et al. 2025, arXiv 2511.21863).
+Saddle-free guidance depends on the first line alone: its Heaviside step is 1 exactly where its estimate of the top
+eigenvalue is positive (Yeats et al. 2025, arXiv 2511.21863).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Region", "regions"]
 
 
 class Region(IntEnum):
-    """What a point is near; the number is what :func:`regions` gives."""
+    """The region of a point; :func:`regions` returns these numbers."""
 
     MODE = 0
     SADDLE = 1
@@ -36,10 +36,10 @@ def regions(field: Field, x: Tensor, sigma: Sigma, threshold: float | Tensor) ->
     """The region of each point.
 
     Args:
-        field: The field whose log-density and Hessian are looked at.
-        x: Points, with shape ``(..., d)``; one that is not finite counts as tail.
+        field: The field whose log-density and Hessian are evaluated.
+        x: Points, with shape ``(..., d)``; one that is not finite is in the tail.
         sigma: The noise level, a scalar or broadcasting to ``x.shape[:-1]``.
-        threshold: The log-density at the border between mode and tail, likewise.
+        threshold: The log-density at the border between mode and tail, of the same shapes.
 
     Returns:
         The numbers of :class:`Region`, with shape ``(...)``, int64.

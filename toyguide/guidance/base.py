@@ -1,23 +1,22 @@
-"""What a guidance rule is.
+"""The interface of a guidance rule.
 
-A rule is a value: a name, a few bounded parameters, no memory. The sampling loop hands it an :class:`Evaluation`,
-which knows the points and their noise level and evaluates the named fields there when first asked (so a field that a
-rule does not need costs nothing and is not counted), and gets back a :class:`Guided`.
+A rule is a value: a name and a few bounded parameters, without state. The sampling loop passes it an
+:class:`Evaluation`, which holds the points and their noise level and evaluates the named fields there on first use (so
+an unused field costs nothing and is not counted). The rule returns a :class:`Guided`.
 
-A rule can do these things, and most do only the third:
+A rule has four methods; most rules define only the third:
 
     begin         make its per-trajectory memory (a direction, a momentum buffer, log-weights), or move the starting
                   points, once per run
     before_step   move the points before a solver step (inner iterations)
-    guide         combine the fields into one guided denoiser; hand on new memory, a second denoiser to renoise with,
-                  and a trace to be shown
+    guide         combine the fields into one guided denoiser; optionally return new memory, a second denoiser to
+                  renoise with, and a trace for display
     after_step    replace the points of a finished step (resampling, selection among candidates)
 
-Memory is handed on, never hidden: what ``guide`` returned at the first evaluation of a solver step is what the rest of
-that step and the next one get, so it is updated once per step however many evaluations the solver makes.
+Memory is passed explicitly. The memory that ``guide`` returns at the first evaluation of a solver step is used for the
+rest of that step and for the next, so it is updated once per step however many evaluations the solver makes.
 
-A rule says what else is true of it in class attributes: the roles of its fields, whether its points see each other,
-which sampler it needs. Whoever runs it, shows it or tests it looks there.
+Class attributes declare the rest: the roles of the fields, whether the points interact, which samplers the rule needs.
 
 **Weight 1 is unguided** for every extrapolating rule, weight 0 the guiding field.
 """
@@ -39,14 +38,14 @@ from toyguide.guidance.evaluation import Arrival, Evaluation, Guided, Transition
 __all__ = ["FAMILIES", "PerTrajectory", "Rule", "expectation"]
 
 FAMILIES = ("One field", "Several fields", "Classifiers", "Rewards and particles", "Inside the network")
-"""The groups of a menu, in this order; a rule of another family comes behind them."""
+"""The groups of a menu, in this order; rules of other families come after them."""
 
 
 class PerTrajectory(param.Number):
-    """A number, or a column with one number for each point, of shape ``(n, 1)``.
+    """A number, or a tensor with one number for each point, with shape ``(n, 1)``.
 
-    A formula like ``main + (w - 1)(main - weak)`` is right for both. A rule whose numbers are declared so can run many
-    weights as one batch; see ``Rule.batchable``.
+    A formula like ``main + (w - 1)(main - weak)`` works for both. A rule with such parameters can run many weights as
+    one batch; see ``Rule.batchable``.
     """
 
     def _validate_value(self, val: Any, allow_None: bool) -> None:
@@ -64,9 +63,9 @@ class Rule(param.Parameterized):
     """A guidance rule. Parameters are ``param`` declarations: bounds, step and doc are written once, next to them."""
 
     key: ClassVar[str] = ""
-    """The name it is chosen by."""
+    """The name in code, files and the CLI."""
     title: ClassVar[str] = ""
-    """The name people read; says so where the formula is a reconstruction."""
+    """The displayed name; says so if the formula is a reconstruction."""
     family: ClassVar[str] = "One field"
     """The group it is listed in, one of ``FAMILIES`` or another name."""
     formula: ClassVar[str] = ""
@@ -74,24 +73,24 @@ class Rule(param.Parameterized):
     source: ClassVar[str] = ""
     """Paper, arXiv number and equation."""
     summary: ClassVar[str] = ""
-    """What it does and when to reach for it, in a sentence or two."""
+    """What it does and when to use it, in a sentence or two."""
     needs: ClassVar[tuple[Any, ...]] = ("main",)
     """The fields it evaluates: a name of ``ROLES``, or a :class:`Role` for any other. Names alone once defined."""
     unguided: ClassVar[Mapping[str, Any] | None] = None
     """Parameter values at which it must equal the main field exactly; None where there are none."""
     equivariant: ClassVar[tuple[str, ...]] = ("rotation", "translation")
-    """What can be done to fields and points alike without a change in what it does to them."""
+    """The transformations of fields and points that the rule commutes with."""
     first_order: ClassVar[bool] = False
-    """Whether it steps in a way of its own that only a first-order sampler can follow (a renoiser of its own)."""
+    """Whether it needs a first-order sampler, as rules with a renoiser do."""
     needs_noise: ClassVar[bool] = False
-    """Whether it is of no use with a sampler that draws no noise: its candidates would all be the same."""
+    """Whether it needs a stochastic sampler, because without noise its candidates would all be the same."""
     interacts: ClassVar[bool] = False
-    """Whether its points see each other. Then part of a run is no preview of it, runs are not joined, and intervals
-    come only from independent runs."""
+    """Whether its points affect each other. Then part of a run is not a preview of it, runs are not batched, and
+    intervals come only from independent runs."""
     batchable: ClassVar[bool] = False
-    """Whether runs that differ in seeds and in :class:`PerTrajectory` parameters may be made as one run of all their
-    points: no point sees another, random numbers are drawn in ``begin`` alone, and memory is a tensor with a row for
-    each point, or several in a tuple, table or dataclass."""
+    """Whether runs that differ in seeds and in :class:`PerTrajectory` parameters may be batched into one run of all
+    their points: points do not interact, random numbers are drawn only in ``begin``, and memory is a tensor with a row
+    for each point, or several in a tuple, dict or dataclass."""
 
     _roles: ClassVar[dict[str, Role]] = {"main": ROLES["main"]}
 
@@ -115,7 +114,7 @@ class Rule(param.Parameterized):
             try:
                 if isinstance(value, bool) != is_flag or (isinstance(value, float) and not math.isfinite(value)):
                     raise ValueError(value)
-                # 3 and 3.0 must be one value, in a hash and in JSON too.
+                # 3 and 3.0 must be the same value, also in a hash and in JSON.
                 is_real = isinstance(declared[key], param.Number) and not isinstance(
                     declared[key], param.Integer | param.Boolean
                 )
@@ -130,14 +129,14 @@ class Rule(param.Parameterized):
 
     @classmethod
     def declared(cls) -> dict[str, param.Parameter]:
-        """The rule's parameters by name, in the order they are written, a parent's first."""
+        """The rule's parameters by name, in the order of their declaration, base classes first."""
         known = cls.param.objects(instance=False)
         written = [k for base in reversed(cls.__mro__) for k in vars(base)]
         return {k: known[k] for k in dict.fromkeys(written) if k in known and k != "name"}
 
     @classmethod
     def per_trajectory(cls) -> tuple[str, ...]:
-        """The parameters that may be a column with one number for each point."""
+        """The parameters that may be a tensor with one number for each point."""
         return tuple(k for k, declared in cls.declared().items() if isinstance(declared, PerTrajectory))
 
     def values(self) -> dict[str, Any]:
@@ -154,7 +153,7 @@ class Rule(param.Parameterized):
         return f"{self.key}({', '.join(f'{k}={v!r}' for k, v in self.values().items())})"
 
     def begin(self, at: Evaluation, generator: torch.Generator) -> tuple[Tensor, Any]:
-        """The points that the run starts from, and the memory; by default those drawn, and none.
+        """The points that the run starts from, and the memory; by default the points drawn, and no memory.
 
         Args:
             at: The starting points at the first noise level.
@@ -163,20 +162,20 @@ class Rule(param.Parameterized):
         return at.x, None
 
     def before_step(self, at: Evaluation, memory: Any) -> tuple[Tensor, Any]:
-        """The points that the step starts from, and the memory; by default as they are."""
+        """The points that the step starts from, and the memory; by default both unchanged."""
         return at.x, memory
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
-        """The guided denoiser at one point. Must be given by every rule."""
+        """The guided denoiser at the points. Every rule must define it."""
         raise TypeError(f"the rule {self.key!r} does not say how it guides")
 
     def after_step(self, step: Transition, memory: Any, generator: torch.Generator) -> Arrival:
-        """The points that the step ends on, and the memory; by default as they are."""
+        """The points that the step ends on, and the memory; by default both unchanged."""
         return Arrival(step.x_next, memory)
 
 
 DEFINED: dict[str, type[Rule]] = {}
-"""The rule classes of this process by name, the latest of a name; filled as they are defined."""
+"""The rule classes defined in this process by name; a later definition replaces an earlier one."""
 
 
 def _as_role(need: str | Role) -> Role:

@@ -1,4 +1,4 @@
-"""What a guidance rule sees and what it answers: the fields at some points, the guided denoiser, a finished step."""
+"""The inputs and outputs of a guidance rule: fields evaluated at points, the guided denoiser, a finished step."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class _Unchanged(Enum):
 
 
 UNCHANGED = _Unchanged.MEMORY
-"""The memory of a :class:`Guided` or an :class:`Arrival` that says nothing of it: it stays as it was."""
+"""The default memory of a :class:`Guided` or an :class:`Arrival`: the memory is unchanged."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What stays the same during a run.
+    """The part of a run's state that is constant.
 
     Attributes:
         fields: The fields and classifiers by role.
@@ -88,7 +88,7 @@ class Cost:
         return total if self._own is None else total + self._own.cpu()
 
     def copy(self, rows: slice = slice(None)) -> Cost:
-        """The counts as they stand now, of all points or of some."""
+        """A snapshot of the counts, of all points or of some."""
         found = Cost()
         found.evaluations, found.gradients = self.evaluations, self.gradients
         found._own = None if self._own is None else self._own[rows]
@@ -101,7 +101,7 @@ class Cost:
 
 
 class Evaluation:
-    """The fields at one noise level, each evaluated at the points when first asked for, and counted.
+    """The fields at one noise level, each evaluated at the points on first use, and counted.
 
     Attributes:
         x: The points, with shape ``(n, d)``.
@@ -132,13 +132,13 @@ class Evaluation:
 
     @property
     def step_sigma(self) -> float:
-        """The level that the solver step starts from: what switches once a step looks at this, not at ``sigma``."""
+        """The level that the solver step starts from; use it, not ``sigma``, for choices made once per step."""
         return self.levels[self.index]
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the first evaluation of its solver step, whose memory the rest of the step gets. A rule that
-        looks back at the step before hands on two values, and reads the older one in the others."""
+        """Whether this is the first evaluation of its solver step, whose memory the rest of the step uses. A rule that
+        needs a value of the previous step keeps two in its memory, and reads the older one in the later evaluations."""
         return self.sigma == self.step_sigma
 
     @property
@@ -172,8 +172,8 @@ class Evaluation:
 
         Args:
             role: The role.
-            where: The points that it is wanted for, a boolean mask with shape ``(n,)``; elsewhere the result is NaN.
-                Only these are evaluated and counted, again each time it is asked.
+            where: The points to evaluate, a boolean mask with shape ``(n,)``; elsewhere the result is NaN. Only these
+                are evaluated and counted, again on each call.
         """
         if where is not None and role not in self._denoised:
             return self._denoised_where(role, where)
@@ -182,7 +182,7 @@ class Evaluation:
         return self._denoised[role]
 
     def denoised_each(self, *roles: str) -> list[Tensor]:
-        """The denoised points of several fields; those that can share their work are evaluated in one go."""
+        """The denoised points of several fields; those that can share work are evaluated in one pass."""
         missing = [role for role in dict.fromkeys(roles) if role not in self._denoised]
         fields = [self.field(role) for role in missing]
         self.cost.add(sum(f.evaluations for f in fields))
@@ -195,7 +195,7 @@ class Evaluation:
         return self.denoised_of(self.field(role), x, sigma)
 
     def denoised_of(self, field: Field, x: Tensor | None = None, sigma: float | None = None) -> Tensor:
-        """The denoised points of any field, such as one derived from a role's; here if nothing else is said."""
+        """The denoised points of any field, such as one derived from a role's, by default at these points."""
         self.cost.add(field.evaluations)
         return field.denoise(self.x if x is None else x, self.sigma if sigma is None else sigma)
 
@@ -268,8 +268,8 @@ class Evaluation:
         return self._classifier(role).gradient(self.x, self.sigma, label)
 
     def field(self, role: str = "main") -> Field:
-        """The field itself, for a rule that derives another one from it. Evaluations of it are not counted; those of
-        what is derived are, through :meth:`denoised_of`.
+        """The field itself, for a rule that derives another field from it. Its evaluations are not counted; evaluate
+        the derived field with :meth:`denoised_of`, which counts them.
 
         Raises:
             InputError: If there is none, or a classifier in its place.
@@ -277,12 +277,12 @@ class Evaluation:
         return self._scene.field(role)
 
     def moved(self, x: Tensor, sigma: float | None = None, index: int | None = None) -> Evaluation:
-        """The same fields at other points, of this level and step if nothing else is said; counted with these."""
+        """The same fields at other points, by default at this level and step; evaluations count for the same run."""
         level, step = self.sigma if sigma is None else sigma, self.index if index is None else index
         return Evaluation(self._scene, x, level, step, self.cost)
 
     def has(self, role: str) -> bool:
-        """Whether the denoised points of a role are there already, so that they cost nothing."""
+        """Whether the denoised points of a role are computed already."""
         return role in self._denoised
 
     def _denoised_where(self, role: str, where: Tensor) -> Tensor:
@@ -304,13 +304,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Guided:
-    """What a rule makes of the fields at one point.
+    """The result of a rule's ``guide``.
 
     Attributes:
         denoised: The guided denoiser, with shape ``(n, d)``.
-        renoise: The denoiser whose noise is put back by a step, where that is another one (CFG++).
-        memory: The rule's memory from here on; as it was if nothing is said.
-        trace: Quantities to be shown, each with shape ``(n,)`` or ``(n, d)``.
+        renoise: The denoiser whose noise a step adds back, if it is not ``denoised`` (CFG++).
+        memory: The rule's new memory; by default unchanged.
+        trace: Quantities for display, each with shape ``(n,)`` or ``(n, d)``.
     """
 
     denoised: Tensor
@@ -360,7 +360,7 @@ class Arrival:
 
     Attributes:
         x: The points, with shape ``(n, d)``.
-        memory: The rule's memory from here on; as it was if nothing is said.
+        memory: The rule's new memory; by default unchanged.
         ancestors: Where points were resampled, ``ancestors[i]`` is the index, before the resampling, of the point that
             is now ``x[i]``; with shape ``(n,)``, int64. None where nothing was resampled.
     """
@@ -371,5 +371,5 @@ class Arrival:
 
 
 def kept(given: Any, before: Any) -> Any:
-    """The memory that a rule gave, or the one before if it gave none."""
+    """The memory that a rule returned, or the previous one if it returned none."""
     return before if given is UNCHANGED else given

@@ -1,12 +1,12 @@
-"""What a rule does at given points, without a run: its terms, and the Jacobian of the guided score.
+"""A rule evaluated at given points, without a run: its terms, and the Jacobian of the guided score.
 
-A score is a gradient, and so is any fixed combination of scores: a linear rule's guided score has no curl. A rule whose
-weights or directions change from point to point has one, and then it is the score of no density at all. Saddle-free
-guidance is such a rule: its push is along an eigenvector, which turns.
+A score is a gradient, and so is any fixed linear combination of scores: the guided score of a linear rule has no curl.
+A rule whose weights or directions depend on the point may have curl, and is then not the score of any density.
+Saddle-free guidance is such a rule: it pushes along an eigenvector, whose direction varies.
 
-A rule with a memory starts it anew at each point, from the same random numbers. SFG's memory, a direction, is then
-still a random one, the same everywhere, and along a fixed direction its push is a gradient too. Letting it settle, by
-repeating the rule's update where the points are, makes it the eigenvector there.
+A rule's memory is initialised at each point from the same random numbers. SFG's memory is then a random direction, the
+same everywhere, and with a fixed direction its push is a gradient too. Settling the memory, by repeating the rule's
+update at the points, turns it into the eigenvector there.
 """
 
 from __future__ import annotations
@@ -32,20 +32,19 @@ def guided_at(
     *,
     settle: int = 0,
 ) -> dict[str, Tensor]:
-    """A rule's terms at points.
+    """A rule's terms at given points.
 
     Args:
-        rule: The guidance rule; only what it does with the fields at a point (its ``guide``) is looked at, not what it
-            does before or after a step.
-        fields: The fields by role, or the scene of a run, whose levels are not looked at.
+        rule: The guidance rule; only its ``begin`` and ``guide`` are called, not ``before_step`` or ``after_step``.
+        fields: The fields by role, or the scene of a run, whose levels are ignored.
         x: Points, with shape ``(..., d)``.
         sigma: Their noise level, positive.
-        seed: Of the rule's memory, if it has one.
-        settle: How often to update the memory at the points first.
+        seed: The seed of the rule's memory, if it has one.
+        settle: The number of updates of the memory at the points before the evaluation.
 
     Returns:
         The denoised points of ``main`` and of every other role that the rule needs, by role; ``guided``, the guided
-        denoised points; and ``push``, what the rule added to main's. Each with the shape of ``x``.
+        denoised points; and ``push``, their difference from main's. Each has the shape of ``x``.
     """
     points = x.reshape(-1, x.shape[-1])
     scene = replace(fields, levels=(sigma, 0.0)) if isinstance(fields, Scene) else fields
@@ -75,10 +74,10 @@ def guided_jacobian(
         fields: The fields by role, on the device of ``x``.
         x: Points, with shape ``(..., d)``.
         sigma: Their noise level, positive.
-        seed: Of the rule's memory, the same on both sides of each difference.
-        step: Of the differences, in units of sigma. They are off by about its square, relatively, and by rounding,
-            1e-16 over it.
-        settle: How often to update the memory first, anew at every point of the differences.
+        seed: The seed of the rule's memory, the same at both points of each difference.
+        step: The step of the differences, in units of sigma. Their relative error is about ``step^2``, plus a rounding
+            error of about ``1e-16 / step``.
+        settle: The number of updates of the memory before each evaluation, at each point of the differences.
 
     Returns:
         ``J_ij = ds_i / dx_j``, with shape ``(..., d, d)``, float64; see ``toyguide.geometry.curvature.curl``.

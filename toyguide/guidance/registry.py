@@ -64,9 +64,9 @@ def register(cls: type[Rule]) -> type[Rule]:
 
 
 def source_of(key: str) -> str:
-    """The source code of the file that a rule is in; empty for a rule of the package, and where there is none.
+    """The source code of the file that defines a rule; empty for a rule of the package, or if there is no file.
 
-    Whoever keeps the results of runs keeps them by this too: a rule of one's own may be edited between two runs.
+    Part of the key of stored results, because a user's rule may be edited between two runs.
     """
     cls = rules()[key]
     if cls.__module__.startswith(f"{published.__name__}."):
@@ -78,7 +78,7 @@ def source_of(key: str) -> str:
 
 
 def is_from_file(cls: type[Rule]) -> bool:
-    """Whether other processes find this rule too: by the package, or by ``TOYGUIDE_RULES``."""
+    """Whether other processes find this rule too: in the package, or through ``TOYGUIDE_RULES``."""
     return cls.__module__.startswith((f"{published.__name__}.", f"{_FOREIGN}."))
 
 

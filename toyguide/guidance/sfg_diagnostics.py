@@ -1,13 +1,13 @@
-"""Saddle-free guidance's inner workings made visible: its power iteration against the exact eigenpair.
+"""Diagnostics of saddle-free guidance: its power iteration compared with the exact eigenpair.
 
 SFG carries a direction v from step to step and estimates ``u = sigma^2 J v``, J the score's Jacobian, by a finite
-difference of length ``h sigma``. Three things can be off, and each is measured here: how far the carried v lags behind
-the top eigenvector of the place where the trajectory is (:func:`along`), what the finite difference is off by
-(:func:`product_error`), and how many iterations the eigenvector takes (:func:`iterations`).
+difference of length ``h sigma``. Three errors are measured here: the angle between the carried v and the top
+eigenvector at the trajectory's current point (:func:`along`), the error of the finite difference
+(:func:`product_error`), and the number of iterations until v converges (:func:`iterations`).
 
-The difference's error is half of ``h sigma^3`` times the third derivative of the log-density along v, so it falls with
-h, until rounding, which grows as 1/h, takes over. A power iteration shrinks the tangent of v's angle by the ratio of
-the shifted eigenvalues, ``(sigma^2 lambda_2 + alpha) / (sigma^2 lambda_1 + alpha)``, or by more.
+The error of the difference is half of ``h sigma^3`` times the third derivative of the log-density along v, so it falls
+with h until the rounding error, which grows as 1/h, dominates. A power iteration shrinks the tangent of v's angle at
+least by the ratio of the shifted eigenvalues, ``(sigma^2 lambda_2 + alpha) / (sigma^2 lambda_1 + alpha)``.
 
 References:
     Yeats et al., Saddle-Free Guidance, 2025, arXiv 2511.21863.
@@ -31,7 +31,7 @@ __all__ = ["Inside", "Iterated", "Run", "along", "iterations", "product_error"]
 
 
 class Run(Protocol):
-    """What is looked at of a run; ``toyguide.Result`` is one."""
+    """The part of a run that the diagnostics use; ``toyguide.Result`` provides it."""
 
     @property
     def x(self) -> Tensor: ...
@@ -43,13 +43,13 @@ class Run(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Inside:
-    """SFG from within, at the beginning of each step of each trajectory; NaN where the rule did not guide.
+    """SFG's internal quantities at the beginning of each step of each trajectory; NaN where the rule did not guide.
 
     Attributes:
         sigma: The noise level of each step, with shape ``(steps,)``.
-        angle: Between the carried v and the field's top eigenvector, in degrees from 0 to 90, with shape
-            ``(steps, n)``. Where the top eigenvalues are equal (far from all data) it means nothing.
-        cosine: Between v and the step before's, with shape ``(steps, n)``; NaN at the first step.
+        angle: The angle between the carried v and the field's top eigenvector, in degrees from 0 to 90, with shape
+            ``(steps, n)``. Meaningless where the top eigenvalues are equal (far from all data).
+        cosine: The cosine between v and that of the previous step, with shape ``(steps, n)``; NaN at the first step.
         lam: SFG's estimate of the eigenvalue, lambda, with shape ``(steps, n)``.
         top_eigenvalue: The field's top eigenvalue times sigma^2, what lambda estimates, with shape ``(steps, n)``.
     """
@@ -62,23 +62,23 @@ class Inside:
 
     @property
     def on(self) -> Tensor:
-        """Where the Heaviside is on, lambda > 0, with shape ``(steps, n)``."""
+        """Where the Heaviside step is 1, lambda > 0, with shape ``(steps, n)``."""
         return self.lam > 0
 
     @property
     def wrong(self) -> Tensor:
-        """Where it is on and the exact top eigenvalue is not positive, or the other way round."""
+        """Where the signs of lambda and of the exact top eigenvalue differ, with shape ``(steps, n)``."""
         return (self.on != (self.top_eigenvalue > 0)) & self.lam.isfinite()
 
 
 @dataclass(frozen=True, eq=False)
 class Iterated:
-    """Power iterations at n points, after each of some counts of them.
+    """Power iteration at n points, after several numbers of iterations.
 
     Attributes:
-        angle: Between v and the top eigenvector, in degrees from 0 to 90, with shape ``(counts, n)``.
-        lam: v's Rayleigh quotient ``v' (sigma^2 J) v``, with shape ``(counts, n)``.
-        top_eigenvalue: What it tends to, the top eigenvalue times sigma^2, with shape ``(n,)``.
+        angle: The angle between v and the top eigenvector, in degrees from 0 to 90, with shape ``(counts, n)``.
+        lam: The Rayleigh quotient of v, ``v' (sigma^2 J) v``, with shape ``(counts, n)``.
+        top_eigenvalue: Its limit, the top eigenvalue times sigma^2, with shape ``(n,)``.
     """
 
     angle: Tensor
@@ -88,21 +88,21 @@ class Iterated:
 
 @torch.no_grad()
 def along(result: Run, field: Field) -> Inside:
-    """SFG along the trajectories of a run.
+    """SFG's power iteration along the trajectories of a run.
 
     Args:
-        result: A run of ``sfg``, or of a rule on top of it.
-        field: Whose top eigenvector v is compared with, on the CPU: the run's own main field shows what the iteration
-            is off by, the exact field what the whole of SFG is. One Hessian for each step and trajectory.
+        result: A run of ``sfg``, or of a rule derived from it.
+        field: The field, on the CPU, whose top eigenvector v is compared with: the run's main field shows the error of
+            the iteration alone, the exact field that of the network too. Evaluates one Hessian per step and trajectory.
 
     Raises:
-        InputError: If the run has no trace of SFG's.
+        InputError: If the run has no trace of SFG.
     """
     if not {"v", "lambda"} <= set(result.trace):
         raise InputError("power iteration: the run has no trace of v and lambda, expected one of sfg")
     v, lam = result.trace["v"].double(), result.trace["lambda"].double()
     values, angles = [], []
-    for x, sigma, v_here in zip(result.x, result.sigma.tolist(), v, strict=False):  # the last point is no step's start
+    for x, sigma, v_here in zip(result.x, result.sigma.tolist(), v, strict=False):  # no step starts at the last point
         value, vector = top_eigenpair(sigma**2 * field.hessian(x.double(), sigma))
         values.append(value)
         angles.append(_angle(v_here, vector))
@@ -116,15 +116,14 @@ def along(result: Run, field: Field) -> Inside:
 def product_error(field: Field, x: Tensor, sigma: float, v: Tensor, hs: Sequence[float]) -> Tensor:
     """The relative error of SFG's finite-difference product, ``|u - sigma^2 J v| / |sigma^2 J v|``.
 
-    The difference is made in the dtype of ``x``, float32 or float64, whose rounding it shows; the product that it is
-    compared with in float64.
+    The difference is computed in the dtype of ``x`` and includes its rounding error; the exact product in float64.
 
     Args:
         field: An exact or a learned field.
         x: Points, with shape ``(..., d)``.
         sigma: Their noise level, positive.
         v: Unit vectors, of the same shape.
-        hs: The steps, in units of sigma.
+        hs: The steps of the finite differences, in units of sigma.
 
     Returns:
         With shape ``(len(hs), ...)``, float64.
@@ -145,9 +144,9 @@ def iterations(field: Field, x: Tensor, sigma: float, v0: Tensor, alpha: float, 
         field: An exact or a learned field.
         x: Points, with shape ``(n, d)``.
         sigma: Their noise level.
-        v0: The unit vectors that it starts from, with shape ``(n, d)``.
+        v0: The initial unit vectors, with shape ``(n, d)``.
         alpha: SFG's least shift.
-        counts: After how many iterations to look, rising; 0 is the start.
+        counts: The numbers of iterations to report, rising; 0 is the start.
     """
     matrix = sigma**2 * field.hessian(x.double(), sigma)
     value, vector = top_eigenpair(matrix)
@@ -163,6 +162,6 @@ def iterations(field: Field, x: Tensor, sigma: float, v0: Tensor, alpha: float, 
 
 
 def _angle(v: Tensor, axis: Tensor) -> Tensor:
-    """The angle between vectors and unit axes without a sign, in degrees, right for the smallest ones too."""
+    """The angle between vectors and unit axes up to sign, in degrees; accurate for small angles too."""
     along = (v * axis).sum(-1, keepdim=True)
     return torch.atan2((v - along * axis).norm(dim=-1), along[..., 0].abs()).rad2deg()

@@ -1,4 +1,4 @@
-"""Rules around rules: whatever a wrapper does not change is the inner rule's."""
+"""Rules that wrap another rule and delegate to it whatever they do not change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Batched", "Interval", "Settled", "Wrapper"]
 
 
 class Wrapper(Rule):
-    """A rule that does what another one does. Subclasses change some of it.
+    """A rule that delegates everything to another. Subclasses override parts of it.
 
     Args:
         rule: The inner rule.
@@ -56,8 +56,8 @@ class Interval(Wrapper):
     """The inner rule where ``low < sigma <= high``, the main field elsewhere (with the rule's memory kept).
 
     Guidance is harmful at high noise and needless at low (Kynkäänniemi et al., Applying Guidance in a Limited Interval
-    Improves Sample and Distribution Quality in Diffusion Models, 2024, arXiv 2404.07724). The switch looks at the level
-    that a solver step starts from, so both evaluations of a Heun step are guided or neither, as in the authors' code.
+    Improves Sample and Distribution Quality in Diffusion Models, 2024, arXiv 2404.07724). The level that a solver step
+    starts from decides, so either both evaluations of a Heun step are guided or neither, as in the authors' code.
 
     Args:
         rule: The inner rule.
@@ -86,14 +86,14 @@ class Interval(Wrapper):
 
 
 class Settled(Wrapper):
-    """The inner rule with a memory that was updated some times where the points start.
+    """The inner rule with a memory that is updated several times at the starting points.
 
-    A memory that follows its points from far away, such as SFG's direction, is still a random one when a run starts in
-    the middle. Settled, it is what it would have become by staying there.
+    A memory that converges along a trajectory, such as SFG's direction, would still be random in a run that starts at a
+    low noise level. Settling repeats its update at the starting points instead.
 
     Args:
         rule: The inner rule.
-        times: How many updates.
+        times: The number of updates.
     """
 
     def __init__(self, rule: Rule, times: int) -> None:
@@ -112,11 +112,11 @@ class Settled(Wrapper):
 
 
 class Batched(Wrapper):
-    """Runs of one rule as one run of all their points, run after run.
+    """Several runs of one rule as one run of all their points, in the order of the runs.
 
-    The rules differ in nothing but :class:`PerTrajectory` parameters, which become columns with one number for each
-    point. Each run begins as it would alone: with its own numbers, its own points and its own random numbers. What
-    follows is what it would be alone, up to rounding: a column has the points' dtype, a number is a double.
+    The rules differ only in :class:`PerTrajectory` parameters, which become tensors with one number for each point.
+    Each run's ``begin`` gets its own parameters, points and random numbers. The results equal those of separate runs up
+    to rounding: a tensor parameter has the points' dtype, a number is a double.
 
     Args:
         rules: Each run's rule, all of one ``batchable`` class.
@@ -146,7 +146,7 @@ class Batched(Wrapper):
 
 
 def _joined(memories: Sequence[Any]) -> Any:
-    """The runs' memories as one: tensors are concatenated, wherever in tuples, tables and dataclasses they are."""
+    """The runs' memories as one: concatenates tensors, at any depth in tuples, dicts and dataclasses."""
     first = memories[0]
     if first is None:
         return None

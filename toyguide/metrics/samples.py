@@ -1,6 +1,6 @@
-"""Metrics: final samples measured against the exact field they should have come from.
+"""Metrics that compare final samples with the exact field.
 
-Every metric is a function of how often each sample counts, so that a bootstrap resample is one row of counts and all
+Every metric is a function of how often each sample is counted. A bootstrap resample is then one row of counts, and all
 resamples are one matrix product with per-sample features. With the counts ``c_i`` of ``n`` samples, ``a_i = c_i / n``,
 the responsibilities ``r_ib`` of the branches and their exact shares ``w_b``:
 
@@ -8,10 +8,10 @@ the responsibilities ``r_ib`` of the branches and their exact shares ``w_b``:
     coverage      sum_b min(h_b, w_b),  h_b = sum_i a_i r_ib   (1 - total variation; soft, so E h_b = w_b exactly)
     dropped mass  sum_b w_b [h_b < w_b / 10]
     sliced W2     the root of the mean over directions of W2^2, whose first-order change with the counts is
-                  sum_i a_i phi_i, phi the Kantorovich potential of the sorted match
+                  sum_i a_i phi_i, where phi is the Kantorovich potential of the sorted matching
 
-A metric of finite samples differs from its limit even for exact samples (512 of them cannot fill 127 branches):
-:func:`reference` is the truth to compare with.
+A metric of finitely many samples differs from its limit even if the samples are exact: 512 of them cannot fill 127
+branches. Compare with :func:`reference`, the value of as many exact samples.
 
 References:
     Karras et al., Guiding a Diffusion Model with a Bad Version of Itself, 2024, arXiv 2406.02507 (outliers, branches).
@@ -34,22 +34,22 @@ from toyguide.errors import InputError
 
 __all__ = ["METRICS", "Metric", "hdr_threshold", "measure", "reference"]
 
-_OUTSIDE = 0.01  # of the mass: outliers lie outside the highest-density region that holds the rest
-_EXACT_SAMPLES = 1 << 16  # behind the exact quantile
-_BLOCK = 1 << 12  # samples whose responsibilities are held at once
-_COUNTS = 1 << 23  # entries of a matrix of bootstrap counts
+_OUTSIDE = 0.01  # share of the mass outside the highest-density region, where outliers lie
+_EXACT_SAMPLES = 1 << 16  # for estimating the exact quantile
+_BLOCK = 1 << 12  # samples whose responsibilities are computed at once
+_COUNTS = 1 << 23  # most entries of a matrix of bootstrap counts
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric is called and how to read it.
+    """The description of a metric.
 
     Attributes:
         title: A short name.
         doc: One sentence for help texts.
         unit: ``share``, ``nats``, ``length``, ``count`` or ``s``.
-        format: How its value is written, a format specification.
-        better: ``low``, ``high`` or ``truth`` (the nearer to the exact samples' value, the better).
+        format: The format specification of its values.
+        better: Which values are better: ``low``, ``high`` or ``truth`` (close to the value of exact samples).
     """
 
     title: str
@@ -114,16 +114,16 @@ METRICS = {
 
 @dataclass(frozen=True)
 class _Branches:
-    """The branches of one class (of all for None): what soft assignment needs."""
+    """The branches of one class, or of all classes."""
 
     index: Tensor  # (K,), the branch of each component
-    shares: Tensor  # (B,), exact, float64
-    tips: Tensor | None  # (B,), bool
+    shares: Tensor  # (B,), the exact share of each branch, float64
+    tips: Tensor | None  # (B,), bool, whether the branch is in the two outermost levels
 
 
 @dataclass(frozen=True)
 class _Features:
-    """What each of the n samples adds to the metrics, float64; zero for a sample that is not finite."""
+    """The per-sample features of the metrics, float64; zero for a sample that is not finite."""
 
     branches: _Branches
     finite: Tensor  # (n,)
@@ -156,22 +156,23 @@ class _Features:
 def measure(
     x: Tensor, data: Dataset, label: str | None, *, resamples: int = 200, seed: int = 0, projections: int = 64
 ) -> dict[str, Any]:
-    """Final samples against the exact field.
+    """Compare final samples with the exact field.
 
     Args:
         x: Samples, with shape ``(n, d)``; those that are not finite count as outliers and lie in no branch.
         data: The dataset.
         label: The class that was sampled; None for the union.
-        resamples: Of the bootstrap; 0 for no intervals.
-        seed: Of the fresh exact sample, the directions and the resamples; results for one seed are comparable.
-        projections: Directions of the sliced distance.
+        resamples: The number of bootstrap resamples; 0 for no intervals.
+        seed: The seed of the fresh exact sample, the directions and the resamples; results with the same seed are
+            comparable.
+        projections: The number of directions of the sliced distance.
 
     Returns:
-        A flat table ready for JSON: ``n``, ``diverged``, a value for each metric that applies (see ``METRICS``; None
-        where no sample is finite), ``outliers_exact`` and ``tips_exact``, and with resamples ``intervals``, the 95 %
-        bootstrap interval ``[low, high]`` of each metric. Resampling repeats the noise of sampling, which biases
-        metrics like coverage; intervals are the percentiles about the resamples' mean, set around the value: how far
-        another seed's value may lie at the same n.
+        A flat dictionary of plain values: ``n``, ``diverged``, a value for each metric that applies (see ``METRICS``;
+        None if no sample is finite), ``outliers_exact`` and ``tips_exact``, and with resamples ``intervals``, the 95 %
+        bootstrap interval ``[low, high]`` of each metric. Resampling biases metrics like coverage, because it adds
+        sampling noise a second time. The intervals are therefore the percentiles relative to the resamples' mean,
+        shifted to the value: they say how far the value of another seed may lie at the same n.
 
     Raises:
         InputError: If there are no samples, they do not fit the dataset, or there is no such label.
@@ -200,22 +201,22 @@ def measure(
 
 
 def reference(data: Dataset, label: str | None, n: int, seed: int = 0) -> dict[str, Any]:
-    """What ``measure`` gives for ``n`` fresh exact samples: the truth to compare with at this n."""
+    """The result of :func:`measure` for ``n`` fresh exact samples: the reference values at this n."""
     return copy.deepcopy(_reference(data, label, n, seed))
 
 
 @lru_cache(maxsize=64)
 def hdr_threshold(data: Dataset, label: str | None, sigma: float = 0.0, share: float = 1 - _OUTSIDE) -> float:
-    """The log-density that a share of the exact mass lies above: the border of the highest-density region.
+    """The log-density at the border of the highest-density region that holds a given share of the exact mass.
 
-    From 65,536 exact samples of fixed seed: the share truly above the result differs from the one asked for with a
-    standard error of ``sqrt(share (1 - share) / 65536)``, which is 0.0004 at 99 %.
+    Estimated from 65,536 exact samples with a fixed seed. The true share of the region has a standard error of
+    ``sqrt(share (1 - share) / 65536)``, which is 0.0004 at 99 %.
 
     Args:
         data: The dataset.
         label: The class; None for the union.
         sigma: The noise level.
-        share: The mass inside.
+        share: The share of the mass inside the region.
     """
     field = data.field(label)
     x = field.sample(_EXACT_SAMPLES, sigma, torch.Generator().manual_seed(0)).float()
@@ -228,7 +229,7 @@ def _reference(data: Dataset, label: str | None, n: int, seed: int) -> dict[str,
 
 
 def _exact(data: Dataset, label: str | None, n: int, seed: int, purpose: str) -> Tensor:
-    """Exact samples in float32; two purposes never share their random numbers, nor do they with a sampler's start."""
+    """Exact samples in float32, from a random stream of the purpose's own, which no starting points share."""
     generator = torch.Generator().manual_seed(seed)
     streams = torch.randint(2**62, (4,), generator=generator)
     generator.manual_seed(int(streams[{"compared": 2, "measured": 3}[purpose]]))
@@ -254,7 +255,7 @@ def _features(x: Tensor, data: Dataset, label: str | None, seed: int, projection
         log_density[rows], shares = field.explain(block, 0.0)
         filled[rows] = filled[rows].index_add_(-1, branches.index, shares)
         if leaked is not None:
-            leaked[rows] = _lost(block, log_density[rows], data, str(label)).float()
+            leaked[rows] = _leaks(block, log_density[rows], data, str(label)).float()
 
     potential, squared_distance = torch.zeros(len(x), dtype=torch.float64), math.nan
     if finite.any():
@@ -271,25 +272,25 @@ def _features(x: Tensor, data: Dataset, label: str | None, seed: int, projection
     )
 
 
-def _lost(x: Tensor, log_density: Tensor, data: Dataset, label: str) -> Tensor:
-    """Which points another class is likelier to have made than ``label``, given the class's own log-density there."""
+def _leaks(x: Tensor, log_density: Tensor, data: Dataset, label: str) -> Tensor:
+    """Whether another class has a higher posterior than ``label`` at each point, given ``label``'s log-densities."""
 
     def log_prior(name: str) -> float:
         return math.log(data.components.mixture.weights[data.mask(name)].sum())
 
-    lost = torch.zeros(len(x), dtype=torch.bool)
+    leaks = torch.zeros(len(x), dtype=torch.bool)
     for other in set(data.labels) - {label}:
         rival = data.field(other).log_density(x, 0.0) + log_prior(other)
-        lost |= rival > log_density + log_prior(label)
-    return lost
+        leaks |= rival > log_density + log_prior(label)
+    return leaks
 
 
 def _sliced(x: Tensor, data: Dataset, label: str | None, seed: int, projections: int) -> tuple[Tensor, float]:
-    """The squared sliced W2 of finite samples to as many exact ones, and its potential at each sample.
+    """The squared sliced W2 between finite samples and as many exact ones, and its potential at each sample.
 
-    On a line the best match is the sorted one, ``x_i`` with ``y_i``. A dual solution needs ``phi_i + psi_j <=
-    (x_i - y_j)^2`` with equality on the match, which leaves the difference of neighbouring ``phi`` an interval; its
-    middle is ``(x_(i+1) - x_i) (x_i + x_(i+1) - y_i - y_(i+1))``.
+    In one dimension the optimal matching is the sorted one, ``x_i`` with ``y_i``. A dual solution needs
+    ``phi_i + psi_j <= (x_i - y_j)^2``, with equality for matched pairs. This bounds the difference of neighbouring
+    ``phi`` to an interval, whose middle is ``(x_(i+1) - x_i) (x_i + x_(i+1) - y_i - y_(i+1))``.
     """
     directions, target = _target(data, label, len(x), seed, projections)
     line, order = (directions @ x.T.double()).sort(-1)  # (projections, n)
@@ -319,7 +320,7 @@ def _counts(n: int, resamples: int, seed: int) -> Tensor:
 
 
 def _interval(name: str, value: float, resampled: Tensor) -> list[float]:
-    """The middle 95 % of the resampled values about their mean, set around the value and kept in the metric's range."""
+    """The central 95 % of the resampled values, shifted from their mean to the value and clipped to valid values."""
     resampled = resampled[resampled.isfinite()]
     about = resampled.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)) - resampled.mean()
     low, high = {"share": (0.0, 1.0), "length": (0.0, math.inf)}.get(METRICS[name].unit, (-math.inf, math.inf))

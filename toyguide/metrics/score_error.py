@@ -1,12 +1,12 @@
 """The score-matching error of a field, by region and by noise level.
 
-Training averages ``sigma^2 |s_net - s|^2`` over diffused data, so it hardly sees what data hardly reaches: the saddle
-region at low noise. Here the same loss is averaged over each region by itself, also over points put between the classes
-on purpose (:func:`edge_points`).
+Training averages ``sigma^2 |s_net - s|^2`` over diffused data, so regions with little data, such as saddles at low
+noise, hardly count. Here the same loss is averaged over each region separately, for diffused data or for points placed
+between the classes (:func:`edge_points`).
 
 References:
     Yeats et al., Saddle-Free Guidance, 2025, arXiv 2511.21863 (the loss is highest in saddle regions and improves least
-    with the network's size; their points and regions are not public, these are ours).
+    with the network's size; their points and regions are not public, so these are ours).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class RegionError:
     Attributes:
         sigma: The noise level.
         region: The exact field's region.
-        points: How many points fell into it.
+        points: The number of points in the region.
         share: Their share of all points.
-        loss: The mean of ``sigma^2 |s_net - s|^2`` over them, the training loss' unit; NaN without points.
+        loss: The mean of ``sigma^2 |s_net - s|^2`` over them, as in the training loss; NaN without points.
         relative: ``sqrt(E |s_net - s|^2 / E |s|^2)`` over them; NaN without points.
     """
 
@@ -51,15 +51,15 @@ class RegionError:
 def score_error(
     field: Field, data: Dataset, label: str | None, sigmas: Sequence[float], n: int, seed: int = 0
 ) -> list[RegionError]:
-    """A field's error over the exact diffused points.
+    """A field's error on exact diffused samples.
 
     Args:
-        field: The field to judge, on the CPU.
+        field: The field to evaluate, on the CPU.
         data: The dataset.
         label: The class it should model; None for the union.
         sigmas: The noise levels, positive.
-        n: Points at each level.
-        seed: Of the points; every level has its own.
+        n: The number of points at each level.
+        seed: The seed of the points, which differ from level to level.
 
     Returns:
         One row for each level and each region, in that order.
@@ -73,12 +73,12 @@ def score_error(
 
 @torch.no_grad()
 def error_at(field: Field, data: Dataset, label: str | None, x: Tensor, sigma: float) -> list[RegionError]:
-    """A field's error over given points, computed in float64.
+    """A field's error at given points, computed in float64.
 
     Args:
-        field: The field to judge, on the CPU.
+        field: The field to evaluate, on the CPU.
         data: The dataset.
-        label: The class it should model; None for the union. Its exact field says which region a point is in.
+        label: The class it should model; None for the union. Its exact field determines each point's region.
         x: The points, with shape ``(n, d)``.
         sigma: Their noise level, positive.
 
@@ -103,22 +103,22 @@ def error_at(field: Field, data: Dataset, label: str | None, x: Tensor, sigma: f
 
 
 def edge_points(data: Dataset, sigma: float, n: int, seed: int = 0, *, corners: int = 2) -> Tensor:
-    """Points between classes: middles of edges, or of triangles, between class means, diffused as data is.
+    """Points between classes: centroids of two or more class means, plus noise.
 
-    Not all lie in the saddle region; those that do are in its middle. Exact samples hardly fall there at low noise.
+    At low noise exact samples rarely fall between the classes. Not all of these points lie in the saddle region.
 
     Args:
         data: The dataset.
-        sigma: The noise level, whose noise is added.
-        n: How many points.
-        seed: Of the choice of classes and of the noise.
-        corners: How many different classes each point lies between: 2 for edges, 3 for triangles.
+        sigma: The noise level; noise of this level is added.
+        n: The number of points.
+        seed: The seed of the choice of classes and of the noise.
+        corners: The number of different classes that each point lies between: 2 for edges, 3 for triangles.
 
     Returns:
         With shape ``(n, d)``, float64.
 
     Raises:
-        InputError: If there are not as many classes.
+        InputError: If there are fewer classes than ``corners``.
     """
     if not 2 <= corners <= len(data.labels):
         raise InputError(f"corners = {corners!r}: expected from 2 to the {len(data.labels)} classes of {data.name}")

@@ -1,1 +1,1 @@
-"""The guidance rules, one per file, found by being there."""
+"""The guidance rules, one per file; the registry finds them by listing this folder."""

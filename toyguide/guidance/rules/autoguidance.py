@@ -16,8 +16,8 @@ class Autoguidance(Rule):
     formula = r"D = D_\mathrm{main} + (w-1)\,(D_\mathrm{main} - D_\mathrm{weak})"
     source = "Karras et al., Guiding a Diffusion Model with a Bad Version of Itself, 2024, arXiv 2406.02507, Eq. 3"
     summary = (
-        "Extrapolates from a weaker network of the same task through the main one: where both err alike, the weak one "
-        "errs more, and the difference points back to the data. Removes outliers and keeps the branches."
+        "Extrapolates from a weaker network for the same task through the main one: where both make similar errors, "
+        "the weak one's are larger, and the difference points back to the data. Removes outliers, keeps the branches."
     )
     family = "Several fields"
     needs = ("main", "weak")

@@ -19,8 +19,8 @@ class ClassifierFreeGuidance(Rule):
     formula = r"D = D_\mathrm{main} + (w-1)\,(D_\mathrm{main} - D_\mathrm{uncond})"
     source = "Ho & Salimans, 2022, arXiv 2207.12598; weights as in Karras et al., 2024, arXiv 2406.02507, Eq. 3"
     summary = (
-        "Extrapolates from the unconditional field through the conditional one: towards where the class is certain. "
-        "Removes outliers, and whole branches near other classes with them. It does not sample p_u^(1-w) p_c^w."
+        "Extrapolates from the unconditional field through the conditional one, to where the class is more certain. "
+        "Removes outliers, but also whole branches near other classes. It does not sample p_u^(1-w) p_c^w."
     )
     family = "Several fields"
     needs = ("main", "uncond")

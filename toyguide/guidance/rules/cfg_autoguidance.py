@@ -1,4 +1,4 @@
-"""Classifier-free guidance and autoguidance together, interpolated."""
+"""A mix of classifier-free guidance and autoguidance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CfgAutoguidance(Rule):
         r" + \mathrm{mix}\,(D_\mathrm{main} - D_\mathrm{weak})\big]"
     )
     source = "Karras et al., 2024, arXiv 2406.02507, Eq. 6 (its α is mix)"
-    summary = "Shares one weight between CFG (mix 0) and autoguidance (mix 1)."
+    summary = "Splits one weight between CFG (mix = 0) and autoguidance (mix = 1)."
     family = "Several fields"
     needs = ("main", "uncond", "weak")
     unguided = {"w": 1.0}

@@ -1,4 +1,4 @@
-"""No guidance: the main field as it is."""
+"""No guidance: the main field alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Unguided(Rule):
     title = "Unguided"
     formula = r"D = D_\mathrm{main}"
     source = "Karras et al., EDM, 2022, arXiv 2206.00364, Eq. 3"
-    summary = "Follows the main field as it is. The reference that every rule is compared with."
+    summary = "Follows the main field unchanged: the baseline for every other rule."
     unguided = {}
     batchable = True
 

@@ -1,4 +1,4 @@
-"""Score scaling, the naive truncation: every score longer by the same factor."""
+"""Score scaling, the naive truncation: every score multiplied by the same factor."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from toyguide.guidance.evaluation import Evaluation, Guided
 class ScoreScaling(Rule):
     """``s = k s_main``, that is ``D = x + k (D_main - x)``.
 
-    On one Gaussian of variance a, from sigma_max = S to 0, the final variance is ``(a + S^2) (a / (a + S^2))^k``: it
-    depends on S, and is not that of the tempered density.
+    For one Gaussian of variance a and sigma_max = S, the final variance is ``(a + S^2) (a / (a + S^2))^k``: it depends
+    on S, and differs from that of the tempered density.
     """
 
     key = "score-scaling"
@@ -20,7 +20,7 @@ class ScoreScaling(Rule):
     formula = r"s = k\, s_\mathrm{main}, \qquad D = x + k\,(D_\mathrm{main} - x)"
     source = "Karras et al., 2024, arXiv 2406.02507, Fig. 1d"
     summary = (
-        "Lengthens every score by k. Concentrates the samples alike in all directions and empties the outer branches."
+        "Multiplies every score by k. Concentrates the samples in all directions alike and empties the outer branches."
     )
     unguided = {"k": 1.0}
     batchable = True

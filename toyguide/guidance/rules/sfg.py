@@ -8,10 +8,9 @@ One power-iteration step per solver step follows the top eigenvector v of ``sigm
     D_SFG  = D + sigma w H(lambda) u                           (H the Heaviside step)
     v     <- (u + alpha v) / |u + alpha v|
 
-The first line is the paper's ``(eps(x) - eps(x + h sigma v)) / h`` written in D. Where lambda < 0 nothing is added.
-Two things the paper leaves open are choices here. v has unit length. Its sign is kept as started (``persistent``:
-whichever side of the saddle the first random v pointed to) or turned at each step to have a positive product with the
-score (``score``: with the flow).
+The first line is the paper's ``(eps(x) - eps(x + h sigma v)) / h`` written in D. Where lambda <= 0 nothing is added.
+The paper leaves two choices open. Here v has unit length, and its sign either persists from the random start
+(``persistent``) or is flipped at each step so that v has a positive inner product with the score (``score``).
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ from toyguide.guidance.evaluation import Evaluation, Guided
 
 @dataclass(frozen=True)
 class Direction:
-    """SFG's memory: the eigenvector estimate v, with shape (n, d), and the shift alpha, with shape (n, 1)."""
+    """SFG's memory: the eigenvector estimate v, with shape ``(n, d)``, and the shift alpha, with shape ``(n, 1)``."""
 
     v: Tensor
     alpha: Tensor
 
 
 class SaddleFreeGuidance(Rule):
-    """See the module's text; ``main`` alone is evaluated, twice."""
+    """See the module's docstring; evaluates ``main`` twice."""
 
     key = "sfg"
     title = "Saddle-free guidance (reconstruction)"
@@ -49,9 +48,9 @@ class SaddleFreeGuidance(Rule):
         "Yeats et al., Saddle-Free Guidance, 2025, arXiv 2511.21863; read in a review, no public code, v's sign ours"
     )
     summary = (
-        "Finds, with one power-iteration step per solver step, the direction in which the log-density curves upward "
-        "most, and pushes along it wherever there is one: away from saddles. Needs no label and no second network. "
-        "w = 0 is unguided: w is a strength here, not an extrapolation weight."
+        "Estimates, with one power-iteration step per solver step, the direction in which the log-density curves "
+        "upward most, and pushes along it where the curvature is positive: away from saddles. Needs no label and no "
+        "second network. w = 0 is unguided: w is a strength here, not an extrapolation weight."
     )
     unguided = {"w": 0.0}
     batchable = True
@@ -64,7 +63,7 @@ class SaddleFreeGuidance(Rule):
     sign: Any = param.Selector(
         default="persistent",
         objects=["persistent", "score"],
-        doc="The side v points to: kept as started, or turned with the score at each step.",
+        doc="The sign of v: kept from the random start, or aligned with the score at each step.",
     )
 
     def begin(self, at: Evaluation, generator: torch.Generator) -> tuple[Tensor, Direction]:
@@ -78,7 +77,7 @@ class SaddleFreeGuidance(Rule):
     def correction(
         self, at: Evaluation, denoised: Tensor, memory: Direction
     ) -> tuple[Tensor, Direction, dict[str, Tensor]]:
-        """The term that SFG adds to ``D_main``, the memory from here on, and v and lambda to be shown."""
+        """The term that SFG adds to ``D_main``, the new memory, and the trace with v and lambda."""
         v = memory.v
         if self.sign == "score":
             forward = ((denoised - at.x) * v).sum(-1, keepdim=True) >= 0
@@ -96,18 +95,24 @@ def finite_product(ahead: Tensor, denoised: Tensor, v: Tensor, step: float | Ten
 
 
 def power_step(u: Tensor, v: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One power-iteration step from the product ``u`` with the unit vector ``v``: lambda, the next v and alpha.
+    """One power-iteration step.
 
-    ``u`` and ``v`` have shape ``(n, d)``, lambda and alpha ``(n, 1)``.
+    Args:
+        u: The matrix's products with ``v``, with shape ``(n, d)``.
+        v: Unit vectors, with shape ``(n, d)``.
+        alpha: The shifts, with shape ``(n, 1)``.
+
+    Returns:
+        The Rayleigh quotients lambda, with shape ``(n, 1)``, the next v, and the next alpha.
     """
     lam = (u * v).sum(-1, keepdim=True)
     alpha = torch.maximum(alpha, -lam)
     turned = u + alpha * v
     norm = turned.norm(dim=-1, keepdim=True)
-    return lam, torch.where(norm > 1e-12, turned / norm, v), alpha  # a product that vanishes leaves v as it was
+    return lam, torch.where(norm > 1e-12, turned / norm, v), alpha  # keep v if the shifted product vanishes
 
 
 def random_direction(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Unit vectors, uniform on the sphere, drawn on the CPU so that a seed means the same on every device."""
+    """Unit vectors, uniform on the sphere; drawn on the CPU so that a seed gives the same ones on every device."""
     z = torch.randn(x.shape, generator=generator, dtype=torch.float64)
     return (z / z.norm(dim=-1, keepdim=True)).to(x)

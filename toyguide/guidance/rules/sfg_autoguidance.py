@@ -1,4 +1,4 @@
-"""Saddle-free guidance on top of autoguidance: the two corrections added."""
+"""Saddle-free guidance with autoguidance: the sum of the two corrections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SfgAutoguidance(SaddleFreeGuidance):
         r" + \sigma\, w\, H(\lambda)\, u \quad (u, \lambda \text{ as in SFG})"
     )
     source = "Yeats et al., 2025, arXiv 2511.21863; that the two corrections are added is our reading"
-    summary = "Adds SFG's push, found on the main field, to autoguidance's. Three evaluations."
+    summary = "Adds SFG's push, computed on the main field, to autoguidance's. Three evaluations."
     family = "Several fields"
     needs = ("main", "weak")
     unguided = {"w": 0.0, "w_auto": 1.0}

@@ -1,11 +1,11 @@
 """Saddle-free guidance with more power iterations in each solver step, or without the warm start.
 
-The paper takes one iteration a step, from the v of the step before, and leaves open what more of them would buy. Here
-all ``iterations`` of a step are made at the same point, each with a product of its own; the last one's guides:
+The paper makes one iteration per step, starting from the previous step's v, and leaves open whether more would help.
+Here all ``iterations`` of a step are made at the same point, each with its own product; the last product guides:
 
     u_k = (D(x + h sigma v_k) - D(x)) / (h sigma) - v_k,    v_(k+1) = (u_k + alpha v_k) / |u_k + alpha v_k|
 
-A random start draws a new v at the beginning of each solver step. One iteration from a warm start is SFG itself.
+A random start draws a new v for each solver step. One iteration with a warm start is SFG itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from toyguide.guidance.rules.sfg import Direction, SaddleFreeGuidance, random_di
 
 
 class IteratedSaddleFreeGuidance(SaddleFreeGuidance):
-    """See the module's text; ``main`` alone is evaluated, ``1 + iterations`` times."""
+    """See the module's docstring; evaluates ``main`` ``1 + iterations`` times."""
 
     key = "sfg-iterated"
     title = "SFG, iterated or restarted (reconstruction)"
@@ -32,18 +32,18 @@ class IteratedSaddleFreeGuidance(SaddleFreeGuidance):
     source = "Yeats et al., 2025, arXiv 2511.21863, its open question on more than one iteration; read in a review"
     summary = (
         "SFG with several power iterations at each point, from the last step's direction or from a random one: shows "
-        "what its single iteration and its warm start are worth. Each iteration is an evaluation."
+        "the effect of more iterations and of the warm start. Each iteration is one evaluation."
     )
     batchable = False
 
     iterations = param.Integer(2, bounds=(1, 100), softbounds=(1, 20), doc="Power iterations in each evaluation.")
     start: Any = param.Selector(
-        default="warm", objects=["warm", "random"], doc="Where each step's v starts: at the last step's, or anywhere."
+        default="warm", objects=["warm", "random"], doc="The start of each step's v: the last step's, or a random one."
     )
 
     def begin(self, at: Evaluation, generator: torch.Generator) -> tuple[Tensor, Direction]:
         first = super().begin(at, generator.clone_state())
-        torch.rand((), generator=generator)  # the sampler's noise has its seed from here, a restart's from the next
+        torch.rand((), generator=generator)  # skip the number that seeds the sampler's noise; restarts use the next
         return first
 
     def correction(
@@ -55,7 +55,7 @@ class IteratedSaddleFreeGuidance(SaddleFreeGuidance):
 
     def after_step(self, step: Transition, memory: Direction, generator: torch.Generator) -> Arrival:
         if self.start == "random":
-            # From a stream of its own, so that the first points' directions are the same however many there are.
+            # A separate stream, so that the first points' directions do not depend on the number of points.
             stream = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
             memory = Direction(random_direction(step.x_next, stream), memory.alpha)
         return Arrival(step.x_next, memory)
