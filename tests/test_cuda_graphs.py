@@ -101,8 +101,9 @@ def test_every_call_counts_and_draws_anew():
 
 
 @on_a_gpu
-def test_recorded_training_learns_what_training_learns(monkeypatch):
-    settings = TrainSettings(dataset="two-gaussians", label="left", width=16, layers=2, iterations=300, batch=2048)
+@pytest.mark.parametrize("labels", [{"label": "left"}, {"conditional": True}])
+def test_recorded_training_learns_what_training_learns(labels, monkeypatch):
+    settings = TrainSettings(dataset="two-gaussians", **labels, width=16, layers=2, iterations=300, batch=2048)
     recorded = [step.loss.item() for step in train(settings, "cuda")]
     monkeypatch.setattr("toyguide.training.Replayed", lambda function, generator, changed: function)
     one_by_one = [step.loss.item() for step in train(settings, "cuda")]

@@ -1,5 +1,8 @@
 """What runs on a GPU without waiting for it, on torch's meta device: it has no numbers, so whatever reads one fails."""
 
+from functools import partial
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -8,7 +11,7 @@ from toyguide import load_dataset, load_model, rules, samplers
 from toyguide.fields import NoisierField
 from toyguide.fields.networks import EnergyMLP
 from toyguide.samplers import SAMPLERS
-from toyguide.training import Batch, PowerFunctionEMA, _descend
+from toyguide.training import LOSSES, LabelledDraws, PowerFunctionEMA, TrainSettings, _descend, draw_batch
 
 META = torch.device("meta")
 READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique", "masked_select", "bincount")
@@ -23,7 +26,7 @@ class NoWaiting(TorchDispatchMode):
         if name in ("index", "index_put", "index_put_"):
             assert not any(i is not None and i.dtype == torch.bool for i in args[1]), name
         result = function(*args, **kwargs or {})
-        devices = {t.device for t in (*args, result) if isinstance(t, torch.Tensor) and t.ndim}
+        devices = {t.device for t in (*args, result) if isinstance(t, torch.Tensor) and t.ndim and t.numel()}
         assert name not in ("_to_copy", "copy_") or len(devices) <= 1, name
         return result
 
@@ -60,14 +63,23 @@ def test_fields_do_not_wait(kind, own):
         assert field.jvp(x, sigma, v).device == META
 
 
-def test_a_training_step_does_not_wait():
-    exact = load_dataset("fractal").field("A")
-    network = EnergyMLP(2, 16, 2, torch.ones(2)).to(META)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("dataset", ["fractal", "simplex16"])
+def test_a_training_step_does_not_wait(dataset, conditional, loss, monkeypatch):
+    """From the draw to the average."""
+    settings = TrainSettings(dataset, conditional=conditional, loss=loss, width=16, layers=2, batch=64)
+    data = settings.data
+    network = EnergyMLP(data.dim, 16, 2, data.sigma_data, data.labels if conditional else ()).to(META)
     average, weight = PowerFunctionEMA(network, 0.01), torch.empty((), device=META)
-    x, sigma, code = torch.empty(64, 2, device=META), torch.empty(64, device=META), torch.empty(64, 0, device=META)
-    exact.score(x, sigma)
+    for name in ("rand", "randn"):  # no generator is of this device
+        drawn = getattr(torch, name)
+        monkeypatch.setattr(torch, name, lambda *shape, generator, drawn=drawn, **how: drawn(*shape, **how))
+    generator = SimpleNamespace(device=META)
+    draw = LabelledDraws(settings, data, network) if conditional else partial(draw_batch, settings, network)
+    draw(generator)  # the constants are copied to the device at the first call
     with NoWaiting():
-        loss = _descend(network, Batch(x, sigma, code, exact.score(x, sigma)))
+        loss = _descend(network, draw(generator))
         network.normalize()
         average.update(network, weight)
     assert loss.device == META

@@ -12,7 +12,15 @@ from toyguide.cli import main
 from toyguide.commands import train as command
 from toyguide.errors import InputError
 from toyguide.fields.networks import EnergyMLP
-from toyguide.training import PowerFunctionEMA, TrainSettings, batch_loss, draw_batch, ema_exponent, train
+from toyguide.training import (
+    LabelledDraws,
+    PowerFunctionEMA,
+    TrainSettings,
+    batch_loss,
+    draw_batch,
+    ema_exponent,
+    train,
+)
 
 SHORT = {"dataset": "two-gaussians", "width": 16, "layers": 2, "batch": 256}
 
@@ -163,20 +171,31 @@ def test_points_of_a_batch_are_the_diffused_data_at_the_datasets_noise():
     torch.testing.assert_close(batch.target, data.field("B").score(batch.x, batch.sigma))
 
 
-@pytest.mark.parametrize("dataset", ["two-gaussians", "simplex16"])
-def test_a_conditional_batch_is_half_union_and_its_targets_are_its_labels(dataset):
+@pytest.mark.parametrize("by_point", [False, True])
+@pytest.mark.parametrize("dataset", ["two-gaussians", "fractal", "simplex16"])
+def test_a_conditional_batch_is_half_union_and_its_targets_are_its_labels(dataset, by_point):
+    """Drawn label by label, as on a CPU, and point by point, as on a GPU."""
     settings = TrainSettings(dataset=dataset, conditional=True, batch=4000)
     data = settings.data
     network = EnergyMLP(data.dim, 4, 0, data.sigma_data, data.labels)
-    batch = draw_batch(settings, network, torch.Generator().manual_seed(0))
+    if by_point:
+        batch = LabelledDraws(settings, data, network)(torch.Generator().manual_seed(0))
+    else:
+        batch = draw_batch(settings, network, torch.Generator().manual_seed(0))
     seen = torch.zeros(len(batch.x), dtype=torch.bool)
     for label in (None, *data.labels):
         of_label = (batch.code == network.code(label)).all(1)
         share = 0.5 if label is None else 0.5 / len(data.labels)
         deviation = math.sqrt(share * (1 - share) / len(seen))
         assert abs(of_label.double().mean() - share) < 5 * deviation, label
-        expected = data.field(label).score(batch.x[of_label], batch.sigma[of_label])
-        torch.testing.assert_close(batch.target[of_label], expected)
+        field, x, sigma = data.field(label), batch.x[of_label], batch.sigma[of_label]
+        expected = field.score(x.double(), sigma.double())
+        torch.testing.assert_close(
+            batch.target[of_label].double() * sigma[:, None], expected * sigma[:, None], rtol=1e-4, atol=1e-4
+        )
+        # Scores average to zero over the distribution that they are of, five standard errors of a mean.
+        scaled = expected * sigma[:, None]
+        assert (scaled.mean(0) / (scaled.std(0) / math.sqrt(len(x)))).abs().max() < 5, label
         seen |= of_label
     assert seen.all()
 

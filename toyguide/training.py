@@ -27,7 +27,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -183,8 +183,7 @@ def ema_exponent(sigma_rel: float) -> float:
 def train(settings: TrainSettings, device: str = "auto") -> Iterator[TrainStep]:
     """Train a network, step by step; the same settings on the same device give the same weights.
 
-    On a GPU the batches are drawn there and the whole step is one CUDA graph, save for a conditional network, whose
-    number of points of each label changes from step to step.
+    On a GPU the batches are drawn there and the whole step is one CUDA graph.
 
     Args:
         settings: What to train.
@@ -198,16 +197,22 @@ def train(settings: TrainSettings, device: str = "auto") -> Iterator[TrainStep]:
     network = _new_network(settings, generator).to(where)
     averages = {sigma_rel: PowerFunctionEMA(network, sigma_rel) for sigma_rel in settings.ema}
 
-    recorded = where.type == "cuda" and not settings.conditional
+    recorded = where.type == "cuda"
     if recorded:
         generator = torch.Generator(where).manual_seed(settings.seed)
+    data = settings.data  # held, since a recorded step reads its constants where they are
+    draw: Callable[[torch.Generator], Batch]
+    if recorded and settings.conditional:
+        draw = LabelledDraws(settings, data, network)
+    else:
+        draw = partial(draw_batch, settings, network)
     # Tensors, so that a recorded step reads their new values.
     rate = torch.zeros((), dtype=torch.float32, device=where)
     weights = {sigma_rel: torch.zeros((), dtype=torch.float32, device=where) for sigma_rel in settings.ema}
     optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=_BETAS, fused=True, capturable=recorded)
 
     def step() -> Tensor:
-        loss = descend(draw_batch(settings, network, generator))
+        loss = descend(draw(generator))
         optimizer.step()
         network.normalize()
         for sigma_rel, average in averages.items():
@@ -271,6 +276,41 @@ def draw_batch(settings: TrainSettings, network: EnergyMLP, generator: torch.Gen
         else:
             parts.append((x, sigma.to(device), code, (-noise / sigma[:, None]).to(device)))
     return Batch(*(torch.cat(p) for p in zip(*parts, strict=True)))
+
+
+class LabelledDraws:
+    """Random batches of a conditional training, of the distribution of ``draw_batch``, without waiting for the device.
+
+    Each point draws its label by itself, so that no shape depends on what is drawn: a point of the union keeps the
+    class of its component with probability 1/2.
+
+    Args:
+        settings: Of the training.
+        data: Its dataset.
+        network: A conditional network, on the training's device.
+    """
+
+    def __init__(self, settings: TrainSettings, data: Dataset, network: EnergyMLP) -> None:
+        device = network.gain.device
+        self._settings, self._noise, self._union = settings, data.noise, data.field()
+        self._classes = data.components.component_label.to(device)  # (K,)
+        self._codes = torch.stack([network.code(label) for label in data.labels]).to(device)  # (labels, label inputs)
+
+    def __call__(self, generator: torch.Generator) -> Batch:
+        """A batch; the generator's device is the network's."""
+        n, device = self._settings.batch, generator.device
+        clean, component = self._union.sample_with_components(n, generator=generator)
+        noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32, device=device)
+        sigma = self._noise.sample(n, generator, device)
+        unlabelled = torch.rand(n, 1, generator=generator, dtype=torch.float32, device=device) < 0.5
+        x = clean.float() + sigma[:, None] * noise
+        own = self._classes[component]
+        code = self._codes[own].masked_fill(unlabelled, 0)
+        if self._settings.loss == "exact":
+            target = self._union.score_among(x, sigma, unlabelled | (own[:, None] == self._classes))
+        else:
+            target = -noise / sigma[:, None]
+        return Batch(x, sigma, code, target)
 
 
 def batch_loss(network: EnergyMLP, batch: Batch) -> Tensor:

@@ -100,12 +100,14 @@ class Components:
             lambda t: torch.cat([t.log_density[:, None], t.responsibilities], 1), x, sigma, (1 + self.count,)
         )
 
-    def score(self, x: Tensor, sigma: Sigma) -> Tensor:
+    def score(self, x: Tensor, sigma: Sigma, members: Tensor | None = None) -> Tensor:
+        """Of the components that ``members``, with shape ``(n, K)``, has True for; None for all."""
+
         def block(t: _Terms) -> Tensor:
             weighted = (torch.mul(t.shares, y, out=t.scratch.into(y)) for y in t.standardised)
             return -self._turned_back(weighted, t.c) / t.total * t.shrink
 
-        return self._blockwise(block, x, sigma, (self.dim,))
+        return self._blockwise(block, x, sigma, (self.dim,), members=members)
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         def block(t: _Terms) -> Tensor:
@@ -173,6 +175,7 @@ class Components:
         shape: tuple[int, ...],
         spare: int = 0,
         rows: Tensor | None = None,
+        members: Tensor | None = None,
     ) -> Tensor:
         """Apply ``function`` to blocks of points and join its results, each ``(n, *shape)``.
 
@@ -183,6 +186,7 @@ class Components:
             shape: Of one point's result.
             spare: How many planes it needs for itself.
             rows: With the shape of ``x``.
+            members: Which components count for each point, with shape ``(n, K)``; None for all.
         """
         batch = x.shape[:-1]
         points = x.reshape(-1, self.dim)
@@ -193,14 +197,16 @@ class Components:
         size = block_size(points, (3 * self.dim + 2 + spare) * self.count)
         results = []
         for i in range(0, len(points), size):
-            terms = self._terms(points[i : i + size], variance[i : i + size] if variance.ndim else variance, scratch)
-            results.append(function(terms, *(() if rows is None else (rows.reshape(-1, self.dim)[i : i + size],))))
+            part = slice(i, i + size)
+            noise = variance[part] if variance.ndim else variance
+            terms = self._terms(points[part], noise, scratch, None if members is None else members[part])
+            results.append(function(terms, *(() if rows is None else (rows.reshape(-1, self.dim)[part],))))
         joined = torch.cat(results) if results else points.new_empty((0, *shape))
         largest = torch.finfo(x.dtype).max
         return joined.clamp(-largest, largest).reshape((*batch, *shape))
 
-    def _terms(self, x: Tensor, noise: Tensor, scratch: Scratch) -> _Terms:
-        """x has shape (n, d), noise (sigma squared) shape (n, 1) or ()."""
+    def _terms(self, x: Tensor, noise: Tensor, scratch: Scratch, members: Tensor | None) -> _Terms:
+        """x has shape (n, d), noise (sigma squared) shape (n, 1) or (), members shape (n, K)."""
         c, d, into = self._in(x), self.dim, scratch.into
         info = torch.finfo(x.dtype)
         planes = scratch.planes(len(x))
@@ -228,6 +234,8 @@ class Components:
         for z, y in zip(turned[1:], standardised[1:], strict=True):
             distance = torch.addcmul(distance, z, y, out=into(distance))
 
+        if members is not None:
+            distance = distance.masked_fill_(~members, math.inf)
         nearest = distance.amin(-1, keepdim=True)  # (n, 1)
         beyond = torch.sub(distance, nearest, out=into(distance))
         if not near:

@@ -152,11 +152,27 @@ class GaussianMixture(Field):
                 return shared.product(points, along).to(x.dtype).reshape(x.shape)
         return self._components.product(x, sigma, v)
 
+    def score_among(self, x: Tensor, sigma: Tensor, members: Tensor) -> Tensor:
+        """At each point the score of some of the components only, with shape ``(n, d)``.
+
+        Args:
+            x: Points, with shape ``(n, d)``.
+            sigma: Their noise levels, with shape ``(n,)``.
+            members: Which components count for each point, at least one, with shape ``(n, K)``, bool.
+        """
+        return self._components.score(*checked(x, sigma, self.dim), members)
+
     def sample(self, n: int, sigma: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
         """``n`` points of ``p(x; sigma)``, with shape ``(n, d)``, float64 on the generator's device.
 
         Drawn on the CPU, they are the same for one seed whatever the device of later work.
         """
+        return self.sample_with_components(n, sigma, generator)[0]
+
+    def sample_with_components(
+        self, n: int, sigma: float = 0.0, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The same points, and the index of the component that each one is from, with shape ``(n,)``."""
         device = torch.device("cpu") if generator is None else generator.device
         means, axes, variances, cumulative = self._placed(device)
         if device.type == "cpu":
@@ -165,7 +181,7 @@ class GaussianMixture(Field):
             height = torch.rand(n, dtype=torch.float64, device=device, generator=generator)
             k = torch.searchsorted(cumulative, height).clamp(max=len(self) - 1)
         z = torch.randn(n, self.dim, dtype=torch.float64, device=device, generator=generator)
-        return means[k] + torch.einsum("nde,ne->nd", axes[k], (variances[k] + sigma**2).sqrt() * z)
+        return means[k] + torch.einsum("nde,ne->nd", axes[k], (variances[k] + sigma**2).sqrt() * z), k
 
     def subset(self, keep: Tensor) -> GaussianMixture:
         """The mixture of the components that the boolean mask ``keep`` selects, renormalised."""

@@ -169,8 +169,10 @@ class EnergyMLP(nn.Module, Field):
     @torch.no_grad()
     def normalize(self) -> None:
         """Scale every weight row to norm sqrt(inputs): training changes directions, not magnitudes."""
-        for w in self.weights:
-            w.mul_(math.sqrt(w.shape[1]) / w.norm(dim=1, keepdim=True))
+        for weights in self._of_one_shape():
+            rows = torch.stack(weights)
+            rows.mul_(math.sqrt(rows.shape[-1]) / rows.norm(dim=-1, keepdim=True))
+            torch._foreach_copy_(weights, rows.unbind())
 
     def log_density(self, x: Tensor, sigma: Sigma, kept: Tensor | None = None) -> Tensor:
         """The unnormalised log-density G, with shape ``(...)``.
@@ -292,11 +294,17 @@ class EnergyMLP(nn.Module, Field):
         return joined.reshape((*batch, *shape))
 
     def _unit_rows(self, dtype: torch.dtype) -> _Rows:
-        gains = [1.0] + [_SILU_GAIN] * self.layers
-        *hidden, last = (
-            (w / (g * w.norm(dim=1, keepdim=True))).to(dtype) for w, g in zip(self.weights, gains, strict=True)
-        )
+        rows: list[Tensor] = []
+        for gain, weights in zip((1.0, _SILU_GAIN), self._of_one_shape(), strict=False):
+            stacked = torch.stack(weights)
+            rows += (stacked / (gain * stacked.norm(dim=-1, keepdim=True))).to(dtype).unbind()
+        *hidden, last = rows
         return _Rows(hidden, last.T @ last)
+
+    def _of_one_shape(self) -> list[list[Tensor]]:
+        """The first layer's weights, and those of the others if there are any: stacked, they take fewer operations."""
+        first, *others = self.weights
+        return [[first], others] if others else [[first]]
 
     @torch.no_grad()
     def _keep(self, x: Tensor) -> _Kept:
