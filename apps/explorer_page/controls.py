@@ -312,12 +312,15 @@ class PlaneCard(pn.viewable.Viewer):
         )
         name = f"<label title='{escape(help_text, quote=True)}'>Plane through</label>"
         title = pn.pane.HTML(name, margin=(6, 0, 0, 10), styles=_NAME)
-        self._card = _column(title, _row(*self._boxes))
+        self._content = [title, _row(*self._boxes)]
+        self._card = _column()  # empty until there is a plane to choose
         self._follow()
         state.param.watch(lambda *_: self._follow(), ["dataset", "plane"])
 
     def _follow(self) -> None:
         data = load_dataset(self._state.dataset)
+        if data.dim > 2 and not len(self._card):
+            self._card.objects = self._content
         self._card.visible = data.dim > 2
         names = self._state.plane or anchor_names(self._state.dataset) or ("", "", "")
         for box, name in zip(self._boxes, names, strict=True):

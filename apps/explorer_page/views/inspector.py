@@ -62,14 +62,11 @@ class InspectorPanel(pn.viewable.Viewer):
         self._body = pn.pane.HTML("", stylesheets=[_STYLE], sizing_mode="stretch_width", margin=(2, 10))
         self._following = False
         self._shown: Inspection | None = None
-        self._panel = pn.Column(
+        self._content = [
             pn.Row(self._u, self._v, self._title, self._close, sizing_mode="stretch_width", margin=0),
             self._body,
-            visible=state.point is not None,
-            sizing_mode="stretch_width",
-            styles=_FRAME,
-            margin=0,
-        )
+        ]
+        self._panel = pn.Column(visible=False, sizing_mode="stretch_width", styles=_FRAME, margin=0)  # empty until used
         state.param.watch(self._follow, "point")
 
     @told
@@ -80,11 +77,13 @@ class InspectorPanel(pn.viewable.Viewer):
 
     def _follow(self, _event: object) -> None:
         point = self._state.point
-        self._panel.visible = point is not None
         if point is not None:
             self._following = True
             self._u.value, self._v.value = _rounded(point)
             self._following = False
+            if not len(self._panel):
+                self._panel.objects = self._content  # a box that is drawn before it has its value keeps the old one
+        self._panel.visible = point is not None
 
     def show(self, picture: Picture) -> None:
         """Write down what a picture knows about its point."""

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from bokeh.models import ColumnDataSource, LinearColorMapper
+from bokeh.models import ColumnDataSource, Line, LinearColorMapper, Scatter, Segment, Text
 from bokeh.plotting import figure
 
 from toyguide_apps.explorer_page import palette
 from toyguide_apps.explorer_page.compute import Picture
 from toyguide_apps.explorer_page.layers.point_arrows import KINDS, Drawing
-from toyguide_apps.explorer_page.views.underlay import NONE, STROKES, halo
+from toyguide_apps.explorer_page.views.glyphs import draw
+from toyguide_apps.explorer_page.views.underlay import ENDS, NONE, STROKES, halo
 
 __all__ = ["Marks"]
 
@@ -37,27 +38,30 @@ class Marks:
         outlined = dict(line_color=palette.HALO, line_width=1.2)
         kinds = LinearColorMapper(palette=[palette.TERMS[k] for k in KINDS], low=-0.5, high=len(KINDS) - 0.5)
         colour = dict(field="kind", transform=kinds)
-        f.segment(*STROKES, source=self._arrows[panel], line_width=4.5, line_cap="round", **halo)
-        f.segment(*STROKES, source=self._arrows[panel], line_width=2.2, line_color=colour, line_cap="round")
-        f.line("x", "y", source=self._ways[panel], line_width=4.5, **halo)
-        f.line("x", "y", source=self._ways[panel], line_width=1.8, line_color=palette.WAY)
-        f.scatter("x", "y", source=self._ends[panel], size=7, fill_color=palette.WAY, **outlined)
-        f.scatter("x", "y", source=self.point, size=10, fill_color=None, line_width=4.0, **halo)
-        f.scatter("x", "y", source=self.point, size=10, fill_color=None, line_width=1.8, line_color=palette.WAY)
-        f.text(
-            "x",
-            "y",
-            text="text",
-            source=self._names[panel],
-            text_color=colour,
-            text_font_size="12px",
-            text_font_style="bold",
-            text_align="center",
-            text_baseline="middle",
-            background_fill_color=palette.HALO,
-            background_fill_alpha=0.78,
-            padding=1,
-            border_radius=3,
+        draw(f, self._arrows[panel], Segment(**ENDS, line_width=4.5, line_cap="round", **halo))
+        draw(f, self._arrows[panel], Segment(**ENDS, line_width=2.2, line_color=colour, line_cap="round"))
+        draw(f, self._ways[panel], Line(x="x", y="y", line_width=4.5, **halo))
+        draw(f, self._ways[panel], Line(x="x", y="y", line_width=1.8, line_color=palette.WAY))
+        draw(f, self._ends[panel], Scatter(x="x", y="y", size=7, fill_color=palette.WAY, **outlined))
+        draw(f, self.point, Scatter(x="x", y="y", size=10, fill_color=None, line_width=4.0, **halo))
+        draw(f, self.point, Scatter(x="x", y="y", size=10, fill_color=None, line_width=1.8, line_color=palette.WAY))
+        draw(
+            f,
+            self._names[panel],
+            Text(
+                x="x",
+                y="y",
+                text="text",
+                text_color=colour,
+                text_font_size="12px",
+                text_font_style="bold",
+                text_align="center",
+                text_baseline="middle",
+                background_fill_color=palette.HALO,
+                background_fill_alpha=0.78,
+                padding=1,
+                border_radius=3,
+            ),
         )
 
     def show(self, picture: Picture) -> None:

@@ -12,11 +12,14 @@ from bokeh.models import (
     ColumnDataSource,
     CustomJS,
     Label,
+    Line,
     LinearColorMapper,
     PanTool,
     Range1d,
     ResetTool,
     SaveTool,
+    Scatter,
+    Segment,
     WheelZoomTool,
 )
 from bokeh.plotting import figure
@@ -28,8 +31,9 @@ from toyguide_apps.explorer_page.layers.densities import Arrows
 from toyguide_apps.explorer_page.panels import nearest
 from toyguide_apps.explorer_page.runs import Paths
 from toyguide_apps.explorer_page.state import ExplorerState
+from toyguide_apps.explorer_page.views.glyphs import draw
 from toyguide_apps.explorer_page.views.marks import Marks
-from toyguide_apps.explorer_page.views.underlay import NONE, STROKES, Underlay
+from toyguide_apps.explorer_page.views.underlay import ENDS, NONE, STROKES, Underlay
 from toyguide_apps.shared.notices import told
 
 __all__ = ["Plots", "named", "panel_name", "title"]
@@ -175,18 +179,21 @@ class Plots(pn.viewable.Viewer):
         f.axis.minor_tick_line_alpha = 0
 
         self._underlay.draw_on(f, "background")
-        f.line("x", "y", source=self._paths[panel], line_color=palette.SAMPLE, line_alpha=0.28, line_width=0.8)
+        draw(f, self._paths[panel], Line(x="x", y="y", line_color=palette.SAMPLE, line_alpha=0.28, line_width=0.8))
         self._underlay.draw_on(f, "arrows")
-        f.segment(*STROKES, source=self._guidance[panel], line_color=palette.GUIDANCE, line_width=1.1)
+        draw(f, self._guidance[panel], Segment(**ENDS, line_color=palette.GUIDANCE, line_width=1.1))
         outcome = LinearColorMapper(palette=[palette.SAMPLE, palette.OUTLIER], low=-0.5, high=1.5)
-        f.scatter(
-            "x",
-            "y",
-            source=self._points[panel],
-            size=3.6,
-            line_color=None,
-            fill_alpha=0.85,
-            fill_color=dict(field="outlier", transform=outcome),
+        draw(
+            f,
+            self._points[panel],
+            Scatter(
+                x="x",
+                y="y",
+                size=3.6,
+                line_color=None,
+                fill_alpha=0.85,
+                fill_color=dict(field="outlier", transform=outcome),
+            ),
         )
         self._underlay.draw_on(f, "critical")
         self._marks.draw_on(f, panel)

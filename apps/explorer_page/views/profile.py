@@ -45,7 +45,7 @@ class ProfilePanel(pn.viewable.Viewer):
             for name, columns in (("log_density", _FIELDS), ("curvature", _FIELDS), ("posterior", ("a", "b")))
         }
         self._spans: list[Span] = []
-        self._figures = {name: self._figure(name) for name in _TITLES}
+        self._figures: dict[str, figure] = {}  # made when they are first wanted
         self._menus = [
             pmui.Select(label=text, options=[], size="small", width=110, margin=(6, 4)) for text in ("From", "To")
         ]
@@ -54,16 +54,17 @@ class ProfilePanel(pn.viewable.Viewer):
         self._text = pn.pane.HTML("", margin=(12, 8), styles={"font-size": "12.5px"}, sizing_mode="stretch_width")
         close = pmui.IconButton(icon="close", size="small", description="Close", margin=0)
         close.on_click(lambda _: self._state.set({"profile": False}))
-        panes = [pn.pane.Bokeh(f, sizing_mode="stretch_width", height=170, margin=0) for f in self._figures.values()]
-        self._content = [
-            pn.Row(*self._menus, self._text, close, sizing_mode="stretch_width", margin=0),
-            pn.Row(*panes, sizing_mode="stretch_width", margin=0),
-        ]
+        self._head = pn.Row(*self._menus, self._text, close, sizing_mode="stretch_width", margin=0)
         self._panel = pn.Column(sizing_mode="stretch_width", margin=0)  # empty until it is wanted
         self._following = False
         self._shown: Profile | None = None
         self._follow()
         state.param.watch(lambda *_: self._follow(), ["dataset", "profile", "ends"])
+
+    def _plots(self) -> pn.Row:
+        self._figures = self._figures or {name: self._figure(name) for name in _TITLES}
+        panes = [pn.pane.Bokeh(f, sizing_mode="stretch_width", height=170, margin=0) for f in self._figures.values()]
+        return pn.Row(*panes, sizing_mode="stretch_width", margin=0)
 
     def _figure(self, name: str) -> figure:
         f = figure(
@@ -109,7 +110,7 @@ class ProfilePanel(pn.viewable.Viewer):
         ends = self._state.ends
         wanted = bool(self._state.profile and ends)
         if wanted != bool(len(self._panel)):
-            self._panel.objects = self._content if wanted else []
+            self._panel.objects = [self._head, self._plots()] if wanted else []
             self._panel.styles = _FRAME if wanted else {}
         labels = list(load_dataset(self._state.dataset).labels)
         self._following = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from bokeh.models import ColumnDataSource, GlyphRenderer, LinearColorMapper
+from bokeh.models import ColumnDataSource, GlyphRenderer, Image, Line, LinearColorMapper, Scatter, Segment, Text
 from bokeh.plotting import figure
 
 from toyguide_apps.explorer_page import palette
@@ -17,11 +17,14 @@ from toyguide_apps.explorer_page.layers.critical import Critical
 from toyguide_apps.explorer_page.layers.densities import Arrows, Curves
 from toyguide_apps.explorer_page.panels import Request
 from toyguide_apps.explorer_page.scene import Scene
+from toyguide_apps.explorer_page.views.glyphs import draw
 
-__all__ = ["NONE", "STROKES", "Underlay", "halo"]
+__all__ = ["ENDS", "NONE", "STROKES", "Underlay", "halo"]
 
 NONE = np.zeros(0, np.float32)
 STROKES = ("x0", "y0", "x1", "y1")
+ENDS: dict[str, Any] = {name: name for name in STROKES}
+"""The columns of a segment, each called what the glyph calls it."""
 _CURVES = {
     "other-regions": dict(line_color=palette.REGION, line_width=1.0, line_alpha=0.45),
     "region": dict(line_color=palette.REGION, line_width=1.3),
@@ -146,28 +149,26 @@ class Underlay:
         return {"background": self._background, "arrows": self._arrows, "critical": self._critical}[part](f, sources)
 
     def _background(self, f: figure, sources: _Sources) -> list[GlyphRenderer]:
-        image = f.image("image", x="x", y="y", dw="dw", dh="dh", source=sources.image, color_mapper=self._colours)
-        return [image, *(f.line("x", "y", source=sources.curves[name], **style) for name, style in _CURVES.items())]
+        image = draw(f, sources.image, Image(image="image", x="x", y="y", dw="dw", dh="dh", color_mapper=self._colours))
+        return [image, *(draw(f, sources.curves[name], Line(x="x", y="y", **style)) for name, style in _CURVES.items())]
 
     def _arrows(self, f: figure, sources: _Sources) -> list[GlyphRenderer]:
         colour = dict(field="value", transform=sources.saddle_colours)
         return [
-            f.segment(*STROKES, source=sources.score, line_color=palette.ARROW, line_width=1.1),
-            f.segment(*STROKES, source=sources.saddles, line_color=colour, line_width=2.0),
+            draw(f, sources.score, Segment(**ENDS, line_color=palette.ARROW, line_width=1.1)),
+            draw(f, sources.saddles, Segment(**ENDS, line_color=colour, line_width=2.0)),
         ]
 
     def _critical(self, f: figure, sources: _Sources) -> list[GlyphRenderer]:
         outlined: dict[str, Any] = dict(line_color=palette.HALO, line_width=1.2)
+        diamond: dict[str, Any] = dict(x="x", y="y", size=11, marker="diamond")
+        square: dict[str, Any] = dict(x="x", y="y", size=10, marker="square")
         small: dict[str, Any] = dict(text_font_size="8px", text_align="center", text_baseline="middle")
         return [
-            f.segment(*STROKES, source=sources.unstable, line_width=5.0, line_cap="round", **halo),
-            f.segment(*STROKES, source=sources.unstable, line_width=2.6, line_color=palette.UNSTABLE),
-            f.scatter("x", "y", source=sources.modes, size=9, fill_color=palette.MODE, **outlined),
-            f.scatter(
-                "x", "y", source=sources.passes, size=11, marker="diamond", fill_color=palette.UNSTABLE, **outlined
-            ),
-            f.scatter(
-                "x", "y", source=sources.others, size=10, marker="square", fill_color=palette.MINIMUM, **outlined
-            ),
-            f.text("x", "y", text="text", source=sources.others, text_color="white", **small),
+            draw(f, sources.unstable, Segment(**ENDS, line_width=5.0, line_cap="round", **halo)),
+            draw(f, sources.unstable, Segment(**ENDS, line_width=2.6, line_color=palette.UNSTABLE)),
+            draw(f, sources.modes, Scatter(x="x", y="y", size=9, fill_color=palette.MODE, **outlined)),
+            draw(f, sources.passes, Scatter(**diamond, fill_color=palette.UNSTABLE, **outlined)),
+            draw(f, sources.others, Scatter(**square, fill_color=palette.MINIMUM, **outlined)),
+            draw(f, sources.others, Text(x="x", y="y", text="text", text_color="white", **small)),
         ]
