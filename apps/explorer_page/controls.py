@@ -1,4 +1,4 @@
-"""The widgets, each made from the parameter it sets: bounds, steps and help texts are written in one place."""
+"""The widgets. Bounds, steps and help texts come from the parameters that they set."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ _TIGHT: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (3, 8), "siz
 
 
 class _Live(param.Parameterized):
-    """A slider with its number beside it, which knows whether it is being dragged.
+    """A slider with a number box that knows whether it is being dragged.
 
-    It speaks 5 ms after a change: Panel's own 50 are felt while dragging, and at once would be too early, since a key's
-    change and its release come as two messages a few milliseconds apart.
+    It reports a change after 5 ms. Panel's default of 50 ms is noticeable while dragging; with none, a key press would
+    look like a drag, since its change and its release arrive as two messages a few milliseconds apart.
     """
 
     inline_layout = param.Boolean(default=True)
-    held = param.Boolean(default=False, doc="Whether its value has been changed by hand and not been let go of yet.")
+    held = param.Boolean(default=False, doc="Whether it is being dragged.")
 
     value: Any
     value_throttled: Any
 
     _debounce = 5
-    _rename: ClassVar[dict[str, str | None]] = {"held": None}  # not known in the browser
-    _busy__ignore: ClassVar[list[str]] = ["value", "value_throttled"]  # Panel's busy flag is heard by every page
+    _rename: ClassVar[dict[str, str | None]] = {"held": None}  # not sent to the browser
+    _busy__ignore: ClassVar[list[str]] = ["value", "value_throttled"]  # Panel's busy flag is shared by all pages
 
     def _process_property_change(self, msg: dict[str, Any]) -> dict[str, Any]:
-        """What the browser says: of a slider that is let go of, also the throttled value."""
+        """Take a change from the browser; a released slider also sends the throttled value."""
         msg = super()._process_property_change(msg)  # type: ignore[misc]
         if "value" in msg or "value_throttled" in msg:
             now = {"value": self.value, "value_throttled": self.value_throttled, **msg}
@@ -75,7 +75,7 @@ def preset_menu() -> pmui.Select:
 
 
 class RuleCard(pn.viewable.Viewer):
-    """A rule's name, its formula, where it comes from, and a slider for each of its parameters.
+    """A rule's name, its formula, its source, and a control for each of its parameters.
 
     Args:
         state: The settings.
@@ -343,7 +343,7 @@ class PlaneCard(pn.viewable.Viewer):
 
 
 class LookButtons(pn.viewable.Viewer):
-    """What can be looked into beside the plots: a point, and the edge between two classes."""
+    """Buttons that open the inspector of a point and the profile of the edge between two classes."""
 
     def __init__(self, state: ExplorerState) -> None:
         super().__init__()
@@ -375,7 +375,7 @@ class LookButtons(pn.viewable.Viewer):
 
 
 class LayerBar(pn.viewable.Viewer):
-    """The background, the layers and where their fields come from."""
+    """Controls for the background, the layers and the source of their fields."""
 
     def __init__(self, state: ExplorerState) -> None:
         super().__init__()

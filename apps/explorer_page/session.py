@@ -1,4 +1,4 @@
-"""One visitor's explorer: settings, views, and the loop that keeps the picture up with the settings."""
+"""One visitor's explorer: settings, views, and the loop that keeps the picture up to date."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from toyguide_apps.shared.notices import complain, notice, told
 __all__ = ["Explorer"]
 
 _LOG = logging.getLogger(__name__)
-_STILL = 0.2  # seconds after which a slider that is held but not moved gets its whole picture
-_LATE = 0.2  # seconds of computing after which the page says so: most pictures are there before
+_STILL = 0.2  # seconds without a move after which a held slider gets its whole picture
+_LATE = 0.2  # seconds of computing after which the page shows that it is busy; most pictures take less
 _PAUSE = 0.5  # seconds without a change before the URL is written
 
 
@@ -68,12 +68,12 @@ class Explorer(pn.viewable.Viewer):
         self.state.param.watch(self._changed, [k for k in self.state.param if k != "name"])
 
     def enter(self, query: dict[str, str]) -> list[str]:
-        """Start from a URL's settings, with the picture that they describe if it is at hand.
+        """Start from a URL's settings, with their picture if it is cached.
 
         Returns:
-            What was wrong in the URL and is left out, one line each.
+            The invalid settings, which are ignored, one line each.
         """
-        self._running = True  # nothing is drawn piece by piece until the page stands
+        self._running = True  # draws nothing until the page is loaded
         self._plots.listen()
         problems = read(self.state, query)
         made = self._wanted and at_hand(self._wanted)
@@ -82,7 +82,7 @@ class Explorer(pn.viewable.Viewer):
         return problems
 
     def open(self, problems: list[str]) -> None:
-        """The page stands: tell what was wrong, and draw what is missing."""
+        """Called when the page is loaded: report invalid settings, and draw what is missing."""
         for problem in problems:
             complain(problem)
         self._running = False
@@ -90,12 +90,12 @@ class Explorer(pn.viewable.Viewer):
         pn.state.execute(self.refresh, schedule=True)
 
     def close(self) -> None:
-        """The visitor has left: nothing more is computed for this session."""
+        """Called when the visitor has left: stop computing for this session."""
         self._gone = True
 
     @told
     def _choose(self, event: param.parameterized.Event) -> None:
-        """Take over the preset that the menu was set to."""
+        """Apply the preset chosen in the menu."""
         if not event.new:
             return
         self._preset = None
@@ -116,18 +116,18 @@ class Explorer(pn.viewable.Viewer):
         return self._wanted and replace(self._wanted, **anywhere)
 
     def _leave_preset(self) -> None:
-        """A preset that has been changed is not that preset any more, and its words may not be true."""
+        """Clear the preset menu and its sentence once a setting differs from the preset."""
         if self._preset is not None and self._scene() != self._preset:
             self._preset = None
             self.menu.value = ""
             self._status.say("")
 
     async def refresh(self) -> None:
-        """Compute and show what the settings describe, until they stand still; the newest change always wins.
+        """Compute and show pictures until the settings no longer change; the newest change always wins.
 
-        A whole picture is given up at the first change. A coarse one, of few samples, comes first while a slider is
-        held and after a picture was given up, and is given up only when the slider is let go of: so something new is
-        shown however fast the changes come.
+        A whole picture is cancelled at the first change. While a slider is held, and after a cancelled picture, a
+        coarse picture of few samples comes first, and is cancelled only when the slider is released. So something new
+        is shown however fast the changes come.
         """
         if self._running or self._gone:
             return
@@ -140,7 +140,7 @@ class Explorer(pn.viewable.Viewer):
                     continue
                 try:
                     if self._begun(request) and self.picture and not self.picture.coarse:
-                        late.cancel()  # what is searched for is no part of the plots yet that they would lag behind
+                        late.cancel()  # the plots are up to date during a search
                         await self._search(self.picture, request)
                     picture = await compute(self._job)
                 except CancelledError:
@@ -150,7 +150,7 @@ class Explorer(pn.viewable.Viewer):
                     self._failed(problem)
                     if self._asked.request is self._wanted:
                         break
-                    continue  # what was changed meanwhile may well be computed
+                    continue  # the settings have changed since and may be valid
                 if self._gone:
                     return
                 self._given_up = self._given_up and picture.coarse
@@ -165,7 +165,7 @@ class Explorer(pn.viewable.Viewer):
         await self._settle()
 
     def _next(self) -> Request | None:
-        """What is to be computed now, if anything is."""
+        """The request to compute next, if any."""
         if self._wanted is None:
             try:
                 self.state.request()
@@ -176,12 +176,12 @@ class Explorer(pn.viewable.Viewer):
         return None if shown else self._wanted
 
     async def _search(self, picture: Picture, request: Request) -> None:
-        """Search for what the picture lacks, until something else is wanted."""
+        """Search for the picture's critical points, until another picture is wanted."""
         with contextlib.suppress(CancelledError):
             await search(picture, lambda: self._gone or self._wanted is not request)
 
     async def _moved_on(self) -> bool:
-        """Wait for the next change, for as long as a slider may stand still while it is held."""
+        """Wait for the next change of a held slider; whether one came in time."""
         self._news.clear()
         try:
             await asyncio.wait_for(self._news.wait(), _STILL)
@@ -202,7 +202,7 @@ class Explorer(pn.viewable.Viewer):
             self._profile.show(picture)
 
     def _warn(self, picture: Picture) -> None:
-        """Tell what the library has to say about the runs, unless it has just been told."""
+        """Show the library's warnings about the runs, each once while it lasts."""
         lines = list(dict.fromkeys(line for run in picture.runs for line in run.warnings))
         for line in lines:
             if line not in self._warned:
@@ -222,7 +222,7 @@ class Explorer(pn.viewable.Viewer):
             self._plots.busy(busy)
 
     async def _settle(self) -> None:
-        """Write the settings into the URL once they have stood still for a moment."""
+        """Write the settings into the URL once they have not changed for a moment."""
         news = self._news
         news.clear()
         await asyncio.sleep(_PAUSE)
@@ -230,11 +230,11 @@ class Explorer(pn.viewable.Viewer):
             write(self.state)
 
     def _begun(self, request: Request) -> bool:
-        """Whether some picture of a request is shown, a coarse one perhaps."""
+        """Whether a picture of a request is shown, even a coarse one."""
         return self.picture is not None and self.picture.request == request
 
     def _job(self) -> Job:
-        """What to compute now; asked by the worker thread when it has time.
+        """What to compute now; called by the worker thread when it is free.
 
         Raises:
             CancelledError: If nothing is wanted.
@@ -295,7 +295,7 @@ class Explorer(pn.viewable.Viewer):
 
 
 def _send_at_once() -> None:
-    """Have the websocket not wait for acknowledgements between a message's parts: 40 ms, or nothing."""
+    """Disable Nagle's algorithm on the websocket, which delays parts of a message by up to 40 ms."""
     context = pn.state.curdoc and pn.state.curdoc.session_context
     session = context and context.session
     for connection in session._subscribed_connections if session else ():

@@ -32,7 +32,7 @@ _THEME = {
 
 
 class Framed(Protocol):
-    """What a page is about; a Panel viewer."""
+    """A page's content: a Panel viewer with a sidebar."""
 
     def sidebar(self) -> list[pn.viewable.Viewable]: ...
 
@@ -41,8 +41,8 @@ def _links(here: str, query: dict[str, str]) -> pn.viewable.Viewable:
     """The server's pages, in the header of each.
 
     Args:
-        here: The page that they stand on.
-        query: Its URL's query, of which the theme goes with the visitor.
+        here: The current page's name.
+        query: Its URL's query, whose theme is passed on.
     """
     theme = "?theme=dark" if query.get("theme") == "dark" else ""
     pages = {"explorer": "Explorer", "studies": "Studies"}
@@ -52,13 +52,13 @@ def _links(here: str, query: dict[str, str]) -> pn.viewable.Viewable:
 
 
 def framed(here: str, content: Framed, query: dict[str, str], *header: pn.viewable.Viewable) -> pmui.Page:
-    """A page of the server's: its header and sidebar around what it is about.
+    """A page with the header and sidebar that all pages have.
 
     Args:
         here: The page's name.
-        content: What it shows, with a sidebar of its own.
+        content: The page's content.
         query: Its URL's query.
-        header: What else stands in the header.
+        header: Further items of the header.
     """
     page = pmui.Page(
         title=f"toyguide {here}",
@@ -101,5 +101,5 @@ def _release(page: pmui.Page, document: Document | None) -> None:
 
 
 def asked() -> dict[str, str]:
-    """The query of the URL that a new visitor came by."""
+    """The query of a new visitor's URL."""
     return {k: v[0].decode("utf-8", "replace") for k, v in pn.state.session_args.items() if v}

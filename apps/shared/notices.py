@@ -1,4 +1,4 @@
-"""Telling a visitor, in one line, that something is not as it should be."""
+"""One-line messages to a visitor."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _LOG = logging.getLogger("toyguide.explorer")
 
 
 def complain(problem: str) -> None:
-    """Show a line to the visitor, and keep it in the log."""
+    """Show an error to the visitor and log it."""
     _LOG.warning(problem)
     if pn.state.notifications is not None:
         pn.state.notifications.error(problem, duration=8000)
 
 
 def notice(line: str) -> None:
-    """Show a line that is no mistake to the visitor."""
+    """Show a warning to the visitor."""
     if pn.state.notifications is not None:
         pn.state.notifications.warning(line, duration=8000)
 
@@ -40,7 +40,7 @@ def refuse(problem: Exception) -> None:
 
 
 def told(callback: Callable[..., None]) -> Callable[..., None]:
-    """The callback of a control, with wrong input told to the visitor."""
+    """Decorate a control's callback so that an ``InputError`` is shown to the visitor."""
 
     @functools.wraps(callback)
     def careful(*arguments: Any) -> None:

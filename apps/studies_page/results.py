@@ -1,8 +1,8 @@
-"""What is known about a study: what came with toyguide, and what was run here.
+"""The results of studies: those bundled with toyguide and those of runs on this server.
 
-A result is a folder with a ``summary.json``. Those that come with toyguide lie beside the package in a checkout and in
-a package of their own in an installation; the server's own lie in ``out/studies`` under its working directory, or where
-the environment variable ``TOYGUIDE_STUDIES`` says.
+A result is a folder with a ``summary.json``. Bundled results are in ``studies/`` in a checkout and in a package of
+their own in an installation; the server's own are in ``out/studies`` under its working directory, or in the folder that
+the environment variable ``TOYGUIDE_STUDIES`` names.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Found:
     """A study's result.
 
     Attributes:
-        summary: The summary, checked to have what a page shows.
-        folder: Where it lies.
+        summary: The summary, with everything that a page shows.
+        folder: Its folder.
         own: Whether it was run here.
         when: When it was written, in seconds since the epoch.
         dated: Whether it was judged by other criteria than the study has now.
@@ -49,22 +49,22 @@ class Found:
 
     @property
     def key(self) -> str:
-        """What it is called on the page and in its address."""
+        """Its name on the page."""
         return "bundled" if not self.own else "quick" if self.summary["quick"] else "full"
 
     def file(self, name: str) -> Path | None:
-        """One of its files, if it is there; never one outside its folder."""
+        """One of its files, if it exists; never one outside its folder."""
         path = self.folder / name
         return path if Path(name).name == name and path.is_file() else None
 
 
 def output_root() -> Path:
-    """The folder of the studies that are run here."""
+    """The folder of this server's own results."""
     return Path(os.environ.get("TOYGUIDE_STUDIES") or Path("out") / "studies")
 
 
 def bundled_root() -> Path | None:
-    """The folder of the results that come with toyguide: beside the package in a checkout, else their own package."""
+    """The folder of the bundled results: ``studies/`` in a checkout, else their own package."""
     beside = Path(__file__).resolve().parents[2] / "studies"
     if (beside / "__init__.py").is_file():
         return beside
@@ -74,7 +74,7 @@ def bundled_root() -> Path | None:
 
 
 def found(study: Study) -> tuple[list[Found], list[str]]:
-    """A study's results, full runs before quick looks and new ones before old, and what is wrong, one line each."""
+    """A study's results, full runs before quick looks and new before old; and the unreadable ones, one line each."""
     output, bundled = output_root(), bundled_root()
     places = [(folder_of(study, Plan(quick=quick), output), True) for quick in (False, True)]
     if bundled is not None and bundled.resolve() != output.resolve():
@@ -95,7 +95,7 @@ def found(study: Study) -> tuple[list[Found], list[str]]:
 
 
 def rough_seconds(study: Study, quick: bool) -> float:
-    """How long what is not finished yet of a study takes, roughly, on two cores."""
+    """A rough estimate of a study's remaining seconds on two cores."""
     plan, output = Plan(quick, SEEDS[quick]), output_root()
     record = Record(study, _runs(study, quick), folder_of(study, plan, output))
     return remaining_cost(record, Workshop(plan, output / "networks"))

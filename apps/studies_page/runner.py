@@ -1,7 +1,7 @@
-"""Runs a study for the page: one at a time on the server, in a process of its own, seen by all visitors.
+"""Runs studies for the page, one at a time on the server, each in a process of its own.
 
-A run is the command ``toyguide study``. It belongs to the server, not to the visitor who started it: it goes on when he
-leaves, and ends with the server. What it has finished is on disk, so that running it again continues.
+A run is the command ``toyguide study``. It belongs to the server: all visitors see it, it continues when the visitor
+who started it leaves, and it ends with the server. Finished cells are on disk, so that a new run continues there.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from toyguide_apps.studies_page.results import output_root
 __all__ = ["RUNNER", "Ended", "Run", "Runner"]
 
 _LOG = logging.getLogger(__name__)
-_LOOK = 0.3  # seconds from look to look at how far it is
-_PATIENCE = 5.0  # seconds that a run has to end by itself, after each of the ways to ask for it
+_LOOK = 0.3  # seconds between two reads of the progress
+_PATIENCE = 5.0  # seconds to wait for the end of a run after each signal
 
 
 @dataclass
@@ -42,10 +42,10 @@ class Run:
     Attributes:
         name: The study.
         quick: Whether it is a quick look.
-        share: How much is done, from 0 to 1.
-        left: Seconds that are left, None until that is known.
-        text: What is being done.
-        stopping: Whether it was cancelled, and is about to end.
+        share: The share that is done, from 0 to 1.
+        left: Remaining seconds, None until they are known.
+        text: The current task.
+        stopping: Whether it was cancelled and is about to end.
     """
 
     name: str
@@ -90,7 +90,7 @@ def _environment() -> dict[str, str]:
 
 
 class Runner:
-    """The server's one place for a run.
+    """Holds at most one run.
 
     Args:
         command: Gives the command of a study, whether it is a quick look, and a folder.
@@ -105,7 +105,7 @@ class Runner:
         self._bound = False
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Be told of every change; returns what ends that."""
+        """Call a function on every change; returns a function that stops that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -122,7 +122,7 @@ class Runner:
         run = Run(name, quick)
         run.said = tempfile.TemporaryFile()  # noqa: SIM115, closed when the run has ended
         try:
-            # In a session of its own, so that the server's Ctrl-C is not its, but what the server makes of it.
+            # In a session of its own, so that Ctrl-C reaches the server alone, which then ends the run.
             run.process = subprocess.Popen(
                 self._command(name, quick, output),
                 env=_environment(),
@@ -141,7 +141,7 @@ class Runner:
         self._tell()
 
     def cancel(self) -> None:
-        """Ask the run to end; what is finished is kept."""
+        """Stop the run; finished cells are kept."""
         run = self.running
         if run is not None and not run.stopping:
             run.stopping = True
@@ -165,7 +165,7 @@ class Runner:
             if _read(run, progress):
                 self._tell()
         with contextlib.suppress(OSError):
-            progress.unlink()  # one that was killed leaves it
+            progress.unlink()  # a killed run leaves it
         code, self.running = run.process.returncode, None
         how = "done" if code == 0 else "cancelled" if run.stopping else "failed"
         self.ended = Ended(run.name, run.quick, how, _last_line(run.said, code) if how == "failed" else "")
@@ -177,16 +177,16 @@ class Runner:
             try:
                 listener()
             except Exception:
-                _LOG.exception("a page could not be told of a run")  # which goes on, and so do the other pages
+                _LOG.exception("a page could not be told of a run")  # the run and the other pages continue
 
     def _later(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)  # the loop itself holds tasks but weakly
+        self._tasks.add(task)  # the event loop holds tasks weakly
         task.add_done_callback(self._tasks.discard)
 
 
 def _asks(process: subprocess.Popen[bytes]) -> list[Callable[[], None]]:
-    """The ways to ask a process to end, from the politest."""
+    """Ways to end a process, from the gentlest."""
     return [lambda: process.send_signal(signal.SIGINT), process.terminate, process.kill]
 
 
@@ -201,7 +201,7 @@ async def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _read(run: Run, progress: Path) -> bool:
-    """Take over how far a run says it is; whether that is news."""
+    """Read a run's progress file; whether anything has changed."""
     try:
         told = json.loads(progress.read_text(encoding="utf-8"))
         share, left, text = float(told["share"]), told["left"], str(told["text"])
@@ -213,7 +213,7 @@ def _read(run: Run, progress: Path) -> bool:
 
 
 def _last_line(said: IO[bytes], code: int) -> str:
-    """What a process said last, but for its progress bar."""
+    """The last line of a process's output that is not its progress bar."""
     said.seek(0)
     lines = re.split(r"[\r\n]+", said.read().decode("utf-8", "replace"))
     words = [line.strip() for line in lines if line.strip() and not re.search(r"\d+%\|", line)]

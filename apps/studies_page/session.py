@@ -74,7 +74,7 @@ class Studies(pn.viewable.Viewer):
         _write_address(name)
 
     def refresh(self) -> None:
-        """The runner has news: the bar, and what a run that has ended left behind."""
+        """Follow the runner: update its bar, and show the results of a run that has ended."""
         with pn.io.hold():
             self._bar.show()
             ended, busy = self._runner.ended, self._runner.running is not None
@@ -107,7 +107,7 @@ class Studies(pn.viewable.Viewer):
         self._menu.param.update(items=items, active=(active,))
 
     def _draw(self) -> list[str]:
-        """Fill the page; what is wrong with results is returned."""
+        """Fill the page; returns the problems with results, one line each."""
         if self._chosen is None:
             parts, problems = self._overview()
         else:
@@ -160,7 +160,7 @@ class Studies(pn.viewable.Viewer):
         return [*parts, _title("Files and command"), _html(command), _downloads(shown)], problems
 
     def _results(self, results: list[Found], shown: Found | None) -> list[Any]:
-        """Which result is shown, where there are several."""
+        """Buttons to choose between several results."""
         if len(results) < 2 or shown is None:
             return []
         options = {f"{_RESULTS[r.key]}: {_signed(r.summary['verdict'])}": r.key for r in results}
@@ -175,7 +175,7 @@ class Studies(pn.viewable.Viewer):
             self._draw()
 
     def _runs(self, chosen: Study) -> pn.viewable.Viewable:
-        """The buttons that start it."""
+        """The buttons that start a run."""
         row = pn.Row(sizing_mode="stretch_width", margin=(0, 0, 8, 0))
         for quick, label in ((True, "Run a quick look"), (False, "Run in full")):
             button = pmui.Button(
@@ -208,7 +208,7 @@ _RULED = {"border-bottom": "1px solid rgba(128,128,128,.25)", "padding-bottom": 
 
 
 def _write_address(name: str | None) -> None:
-    """Have the page's address lead to a study, or to the list."""
+    """Write the shown study, or the list, into the page's address."""
     location = pn.state.location
     if location is not None:
         kept = {k: v for k, v in location.query_params.items() if k != "study"}
@@ -217,7 +217,7 @@ def _write_address(name: str | None) -> None:
 
 
 def _signed(word: str) -> str:
-    """A verdict as plain text; none for none."""
+    """A verdict with its sign, as plain text."""
     return f"{views.MARKS.get(word, '?')} {word or 'not run yet'}"
 
 
@@ -238,7 +238,7 @@ def _rough(chosen: Study, quick: bool) -> str:
 
 
 def _downloads(shown: Found) -> pn.viewable.Viewable:
-    """A button for each file that is there."""
+    """A download button for each file that exists."""
     names = {**_FILES, **{f"{s['name']}{IMAGE_FORMATS[1]}": f"{s['name']} (SVG)" for s in shown.summary["sheets"]}}
     row = pn.FlexBox(margin=(0, 6, 30, 6))
     for name, label in names.items():

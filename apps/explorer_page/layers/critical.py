@@ -1,7 +1,7 @@
-"""The critical points of a density as marks in the plane, searched for beside the pictures.
+"""The critical points of a density as marks in the plane.
 
-A search takes a second or more, so it has a thread of its own and is not waited for: a picture comes without, and once
-more with the marks when they are there. What was found is kept and shared.
+A search takes a second or more, so it runs in a thread of its own: a picture first comes without the marks, and again
+with them. Results are cached and shared.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from toyguide_apps.explorer_page.runs import CancelledError, field
 __all__ = ["Critical", "critical_at_hand", "find_critical"]
 
 STARTS = 48
-"""Points that a search begins at, beside a grid; what lies in the window first."""
-_GRID = {2: 4}  # more of them, each way, by dimension
+"""Samples that a search starts from, in addition to a grid."""
+_GRID = {2: 4}  # starting points of the grid, each way, by dimension
 _GRID_BEYOND = 3
-_NEAR = 0.08  # of the window's width: a critical point this far from the plane is still shown in it
+_NEAR = 0.08  # of the window's width: largest distance from the plane at which a critical point is shown
 _GAP, _REACH = 0.013, 0.036  # of the window's width: from where to where an unstable direction is drawn
 
 
@@ -58,18 +58,18 @@ _found_lock = Lock()
 
 
 def critical_at_hand(spot: Spot, reference: str) -> Critical | None:
-    """The critical points that an earlier search found there."""
+    """The cached result of an earlier search."""
     with _found_lock:
         return _found.get((spot, reference))
 
 
 def find_critical(spot: Spot, reference: str, cancelled: Callable[[], bool] = lambda: False) -> Critical:
-    """Search for the critical points of a field, and keep them.
+    """Search for the critical points of a field, and cache them.
 
     Args:
-        spot: Where; the search begins inside its window.
+        spot: Where; the search starts inside its window.
         reference: The field.
-        cancelled: Asked before every evaluation.
+        cancelled: Called before every evaluation.
 
     Raises:
         CancelledError: Once ``cancelled()`` is true.
@@ -77,7 +77,7 @@ def find_critical(spot: Spot, reference: str, cancelled: Callable[[], bool] = la
     known = critical_at_hand(spot, reference)
     if known is None:
         found = field(reference, spot.dataset, spot.label, "main", "cpu")
-        # A network keeps what it prepared for the last dtype: one of its own does not disturb the pictures' thread.
+        # A network caches its weights for the last dtype; a copy does not disturb the pictures' thread.
         own = copy.copy(found) if isinstance(found, EnergyMLP) else found
         known = _marks(spot, critical_points(_Watched(own, cancelled), spot.sigma, _starts(spot)))
         with _found_lock:
@@ -86,7 +86,7 @@ def find_critical(spot: Spot, reference: str, cancelled: Callable[[], bool] = la
 
 
 class _Watched(Field):
-    """A field that gives up once the result is no longer wanted."""
+    """A field that raises ``CancelledError`` once the result is no longer wanted."""
 
     def __init__(self, field: Field, cancelled: Callable[[], bool]) -> None:
         self.field, self.dim, self._cancelled = field, field.dim, cancelled

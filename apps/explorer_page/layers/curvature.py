@@ -1,7 +1,6 @@
-"""Backgrounds that show how a log-density curves: its top eigenvalue, the regions it makes, and what SFG sees of it.
+"""Backgrounds of curvature: the Hessian's top eigenvalue, the regions by its sign, and SFG's approximation error.
 
-All are evaluated on a coarse grid (a Hessian costs as much as several scores, in 16 dimensions dozens) and, being
-smooth, interpolated between its points.
+They are evaluated on a coarse grid, since a Hessian costs as much as several scores, and interpolated.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ def tail_level(spot: Spot, reference: str) -> float:
 @lru_cache(maxsize=64)
 @torch.no_grad()
 def product_errors(spot: Spot, reference: str, h: float) -> np.ndarray:
-    """How wrong SFG's finite-difference product is along the top eigenvector v, relative to the exact one.
+    """The relative error of SFG's finite-difference product along the top eigenvector v.
 
     Returns:
         Which of the steps between ``ERROR_LEVELS`` each pixel is in, with shape ``(n, n)``, uint8.

@@ -92,7 +92,7 @@ class Spot:
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """Lines as one run of coordinates with NaN between them: what a browser draws fastest."""
+    """Lines as one array of coordinates with NaN between them, which a browser draws fastest."""
 
     x: np.ndarray
     y: np.ndarray
@@ -124,15 +124,15 @@ def log_density(spot: Spot, reference: str, role: str) -> np.ndarray:
 @lru_cache(maxsize=512)
 @torch.no_grad()
 def _scale(spot: Spot, reference: str, role: str) -> tuple[np.ndarray, np.ndarray, float]:
-    """What makes a field's log-densities comparable: the levels of the bands and of the lines, and its log-mass.
+    """The levels of the bands and of the lines of a field, and its log-mass, which make fields comparable.
 
-    Taken over all the data, whatever part of it the spot's window shows; so the window here is the dataset's own.
+    The spot must have the dataset's own window, so that they do not depend on what the visitor looks at.
     """
     left, bottom, right, top = spot.window
-    room = Window((left, bottom), (right, top)).grown(4 * spot.sigma)
-    grid = room.grid(_LEVEL_PIXELS, device=resolve_device(spot.device))
+    window = Window((left, bottom), (right, top)).grown(4 * spot.sigma)
+    grid = window.grid(_LEVEL_PIXELS, device=resolve_device(spot.device))
     values = spot.field(reference, role).log_density(spot.plane.embed(grid), spot.sigma).double().cpu()
-    cell = room.size[0] * room.size[1] / (_LEVEL_PIXELS - 1) ** 2
+    cell = window.size[0] * window.size[1] / (_LEVEL_PIXELS - 1) ** 2
     mass = float(values.flatten().logsumexp(0)) + math.log(cell)
     return region_levels(values, BAND_SHARES).numpy(), region_levels(values, LINE_SHARES).numpy(), mass
 
@@ -162,11 +162,11 @@ def ratio(spot: Spot, main: str, guide: str, guide_role: str) -> np.ndarray:
     Both normalised, learned or not. Where the main field has practically nothing (e^-30 of its highest density) no
     band is drawn.
     """
-    top, under = log_density(spot, main, "main"), log_density(spot, guide, guide_role)
+    above, below = log_density(spot, main, "main"), log_density(spot, guide, guide_role)
     _, _, main_mass = _scale(_home(spot), main, "main")
     _, _, guide_mass = _scale(_home(spot), guide, guide_role)
-    image = np.digitize((top - main_mass) - (under - guide_mass), RATIO_LEVELS).astype(np.uint8)
-    image[top < top.max() - 30] = len(RATIO_LEVELS) // 2
+    image = np.digitize((above - main_mass) - (below - guide_mass), RATIO_LEVELS).astype(np.uint8)
+    image[above < above.max() - 30] = len(RATIO_LEVELS) // 2
     return image
 
 

@@ -1,4 +1,4 @@
-"""One point of the plane, looked into: the fields there, what each rule makes of them, and the way down from there."""
+"""One point of the plane: the fields there, each rule's terms, and the trajectory from there on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from toyguide_apps.explorer_page.runs import scene_of
 __all__ = ["SETTLE", "At", "Inspection", "Terms", "inspect", "terms"]
 
 SETTLE = 20
-"""How often a rule's memory is updated at the point before it is looked at: in a run it has come a long way by then."""
+"""Updates of a rule's memory at the point before its terms are taken, as in a run it has had many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class At:
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """What a rule makes of the point.
+    """A rule's terms at the point.
 
     Attributes:
         experiment: The run that the rule belongs to.
@@ -67,7 +67,7 @@ class Terms:
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """All that is known about the point.
+    """What is known about the point.
 
     Attributes:
         uv: Its coordinates in the plane.
@@ -107,7 +107,7 @@ class Inspection:
 
 @torch.no_grad()
 def inspect(spot: Spot, uv: tuple[float, float], runs: tuple[Experiment, ...], source: str, at_end: bool) -> Inspection:
-    """Look into a point.
+    """Evaluate the fields and the rules at a point.
 
     Args:
         spot: The plane and the noise level, positive.
@@ -148,7 +148,7 @@ def _at(field: Field, x: Tensor, sigma: float) -> At:
     )
 
 
-# While one rule's slider is dragged, the other rule's terms stay. Touched by the one worker thread alone.
+# While one rule's slider is dragged, the other rules' terms are reused. Used by the worker thread alone.
 _terms: LRUCache[tuple[Spot, tuple[float, float], Experiment], Terms] = LRUCache(64)
 
 
