@@ -142,7 +142,7 @@ def test_tilted_particles_reach_the_tilted_gaussian():
     """
     lam, count = 2.0, 1 << 16
     field = GaussianMixture(torch.ones(1), torch.zeros(1, 2), 0.25 * torch.eye(2)[None])
-    levels = tg.Experiment(main="exact", label="A", steps=60, sigma_max=5.0).levels()
+    levels = tg.Experiment(main="exact", label="A", steps=24, sigma_max=5.0).levels()
 
     def end(rule: Rule, n: int, seed: int) -> torch.Tensor:
         g = torch.Generator().manual_seed(seed)
@@ -150,7 +150,7 @@ def test_tilted_particles_reach_the_tilted_gaussian():
         return list(trajectory(rule, {"main": field}, sampler("ancestral"), start, levels, g))[-1].x
 
     variance = float(end(tg.rule("none"), count, 100)[:, 0].var())
-    means = torch.stack([end(tg.rule("tilted", lam=lam), 4096, seed).mean(0) for seed in range(8)])
+    means = torch.stack([end(tg.rule("tilted", lam=lam), 1024, seed).mean(0) for seed in range(8)])
     found, error = means.mean(0), means.std(0) / math.sqrt(8)
     allowed = 4 * float(error[0]) + 4 * lam * variance * math.sqrt(2 / count) + 0.01 * lam * variance
     assert abs(float(found[0]) - lam * variance) < allowed

@@ -150,7 +150,7 @@ def _control(known: param.Parameter, value: Any) -> Any:
     if isinstance(known, param.Selector):
         return pmui.Select(label="", options=list(known.objects), value=value, **_TIGHT)
     if isinstance(known, param.Boolean):
-        return pmui.Switch(label="", value=value, margin=(3, 8), size="small")
+        return pmui.Switch(label="", value=value, margin=(3, 20), size="small")
     whole = isinstance(known, param.Integer)
     low, high = known.get_soft_bounds()
     least, most = known.bounds or (None, None)

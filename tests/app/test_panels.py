@@ -21,6 +21,7 @@ from toyguide_apps.explorer_page.roles import AUTO
 from toyguide_apps.explorer_page.runs import run_paths
 from toyguide_apps.explorer_page.session import Explorer
 from toyguide_apps.explorer_page.state import ExplorerState
+from toyguide_apps.explorer_page.views.plots import named
 
 SCENE = {"dataset": "two-gaussians", "label": "left", "n": 128, "steps": 8, "layers": ["samples", "region", "critical"]}
 
@@ -286,6 +287,15 @@ def test_rules_of_every_kind_are_drawn(key, monkeypatch):
     again = ExplorerState()
     assert read(again, query_of(explorer.state)) == []
     assert again.request() == request
+
+
+def test_a_switch_is_in_the_link_and_the_title(monkeypatch):
+    monkeypatch.setenv("TOYGUIDE_RULES", str(EXAMPLES))
+    state, again = ExplorerState(), ExplorerState()
+    state.set({"rule": "tilted", "params": {"resample": False}, "sampler": "ancestral"})
+    assert read(again, query_of(state)) == []
+    assert again.request().runs[1].params == {"lam": 2.0, "resample": False}
+    assert named(again.request().runs[1]) == "Particles tilted to the right  (lam = 2, resample off)"
 
 
 def test_two_roles_with_one_field_are_noticed():

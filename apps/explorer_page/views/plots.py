@@ -282,7 +282,9 @@ class Plots(pn.viewable.Viewer):
 
 def named(experiment: Experiment) -> str:
     """A run's rule with its parameters."""
-    values = ", ".join(f"{k} = {v:g}" for k, v in experiment.params.items() if isinstance(v, float | int))
+    shown = {k: v for k, v in experiment.params.items() if isinstance(v, float | int)}
+    words = {True: "on", False: "off"}
+    values = ", ".join(f"{k} {words[v]}" if isinstance(v, bool) else f"{k} = {v:g}" for k, v in shown.items())
     name = rule(experiment.rule).title.removesuffix(" (reconstruction)")
     return f"{name}  ({values})" if values else name
 
