@@ -29,7 +29,7 @@ def rules() -> dict[str, type[Rule]]:
     Raises:
         InputError: If a file on the search path cannot be imported or takes a name that is taken.
     """
-    found = _from_files(os.environ.get("TOYGUIDE_RULES", ""))
+    found = rules_in_files(os.environ.get("TOYGUIDE_RULES", ""))
     mine = {k: cls for k, cls in DEFINED.items() if not is_from_file(cls)}
     order = {family: i for i, family in enumerate(FAMILIES)}
     both = sorted({**found, **mine}.values(), key=lambda c: (order.get(c.family, len(order)), c.family, c.key))
@@ -83,7 +83,7 @@ def is_from_file(cls: type[Rule]) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _from_files(folders: str) -> dict[str, type[Rule]]:
+def rules_in_files(folders: str) -> dict[str, type[Rule]]:
     names = [m.name for m in pkgutil.iter_modules(published.__path__)]
     modules = [importlib.import_module(f"{published.__name__}.{name}") for name in names]
     modules += import_plugins("TOYGUIDE_RULES", folders, _FOREIGN)
