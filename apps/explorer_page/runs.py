@@ -130,7 +130,7 @@ def _run(experiment: Experiment, device: str, cancelled: Callable[[], bool], n: 
     final = result.x[-1]
     # Row by row, the index of each final sample's ancestor at that level.
     lineage = _lineage([getattr(step, "ancestors", None) for step in steps[1:]], len(final))
-    pushes = torch.stack([s.push for s in steps if s.push is not None]).cpu()
+    pushes = torch.stack([torch.zeros_like(s.x) if s.push is None else s.push for s in steps[1:]]).cpu()
     log_density = experiment.data.field(experiment.label).log_density(final, 0.0)
     inside = log_density >= hdr_threshold(experiment.data, experiment.label)
     return _Run(
