@@ -43,6 +43,23 @@ def test_each_gets_what_it_gives_alone(layers, threads, monkeypatch, way, torch_
         check(networks, X.to(torch_device), sigma)
 
 
+def test_threads_share_the_work_by_its_cost_not_by_the_number_of_points(monkeypatch, way):
+    """A wide network beside a narrow one: in quarters, all but one are of the wide one alone."""
+    if way == "torch":
+        pytest.skip("one thread")
+    made, original = [], compiled.energy_gradient
+
+    def recorded(weights, width, *rest):
+        work = original(weights, width, *rest)
+        return lambda begin, end: (made.append((width, end - begin)), work(begin, end))
+
+    monkeypatch.setattr(compiled, "energy_gradient", recorded)
+    monkeypatch.setattr(compiled, "_THREADS", 4)
+    check([make(1, 96), make(2, 16)], torch.randn(2000, 2, generator=torch.Generator().manual_seed(3)), 0.5)
+    # Costs of 96 (96 + 32) and 16 (16 + 32) a point: a quarter of the whole is 531 points of the wide one.
+    assert sorted(made) == [(16, 2000), (96, 407), (96, 531), (96, 531), (96, 531)]
+
+
 def test_views_of_one_network_at_two_labels(way):
     network = make(4, labels=("left", "right"))
     left, union = check([network.with_label("left"), network.with_label(None)], X, 0.5)

@@ -82,7 +82,7 @@ def checked(x: Any, sigma: Any, dim: int, positive: bool = False) -> tuple[Tenso
     if x.ndim == 0 or x.shape[-1] != dim:
         raise InputError(f"points of dimension {x.shape[-1] if x.ndim else 0}: expected dimension {dim}")
     if not isinstance(sigma, Tensor):
-        if np.ndim(sigma) == 0:
+        if isinstance(sigma, float) or np.ndim(sigma) == 0:  # np.ndim is slow
             sigma = float(sigma)
             if 0 < sigma < math.inf or (sigma == 0 and not positive):
                 return x, sigma

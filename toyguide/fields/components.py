@@ -149,9 +149,9 @@ class Components:
         def block(t: _Terms, v: Tensor) -> Tensor:
             into, (*planes, along, free) = t.scratch.into, t.spare
             r = torch.div(t.shares, t.total, out=into(t.shares))
-            turned = list(v[..., None].unbind(1))
+            turned = list(v[..., None].unbind(1))  # v is the same for all components: a matrix product turns it
             if not self.isotropic:
-                turned = _combined(turned, t.c.axes, planes, t.scratch)
+                turned = [torch.mm(v, axis, out=plane) for axis, plane in zip(t.c.axes, planes, strict=True)]
             along = torch.mul(t.standardised[0], turned[0], out=along)  # -g_k'v
             for y, q in zip(t.standardised[1:], turned[1:], strict=True):
                 along = torch.addcmul(along, y, q, out=into(along))

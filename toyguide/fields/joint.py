@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -22,19 +23,24 @@ def denoise_together(fields: Sequence[Field], x: Tensor, sigma: float) -> list[T
         sigma: Their noise level, positive.
     """
     networks = [f for f in fields if isinstance(f, EnergyMLP)]
+    if len(fields) < 2 or len(networks) < len(fields):
+        return [f.denoise(x, sigma) for f in fields]
     prepared = [network.prepare(*checked(x, sigma, network.dim, positive=True)) for network in networks]
     ready = [p for p in prepared if p is not None]
-    if len(fields) < 2 or len(ready) < len(fields):
+    if len(ready) < len(fields):
         return [f.denoise(x, sigma) for f in fields]
 
     n = len(x)
+    costs = [network.cost for network in networks]
+    ends = [n * total for total in itertools.accumulate(costs, initial=0)]
 
     def work(begin: int, end: int) -> None:
-        """Processes ``[begin:end]`` of all networks' points, concatenated."""
-        for i, (own, _) in enumerate(ready):
-            low, high = max(begin - i * n, 0), min(end - i * n, n)
+        """Processes ``[begin:end]`` of all networks' points, concatenated, each as long as its cost."""
+        for (own, _), cost, before in zip(ready, costs, ends, strict=False):
+            low, high = (min(max(at - before, 0) // cost, n) for at in (begin, end))
             if low < high:
                 own(low, high)
 
-    compiled.run_parallel(work, n * len(ready), min(network.smallest_chunk for network in networks))
+    smallest = min(network.smallest_chunk * network.cost for network in networks)
+    compiled.run_parallel(work, ends[-1], smallest)
     return [denoised_from_score(score, x, sigma) for _, score in ready]

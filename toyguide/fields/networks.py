@@ -207,6 +207,11 @@ class EnergyMLP(nn.Module, Field):
         """The fewest points worth their own thread."""
         return max(24, (1 << 19) // self.width**2)
 
+    @property
+    def cost(self) -> int:
+        """What a score of one point costs relative to another network's: products, and a SiLU's work for each unit."""
+        return self.layers * self.width * (self.width + 32)
+
     def prepare(self, x: Tensor, sigma: Sigma) -> tuple[compiled.Work, Tensor] | None:
         """The compiled work that computes the score at points of shape ``(..., d)``, and the ``(n, d)`` that it
         writes; None where torch has to compute it."""
@@ -306,21 +311,21 @@ class EnergyMLP(nn.Module, Field):
         first, *others = self.weights
         return [[first], others] if others else [[first]]
 
-    @torch.no_grad()
     def _keep(self, x: Tensor) -> _Kept:
         """The rows in the dtype of ``x``, computed again only after the weights have changed or moved."""
         numbers = (*self._parameters_in_order, self.sigma_data)
         state = (x.dtype, self.gain.device, *(p._version for p in numbers), *(p.data_ptr() for p in numbers))
         if self._kept is None or self._kept.state != state:
-            self._kept = _Kept(state, self._unit_rows(x.dtype), {})
+            with torch.no_grad():
+                self._kept = _Kept(state, self._unit_rows(x.dtype), {})
         return self._kept
 
-    @torch.no_grad()
     def _shared_level(self, kept: _Kept, sigma: float, x: Tensor) -> _Level:
         """The level that all points share, in the dtype of ``x``."""
         levels, key = kept.levels, (sigma, self.label)
         if key not in levels:
-            levels[key] = self._level(as_sigma(sigma, x)[None], self.label_code.to(x)[None])
+            with torch.no_grad():
+                levels[key] = self._level(as_sigma(sigma, x)[None], self.label_code.to(x)[None])
             if len(levels) > _LEVELS:
                 levels.pop(next(iter(levels)))
         return levels[key]
