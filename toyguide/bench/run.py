@@ -169,6 +169,13 @@ def explorer_figures(measured: Mapping[str, Any]) -> list[Figure]:
         ("stale", "explorer: stale pictures", "", 0.0),
         ("first_picture_s", "explorer: start of the server to the first picture received", "s", 5.0),
         ("browser_first_picture_s", "explorer: the same in Chromium", "s", 5.0),
+        (
+            "browser_answer_ratio",
+            "explorer in Chromium: an answer, less its runs, against a redraw of the plots",
+            "×",
+            2.0,
+        ),
+        ("browser_load_ratio", "explorer in Chromium: the first picture against an empty page", "×", 2.0),
     ):
         if measured[name] is not None:
             found.append(Figure.of(title, Spread.of([measured[name]]), unit, Aim(at_most=most)))
