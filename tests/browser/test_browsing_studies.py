@@ -108,7 +108,7 @@ def test_the_list_leads_to_a_study_and_its_figure_by_keyboard(strict_page, serve
     assert page.get_by_text("supported", exact=True).count() >= 1
     press(page, study(NAME).title)
     see(page, study(NAME).setting)
-    assert page.url.endswith(f"/studies?study={NAME}")
+    page.wait_for_url(f"{address}?study={NAME}", timeout=PATIENCE)  # written after the page has changed
     assert page.get_by_text(study(NAME).statement).first.bounding_box()["y"] < 300  # from its beginning
     box = page.get_by_label("Full size")
     small = page.locator("figure label").bounding_box()
@@ -122,7 +122,7 @@ def test_the_list_leads_to_a_study_and_its_figure_by_keyboard(strict_page, serve
     assert Path(started.value.path()).read_text() == "seed,w\n0,1\n"
     page.get_by_role("button", name="All studies").click()
     see(page, list(studies().values())[-1].statement)
-    assert page.url == address
+    page.wait_for_url(address, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
