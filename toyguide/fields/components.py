@@ -31,6 +31,8 @@ from toyguide.fields.base import Sigma, as_sigma
 
 __all__ = ["Components"]
 
+_PLANE = 1 << 16  # numbers in a plane of a block on the CPU, at least
+
 
 @dataclass(frozen=True)
 class _Constants:
@@ -195,6 +197,8 @@ class Components:
         reused = not any(map(differentiated, (points, variance, rows)))
         scratch = Scratch(3 * self.dim + 2 + spare, self.count, points, reused)
         size = block_size(points, (3 * self.dim + 2 + spare) * self.count)
+        if x.is_cpu:  # in many dimensions a block is d^2 operations, whose planes must not be too small
+            size = max(size, _PLANE // self.count)
         results = []
         for i in range(0, len(points), size):
             part = slice(i, i + size)
