@@ -25,9 +25,9 @@ def network():
 
 
 @torch.no_grad()  # a network that is being trained takes another way to the same, rounded otherwise
-@pytest.mark.parametrize("labels", [(), ("a", "b", "c")])
-def test_there_and_back_is_bit_exact(tmp_path, labels):
-    made = EnergyMLP(3, 12, 2, torch.rand(3), labels, torch.Generator().manual_seed(0))
+@pytest.mark.parametrize(("labels", "bounded"), [((), False), (("a", "b", "c"), True)])
+def test_there_and_back_is_bit_exact(tmp_path, labels, bounded):
+    made = EnergyMLP(3, 12, 2, torch.rand(3), labels, torch.Generator().manual_seed(0), bounded)
     torch.nn.init.constant_(made.gain, 0.4)
     made.label = None if labels else "a"
     training = {"settings": {"seed": 3, "ema": [0.01]}, "loss_curve": [[16, 0.25]]}
@@ -38,6 +38,7 @@ def test_there_and_back_is_bit_exact(tmp_path, labels):
         k: v.tolist() for k, v in made.state_dict().items()
     }
     assert (read.dim, read.width, read.layers, read.labels, read.label) == (3, 12, 2, labels, made.label)
+    assert read.bounded == bounded
     assert read.metadata["training"] == training
     assert not any(p.requires_grad for p in read.parameters())
     x = torch.randn(9, 3)

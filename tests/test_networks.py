@@ -15,8 +15,9 @@ LABELS = [(), ("a", "b"), ("a", "b", "c")]
 SIGMA_DATA = torch.tensor([0.5, 0.8, 0.3])
 
 
-def make(labels=(), dim=3, width=24, layers=4, seed=0, gain=0.7):
-    network = EnergyMLP(dim, width, layers, SIGMA_DATA[:dim], labels, torch.Generator().manual_seed(seed))
+def make(labels=(), dim=3, width=24, layers=4, seed=0, gain=0.7, bounded=False):
+    generator = torch.Generator().manual_seed(seed)
+    network = EnergyMLP(dim, width, layers, SIGMA_DATA[:dim], labels, generator, bounded)
     with torch.no_grad():
         network.gain.fill_(gain)
     return network.double()
@@ -29,7 +30,8 @@ def plain_energy(network, x, sigma, code):
     *hidden, last = [functional.normalize(w, dim=1) for w in network.weights]
     for w in hidden:
         h = functional.silu(w @ h) / 0.596
-    return -x_star.square().sum() / 2 + network.gain / (sigma * network.width) * (last @ h).square().sum()
+    g = -torch.exp(network.gain) if network.bounded else network.gain
+    return -x_star.square().sum() / 2 + g / (sigma * network.width) * (last @ h).square().sum()
 
 
 def points(network, *batch, seed=1):
@@ -41,15 +43,28 @@ def points(network, *batch, seed=1):
 
 
 @pytest.mark.parametrize("labels", LABELS)
-@pytest.mark.parametrize("layers", [0, 1, 4])
-def test_score_is_the_gradient_of_the_formula_at_points_of_their_own_noise_and_label(labels, layers):
-    network = make(labels, layers=layers)
+@pytest.mark.parametrize(("layers", "bounded"), [(0, False), (1, False), (4, False), (4, True)])
+def test_score_is_the_gradient_of_the_formula_at_points_of_their_own_noise_and_label(labels, layers, bounded):
+    network = make(labels, layers=layers, bounded=bounded)
     x, sigma, code = points(network, 2, 5)
     expected = [
         torch.func.grad(lambda p, s=s, c=c: plain_energy(network, p, s, c))(p)
         for p, s, c in zip(x.flatten(0, 1), sigma.flatten(), code.flatten(0, 1), strict=True)
     ]
     torch.testing.assert_close(network.score(x, sigma, code).flatten(0, 1), torch.stack(expected), rtol=1e-11, atol=0)
+
+
+def test_a_bounded_energy_is_nowhere_above_a_gaussians_and_a_free_one_can_rise_outwards():
+    """Along rays from 1 to 1000, for random weights: with g > 0 the energy ends above where it started."""
+    g = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(64, 3, generator=g, dtype=torch.float64), dim=1)
+    rays = directions * torch.logspace(0, 3, 16, dtype=torch.float64)[:, None, None]  # (16, 64, 3)
+    for sigma in (0.01, 0.3, 5.0):
+        gaussian = -0.5 * (rays.square() / (sigma**2 + SIGMA_DATA.double() ** 2)).sum(-1)
+        for seed in range(4):
+            assert (make(seed=seed, gain=2.0, bounded=True).log_density(rays, sigma) <= gaussian).all()
+    rising = make(gain=2.0).log_density(rays, 0.01)
+    assert (rising[-1] > rising[0]).any()
 
 
 @pytest.mark.parametrize("labels", LABELS)

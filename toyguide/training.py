@@ -69,6 +69,7 @@ class TrainSettings:
         t_ref: The step after which the rate falls as ``1 / sqrt(t)``.
         ema: The lengths of the averages, as sigma_rel.
         seed: Of the initial weights and the batches.
+        bounded: Keep the gain negative (see ``toyguide/fields/networks.py``); False for the paper's free gain.
 
     Raises:
         InputError: If a value is out of range or names something that does not exist.
@@ -86,6 +87,7 @@ class TrainSettings:
     t_ref: float = 512
     ema: tuple[float, ...] = (0.010,)
     seed: int = 0
+    bounded: bool = True
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -349,7 +351,7 @@ def _descend_in_parts(network: EnergyMLP, pool: ThreadPoolExecutor, batch: Batch
 def _new_network(settings: TrainSettings, generator: torch.Generator) -> EnergyMLP:
     data = settings.data
     labels = data.labels if settings.conditional else ()
-    network = EnergyMLP(data.dim, settings.width, settings.layers, data.sigma_data, labels, generator)
+    network = EnergyMLP(data.dim, settings.width, settings.layers, data.sigma_data, labels, generator, settings.bounded)
     network.label = settings.label
     return network
 

@@ -86,6 +86,7 @@ class Network:
     def __init__(self, network: EnergyMLP, trainable: bool = False) -> None:
         self.weights = [w.detach().clone().requires_grad_(trainable) for w in network.weights]
         self.gain = network.gain.detach().clone().requires_grad_(trainable)
+        self.bounded = network.bounded
         self.sigma_data = network.sigma_data
 
     @property
@@ -100,7 +101,8 @@ class Network:
         for i, weight in enumerate(self.weights):
             h = functional.linear(h if i == 0 else functional.silu(h) / 0.596, functional.normalize(weight, dim=1))
         energy = h.square().sum(1, keepdim=True) / (sigma * h.shape[1])
-        return (self.gain * energy)[:, 0] - 0.5 * x_star.square().sum(1)
+        g = -torch.exp(self.gain) if self.bounded else self.gain
+        return (g * energy)[:, 0] - 0.5 * x_star.square().sum(1)
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
         with torch.enable_grad():

@@ -42,6 +42,7 @@ def save_model(network: EnergyMLP, path: str | Path, training: dict[str, Any]) -
             "width": network.width,
             "layers": network.layers,
             "labels": list(network.labels),
+            "bounded": network.bounded,
         },
         "label": network.label,
         "training": training,
@@ -108,7 +109,12 @@ def _read(path: Path) -> EnergyMLP:
             raise InputError(f"of format {described['format']}, expected {_FORMAT}")
         built = described["network"]
         network = EnergyMLP(
-            int(built["dim"]), int(built["width"]), int(built["layers"]), tensors["sigma_data"], tuple(built["labels"])
+            int(built["dim"]),
+            int(built["width"]),
+            int(built["layers"]),
+            tensors["sigma_data"],
+            tuple(built["labels"]),
+            bounded=bool(built.get("bounded", False)),  # which files of earlier versions do not say
         )
         network.load_state_dict(tensors)
         network.label = described["label"]

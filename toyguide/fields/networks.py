@@ -3,8 +3,16 @@
     x* = x / sqrt(sigma^2 + sigma_data^2)                                  (per axis)
     G(x; sigma, c) = -|x*|^2 / 2 + g / (sigma n) sum_i F_i(x*; log(sigma) / 4, c)^2
 
-G is the unnormalised log-density (Karras et al. 2024, Eq. 14, whose minus sign before g is absorbed by g, which is
-learned and starts at 0). F is an MLP of magnitude-preserving layers: every weight row has unit norm, so a layer
+G is the unnormalised log-density (Karras et al. 2024, Eq. 14, whose minus sign before g is absorbed by g). The gain g
+is learned, in one of two forms:
+
+    bounded      g = -exp(gamma), gamma starts at log 0.05
+    unbounded    g itself, starts at 0, as in the paper
+
+With g < 0, G is nowhere above the log-density of a Gaussian, so exp(G) can be normalised at every noise level, whatever
+the weights are. With g > 0 it cannot wherever |F|^2 grows faster than the Gaussian falls: G rises outwards, and far
+points escape. An unbounded g takes its sign by chance in the first steps and rarely changes it (the study
+``training-two-basins``). F is an MLP of magnitude-preserving layers: every weight row has unit norm, so a layer
 neither grows nor shrinks its input (Karras et al. 2023b, Eqs. 47 and 66; SiLU divided by its gain 0.596).
 
 The gradient of G with respect to x and its derivatives are written out by hand below, so that a score costs one forward
@@ -37,6 +45,8 @@ from toyguide.fields.base import Field, Sigma, as_points, as_sigma, checked
 __all__ = ["EnergyMLP"]
 
 _SILU_GAIN = 0.596  # the RMS of silu(z) for z ~ N(0, 1)
+
+_FIRST_GAIN = 0.05  # of a bounded network, the size of g: small, so that training starts close to a Gaussian
 
 _LEVELS = 512  # more than a schedule has, for a few labels
 
@@ -91,6 +101,10 @@ class EnergyMLP(nn.Module, Field):
         labels: The classes of a label-conditional network, in order; empty for a network without label input.
             Two classes are one input of ±1, more are one-hot; the union is 0 in either case.
         generator: The random numbers of the initial weights.
+        bounded: Whether g is kept negative, so that ``exp(G)`` is a density up to a factor.
+
+    Attributes:
+        gain: The trained number behind g: gamma of a bounded network, g itself of another.
     """
 
     def __init__(
@@ -101,10 +115,12 @@ class EnergyMLP(nn.Module, Field):
         sigma_data: Tensor,
         labels: tuple[str, ...] = (),
         generator: torch.Generator | None = None,
+        bounded: bool = False,
     ) -> None:
         super().__init__()
         self.sigma_data: Tensor
         self.label_code: Tensor
+        self.bounded = bounded
         self.dim, self.width, self.layers, self.labels = dim, width, layers, tuple(labels)
         label_inputs = {0: 0, 2: 1}.get(len(labels), len(labels))
         sizes = [dim + 2 + label_inputs, *[width] * (layers + 1)]
@@ -112,7 +128,8 @@ class EnergyMLP(nn.Module, Field):
             nn.Parameter(torch.randn(n_out, n_in, generator=generator, dtype=torch.float32))
             for n_in, n_out in itertools.pairwise(sizes)
         )
-        self.gain = nn.Parameter(torch.zeros((), dtype=torch.float32))
+        start = math.log(_FIRST_GAIN) if bounded else 0.0
+        self.gain = nn.Parameter(torch.tensor(start, dtype=torch.float32))
         self._parameters_in_order = tuple(self.parameters())  # walking through the lists of an nn.Module is slow
         self.register_buffer("sigma_data", torch.as_tensor(sigma_data, dtype=torch.float32).clone())
         self.register_buffer("label_code", torch.zeros(label_inputs, dtype=torch.float32), persistent=False)
@@ -144,12 +161,17 @@ class EnergyMLP(nn.Module, Field):
         """
         if not 1 <= layers <= self.layers:
             raise InputError(f"layer {layers}: expected 1 to {self.layers}, the network's hidden layers")
-        cut = EnergyMLP(self.dim, self.width, layers, self.sigma_data, self.labels)
+        cut = EnergyMLP(self.dim, self.width, layers, self.sigma_data, self.labels, bounded=self.bounded)
         cut.weights = nn.ParameterList([*self.weights[:layers], self.weights[-1]])
         cut.gain = self.gain
         cut._parameters_in_order = tuple(cut.parameters())
         cut._buffers, cut.label, cut.metadata = dict(self._buffers), self.label, self.metadata
         return cut.eval()
+
+    @property
+    def g(self) -> Tensor:
+        """The gain g of the module's formula, a scalar."""
+        return -self.gain.exp() if self.bounded else self.gain
 
     def code(self, label: str | None) -> Tensor:
         """The label's input to the network, with shape ``(label inputs,)``."""
@@ -334,7 +356,7 @@ class EnergyMLP(nn.Module, Field):
         """s has shape (n, 1), code shape (n, label inputs)."""
         scale = (s.square() + self.sigma_data.to(s).square()).rsqrt()
         rest = torch.cat([s.log() / 4, torch.ones_like(s), code], -1)
-        return _Level(scale, rest, self.gain.to(s.dtype) / (s * self.width))
+        return _Level(scale, rest, self.g.to(s.dtype) / (s * self.width))
 
     def _energy(self, rows: _Rows, x: Tensor, level: _Level, kept: Tensor | None = None) -> Tensor:
         """G, with shape (n,); ``kept`` has shape (n, layers, width)."""
