@@ -24,7 +24,7 @@ class OwnClaim(Study):
 
     def cells(self, plan):
         found = []
-        for seed in range(plan.seeds):
+        for seed in plan.seed_range:
             e = Experiment("two-gaussians", main=trained(TINY), n=16, steps=2, seed=seed)
             found.append(Cell({"seed": seed}, e, needs=(TINY,)))
             found.append(Cell({"part": "network", "seed": seed}, measure, needs=(TINY,)))

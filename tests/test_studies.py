@@ -62,7 +62,7 @@ class Growth(Study):
     )
 
     def cells(self, plan):
-        return [Cell({"x": x, "seed": s}, grown, cost=1.0) for s in range(plan.seeds) for x in (1, 2)]
+        return [Cell({"x": x, "seed": s}, grown, cost=1.0) for s in plan.seed_range for x in (1, 2)]
 
     def numbers(self, rows):
         return {"y_at_2": rows.over_seeds("y", x=2)}
@@ -79,7 +79,7 @@ class Guided(Study):
     def cells(self, plan):
         small = {"dataset": "two-gaussians", "n": 32, "steps": 3, "sampler": "euler"}
         found = []
-        for seed in range(plan.seeds):
+        for seed in plan.seed_range:
             for w in (1.0, 3.0):
                 e = Experiment(**small, label="left", main="exact", rule="cfg", params={"w": w}, seed=seed)
                 found.append(Cell({"w": w, "seed": seed}, e, ("log_density", "outliers")))
@@ -185,7 +185,7 @@ def test_a_study_runs_its_cells_and_judges_them(growth, tmp_path):
     outcome = run_study(growth, Plan(seeds=3), tmp_path, told.append)
     assert outcome.verdict == SUPPORTED
     assert outcome.judged[0].found.mean == pytest.approx(2.0)
-    assert outcome.numbers["y_at_2"].mean == pytest.approx(2.2)
+    assert outcome.numbers["y_at_2"].mean == pytest.approx(22.2)  # seeds 100, 101 and 102
     assert [p.done for p in told] == sorted(p.done for p in told)
     assert told[-1].done == told[-1].total == 6.0
 
@@ -208,8 +208,11 @@ def test_what_is_finished_is_not_run_again_and_changes_nothing(growth, tmp_path)
     # More seeds run only those that are new, and fewer take those that were asked for.
     RAN.clear()
     assert len(run_study(growth, Plan(seeds=4), tmp_path).rows) == 8
-    assert {seed for _, seed in RAN} == {3}
+    assert {seed for _, seed in RAN} == {103}
     assert len(run_study(growth, Plan(seeds=2), tmp_path).rows) == 4
+    RAN.clear()
+    assert len(run_study(growth, Plan(seeds=4, first_seed=102), tmp_path).rows) == 8
+    assert {seed for _, seed in RAN} == {104, 105}
 
 
 def test_a_quick_look_never_replaces_a_full_run(growth, tmp_path):
@@ -243,7 +246,7 @@ def test_experiments_and_functions_give_the_rows_of_single_runs(guided, tmp_path
                 {c: single[c] for c in cell.metrics if single.get(c) is not None}, rel=1e-5
             )
     assert rows[0]["far"] == -rows[0]["log_density"]
-    assert RAN == [(2, 0), (2, 1)]
+    assert RAN == [(2, 100), (2, 101)]
     monkeypatch.setattr(batch, "run_batch", lambda *_: pytest.fail("it ran again"))
     assert list(run_study(guided, plan, tmp_path).rows) == list(rows)
 
@@ -435,20 +438,20 @@ def test_networks_of_other_settings_are_other_files(tmp_path):
 
 
 def test_the_files_say_what_was_found(growth, tmp_path):
-    outcome = run_study(growth, Plan(seeds=3), tmp_path)
+    outcome = run_study(growth, Plan(seeds=3, first_seed=7), tmp_path)
     summary = write(outcome, tmp_path / "growth")
     assert read_summary(tmp_path / "growth" / "summary.json") == summary
     assert summary["verdict"] == SUPPORTED
-    assert summary["figures"] == {"ratio": pytest.approx(2.0), "y_at_2": pytest.approx(2.2)}
+    assert summary["figures"] == {"ratio": pytest.approx(2.0), "y_at_2": pytest.approx(3.6)}
     low, high = summary["intervals"]["y_at_2"]
-    expected = stats.ttest_1samp([2.0, 2.2, 2.4], 0.0).confidence_interval(0.95)
+    expected = stats.ttest_1samp([3.4, 3.6, 3.8], 0.0).confidence_interval(0.95)
     assert (low, high) == pytest.approx((expected.low, expected.high), rel=1e-5)  # six digits are written
     with (tmp_path / "growth" / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(r["y"]) for r in rows] == [r["y"] for r in outcome.rows]
     report = (tmp_path / "growth" / "report.md").read_text()
     assert "**Supported.**" in report
-    assert "toyguide study growth --seeds 3" in report
+    assert "toyguide study growth --seeds 3 --first-seed 7" in report
 
     write_results(tmp_path, ["growth", "unknown"])
     results = (tmp_path / "RESULTS.md").read_text()
@@ -494,13 +497,13 @@ def test_every_study_says_all_before_it_runs(name):
     assert len(set(names)) == len(names)
     for criterion in study.criteria:
         assert (criterion.at_least is None) != (criterion.at_most is None), criterion.name
-    for plan in (Plan(seeds=2), Plan(quick=True, seeds=2)):
+    for plan in (Plan(seeds=2, first_seed=0), Plan(quick=True, seeds=2, first_seed=0)):
         cells = study.cells(plan)
         keys = [json.dumps(dict(c.key), sort_keys=True) for c in cells]
         assert len(set(keys)) == len(keys)
-        assert {c.key["seed"] for c in cells} == {0, 1}
+        assert {c.key["seed"] for c in cells} == set(plan.seed_range)
         # The runs of a seed are the same however many seeds there are: so a longer run continues a shorter one.
-        more = {json.dumps(dict(c.key), sort_keys=True) for c in study.cells(Plan(plan.quick, 3))}
+        more = {json.dumps(dict(c.key), sort_keys=True) for c in study.cells(replace(plan, seeds=3))}
         assert set(keys) <= more
 
 
@@ -594,6 +597,16 @@ def test_the_command_runs_and_prints_the_summary(listed, tmp_path, capsys):
     assert not (tmp_path / "new" / "RESULTS.md").exists()  # which holds full runs
 
 
+@pytest.mark.parametrize(("flags", "seeds", "first"), [([], 10, 100), (["--quick", "--first-seed", "5"], 3, 5)])
+def test_the_seeds_are_those_of_the_plan_unless_given(listed, tmp_path, capsys, flags, seeds, first):
+    assert main(["study", "growth", *flags, "--json", "-o", str(tmp_path)]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["seeds"], summary["first_seed"]) == (seeds, first)
+    assert {seed for _, seed in RAN} == set(range(first, first + seeds))
+    if not flags:
+        assert Plan().seed_range == range(first, first + seeds)
+
+
 def test_the_list_is_what_can_be_run(capsys):
     assert main(["study", "--list", "--json"]) == 0
     described = json.loads(capsys.readouterr().out)
@@ -609,6 +622,8 @@ def test_the_list_is_what_can_be_run(capsys):
         (["growth", "--seeds", "0"], "seeds 0: expected a whole number from 1"),
         (["growth", "--seeds", "x"], "expected a whole number"),
         (["growth", "--seeds", "-3"], "seeds -3"),
+        (["growth", "--first-seed", "-1"], "first seed -1: expected seeds from 0 to 2147483647"),
+        (["growth", "--first-seed", "2147483647"], "first seed 2147483647: expected seeds from 0"),
         (["growth", "--device", "tpu"], "--device"),
         (["growth", "-o", "file/inside"], "is a file, expected a folder"),
     ],

@@ -16,15 +16,14 @@ from typing import Any
 
 from toyguide.errors import InputError
 from toyguide.studies import Plan, Study
+from toyguide.studies.plan import SEEDS
 from toyguide.studies.record import Record, Run, runs_of
 from toyguide.studies.report import SUMMARY, describe, read_summary
 from toyguide.studies.run import folder_of, remaining_cost
 from toyguide.studies.workshop import Workshop
 
-__all__ = ["SEEDS", "Found", "bundled_root", "found", "output_root", "rough_seconds"]
+__all__ = ["Found", "bundled_root", "found", "output_root", "rough_seconds"]
 
-SEEDS = {True: 3, False: 5}
-"""The command's own, for a quick look and for a full run."""
 _TEXTS = ("name", "title", "statement", "source", "setting", "verdict", "command")
 _CRITERION = {"text", "threshold", "value", "low", "high", "verdict"}
 

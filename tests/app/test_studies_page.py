@@ -15,6 +15,7 @@ import pytest
 
 from toyguide.errors import InputError
 from toyguide.studies import Plan, run_study, studies, study
+from toyguide.studies.plan import SEEDS
 from toyguide.studies.report import describe
 from toyguide_apps.studies_page import html as views
 from toyguide_apps.studies_page import results as study_results
@@ -213,7 +214,7 @@ def test_the_duration_is_what_a_run_would_add_up_to(output, quick):
         raise StoppedError(progress.total)
 
     with pytest.raises(StoppedError) as stopped:
-        run_study(study(NAME), Plan(quick, study_results.SEEDS[quick]), output, stop)
+        run_study(study(NAME), Plan(quick, SEEDS[quick]), output, stop)
     assert rough_seconds(study(NAME), quick) == pytest.approx(stopped.value.args[0])
     assert views.duration(rough_seconds(study(NAME), quick)) in text(entered(study=NAME)[0])
 

@@ -25,7 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", nargs="?", metavar="NAME", help=f"a study of --list, or {_ALL}")
     parser.add_argument("--list", action="store_true", help="list the studies and their claims")
     parser.add_argument("--quick", action="store_true", help="fewer seeds and samples, shorter trainings")
-    parser.add_argument("--seeds", type=int, metavar="K", help="seeds of training and sampling (default: 5, quick: 3)")
+    parser.add_argument("--seeds", type=int, metavar="K", help="seeds of training and sampling (default: 10, quick: 3)")
+    parser.add_argument(
+        "--first-seed",
+        type=int,
+        default=100,
+        metavar="SEED",
+        help="the first of the seeds; those below 100 are for development (default: %(default)s)",
+    )
     add_workers(parser)
     parser.add_argument("--device", choices=DEVICES, default="auto", help="device of each worker (default: auto)")
     parser.add_argument(
@@ -46,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
         SystemExit: With code 130 when interrupted, with code 1 when workers died.
     """
     from toyguide.studies import Plan, studies, study
+    from toyguide.studies.plan import SEEDS
     from toyguide.studies.report import describe
     from toyguide.studies.run import check_plan
 
@@ -57,11 +65,11 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"study: expected a name, or {_ALL}: one of {', '.join(studies())}")
     if args.study not in (*studies(), _ALL):
         raise unknown("study", args.study, [*studies(), _ALL])
-    seeds = check_plan(args.seeds if args.seeds is not None else 3 if args.quick else 5)
+    seeds = SEEDS[args.quick] if args.seeds is None else args.seeds
+    plan = check_plan(Plan(args.quick, seeds, args.device, args.first_seed))
     executor = workers_of(args)
     if args.scheduler is None:
         resolve_device(args.device)
-    plan = Plan(args.quick, seeds, args.device)
     import toyguide.plots  # noqa: F401, raises at once if matplotlib is missing
 
     output = _checked(args.output)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Plan"]
+__all__ = ["SEEDS", "Plan"]
+
+SEEDS = {False: 10, True: 3}
+"""How many seeds by default: in full, and in a quick look (True)."""
 
 
 @dataclass(frozen=True)
@@ -14,13 +17,21 @@ class Plan:
 
     Attributes:
         quick: Whether to take a quick look: fewer seeds and samples, shorter trainings.
-        seeds: How many seeds of training and sampling, ``0 … seeds - 1``.
+        seeds: How many seeds of training and sampling.
         device: ``auto``, ``cpu`` or ``cuda``.
+        first_seed: The first of the seeds. Those below 100 are for development and for bundled networks, so that
+            criteria are judged on seeds that nobody looked at while settling them.
     """
 
     quick: bool = False
-    seeds: int = 5
+    seeds: int = SEEDS[False]
     device: str = "auto"
+    first_seed: int = 100
+
+    @property
+    def seed_range(self) -> range:
+        """The seeds, ``first_seed … first_seed + seeds - 1``."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
     @property
     def n(self) -> int:

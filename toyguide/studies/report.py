@@ -13,6 +13,7 @@ import torch
 from toyguide.errors import InputError
 from toyguide.files import writing
 from toyguide.studies.base import Study
+from toyguide.studies.plan import Plan
 from toyguide.studies.run import Outcome
 
 __all__ = [
@@ -30,9 +31,10 @@ IMAGE_FORMATS = (".png", ".svg")
 _KEYS = ("name", "title", "statement", "source", "setting", "verdict", "figures", "intervals", "criteria", "sheets")
 
 
-def _command(study: Study, quick: bool, seeds: int) -> str:
+def _command(study: Study, plan: Plan) -> str:
     """The command that runs a study with these settings."""
-    return f"toyguide study {study.name}{' --quick' if quick else ''} --seeds {seeds}"
+    quick = " --quick" if plan.quick else ""
+    return f"toyguide study {study.name}{quick} --seeds {plan.seeds} --first-seed {plan.first_seed}"
 
 
 def describe(study: Study) -> dict[str, Any]:
@@ -71,10 +73,11 @@ def summarise(outcome: Outcome) -> dict[str, Any]:
         "sheets": [{"name": s.name, "caption": s.caption} for s in outcome.sheets],
         "quick": plan.quick,
         "seeds": plan.seeds,
+        "first_seed": plan.first_seed,
         "runs": len(outcome.rows),
         "seconds": round(outcome.seconds, 1),
         "torch": torch.__version__,
-        "command": _command(study, plan.quick, plan.seeds),
+        "command": _command(study, plan),
     }
 
 

@@ -19,9 +19,10 @@ from toyguide.studies.rows import Interval, Rows
 from toyguide.studies.workshop import Workshop, training_cost
 from toyguide.training import TrainSettings, TrainStep
 
-__all__ = ["MOST_SEEDS", "Outcome", "Progress", "Tell", "check_plan", "folder_of", "remaining_cost", "run_study"]
+__all__ = ["Outcome", "Progress", "Tell", "check_plan", "folder_of", "remaining_cost", "run_study"]
 
-MOST_SEEDS = 1000
+_MOST_SEEDS = 1000
+_LAST_SEED = 2**31 - 1
 
 _LOG = logging.getLogger(__name__)
 
@@ -73,15 +74,17 @@ class Outcome:
         return verdict_of(self.judged)
 
 
-def check_plan(seeds: int) -> int:
-    """The number of seeds.
+def check_plan(plan: Plan) -> Plan:
+    """The plan, if its seeds are in range.
 
     Raises:
-        InputError: If it is out of range.
+        InputError: If they are not.
     """
-    if not 1 <= seeds <= MOST_SEEDS:
-        raise InputError(f"seeds {seeds}: expected a whole number from 1 to {MOST_SEEDS}")
-    return seeds
+    if not 1 <= plan.seeds <= _MOST_SEEDS:
+        raise InputError(f"seeds {plan.seeds}: expected a whole number from 1 to {_MOST_SEEDS}")
+    if not 0 <= plan.first_seed <= _LAST_SEED - plan.seeds + 1:
+        raise InputError(f"first seed {plan.first_seed}: expected seeds from 0 to {_LAST_SEED}")
+    return plan
 
 
 def folder_of(study: Study, plan: Plan, output: Path) -> Path:
