@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from toyguide.studies import Plan, studies
-from toyguide.studies.base import verdict_of
+from toyguide.studies.base import judge, verdict_of
 from toyguide.studies.report import describe, read_summary, write_results
 from toyguide.studies.rows import Rows
 
@@ -34,7 +34,7 @@ def test_the_verdict_follows_from_the_runs(name):
     assert (summary["quick"], summary["seeds"]) == (False, 5)
     assert len(rows) == summary["runs"] == len(study.cells(Plan(seeds=5)))
 
-    judged = [criterion.judge(rows) for criterion in study.criteria]
+    judged = judge(study.criteria, rows)
     found = {j.criterion.name: j.found for j in judged} | dict(study.numbers(rows))
     for key, value in found.items():
         low, high = summary["intervals"][key]
@@ -68,5 +68,5 @@ def test_the_table_of_all_studies_is_that_of_the_summaries(tmp_path):
     for name in studies():
         (tmp_path / name).mkdir()
         shutil.copy(ROOT / name / "summary.json", tmp_path / name)
-    write_results(tmp_path, list(studies()))
+    write_results(tmp_path, studies().values())
     assert (tmp_path / "RESULTS.md").read_text(encoding="utf-8") == (ROOT / "RESULTS.md").read_text(encoding="utf-8")

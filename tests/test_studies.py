@@ -12,6 +12,7 @@ import sys
 import types
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,10 @@ from toyguide.cli import main
 from toyguide.errors import InputError
 from toyguide.experiment import Experiment
 from toyguide.studies import Plan, measuring, provenance, run_study, studies
-from toyguide.studies.base import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Cell, Criterion, Study, verdict_of
+from toyguide.studies.base import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Cell, Criterion, Study, judge, verdict_of
 from toyguide.studies.record import Record, runs_of
 from toyguide.studies.report import read_summary, write, write_results
-from toyguide.studies.rows import Rows, interval
+from toyguide.studies.rows import Rows, holm, interval, p_below
 from toyguide.studies.run import Progress
 from toyguide.studies.workshop import Workshop, trained
 from toyguide.sweeps import batch
@@ -121,6 +122,113 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     draws = np.random.default_rng(0).normal(2.0, 3.0, (2000, 4))
     hits = sum(i.low <= 2.0 <= i.high for i in map(interval, draws))
     assert abs(hits / 2000 - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 2000)  # four standard errors
+
+
+SHAPES = {
+    "normal": (lambda g, size: g.normal(2.0, 3.0, size), 2.0, 0.95),
+    "70 : 30": (lambda g, size: (g.random(size) < 0.3) + g.normal(0, 0.1, size), 0.3, 0.94),
+    "90 : 10": (lambda g, size: (g.random(size) < 0.1) + g.normal(0, 0.1, size), 0.1, 0.72),
+    "gamma": (lambda g, size: g.gamma(4.0, size=size), 4.0, 0.94),
+    "exponential": (lambda g, size: g.exponential(size=size), 1.0, 0.90),
+}
+
+
+@pytest.mark.parametrize(("draw", "mean", "share"), SHAPES.values(), ids=SHAPES)
+def test_ten_values_of_any_shape_are_covered_as_often_as_the_text_says(draw, mean, share):
+    found = [interval(values) for values in draw(np.random.default_rng(1), (4000, 10))]
+    held = sum(i.low <= mean <= i.high for i in found) / 4000
+    assert abs(held - share) < 0.005 + 4 * math.sqrt(share * (1 - share) / 4000)  # the text rounds to 0.01
+
+
+def test_the_p_value_is_students():
+    values = [0.3, 0.5, 0.1, 0.9, 0.4]
+    for limit in (-1.0, 0.4, 0.7, 2.0):
+        assert p_below(values, limit) == pytest.approx(stats.ttest_1samp(values, limit, alternative="less").pvalue)
+    assert math.isnan(p_below([1.0], 2.0))
+    assert math.isnan(p_below([1.0, math.nan], 2.0))
+
+
+def test_holms_correction_is_the_closed_test():
+    """A criterion is rejected if every set of criteria that contains it is, each by Bonferroni's test of the set."""
+    for p in np.random.default_rng(2).beta(0.3, 2.0, (50, 4)):
+        sets = [s for k in (1, 2, 3, 4) for s in combinations(range(4), k)]
+        closed = [max(len(s) * min(p[i] for i in s) for s in sets if j in s) for j in range(4)]
+        assert holm(p) == pytest.approx(np.minimum(closed, 1.0))
+    assert holm([0.01, math.nan, 0.02]) == pytest.approx([0.03, math.nan, 0.04], nan_ok=True)
+
+
+def verdicts_of(effects, repeats=1500):
+    """The shares of verdicts on repeated studies: ``effects`` draws (criteria, seeds) values, claimed to be >= 0."""
+    g, found = np.random.default_rng(3), []
+    for _ in range(repeats):
+        criteria = [Criterion(f"c{i}", "", lambda _, v=v: v, at_least=0.0) for i, v in enumerate(effects(g))]
+        found.append(verdict_of(judge(criteria, Rows([]))))
+    return {verdict: found.count(verdict) / repeats for verdict in (SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE)}
+
+
+SPREADS = {
+    "normal": lambda g, size: g.normal(0, 1, size),
+    "uniform": lambda g, size: g.uniform(-1, 1, size),
+    "two equal modes": lambda g, size: (g.random(size) < 0.5) - 0.5 + g.normal(0, 0.1, size),
+}
+SKEWED = {
+    "70 : 30": (lambda g, size: (g.random(size) < 0.3) - 0.3 + g.normal(0, 0.1, size), 0.05, 0.14),
+    "exponential": (lambda g, size: g.exponential(size=size) - 1, 0.09, 0.22),
+}
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("shared", [0.0, 0.8])
+def test_a_true_claim_is_seldom_not_supported(spread, shared):
+    """Five criteria that are just met, independent or with most of their noise in common."""
+    draw = SPREADS[spread]
+    found = verdicts_of(lambda g: shared * draw(g, (1, 10)) + (1 - shared) * draw(g, (5, 10)))
+    assert found[NOT_SUPPORTED] <= 0.05
+    if spread == "normal" and not shared:
+        assert abs(found[NOT_SUPPORTED] - 0.025) < 4 * math.sqrt(0.025 / 1500)  # and would be 0.12 uncorrected
+
+
+@pytest.mark.parametrize(("draw", "one", "five"), SKEWED.values(), ids=SKEWED)
+def test_skewed_effects_err_as_often_as_the_text_says(draw, one, five):
+    """A true claim of one criterion and of five, and a false one whose effect is skewed the other way."""
+    for criteria, expected in [(1, one), (5, five)]:
+        found = verdicts_of(lambda g, k=criteria: draw(g, (k, 10)))[NOT_SUPPORTED]
+        assert abs(found - expected) < 0.005 + 4 * math.sqrt(expected / 1500)
+    found = verdicts_of(lambda g: np.array([[-1e-9], [9.0]]) - draw(g, (2, 10)))[SUPPORTED]
+    assert abs(found - one) < 0.005 + 4 * math.sqrt(one / 1500)
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+def test_a_false_claim_is_seldom_supported(spread):
+    """One criterion is just not met and the others are met by far, which makes it the hardest to see."""
+    found = verdicts_of(lambda g: SPREADS[spread](g, (5, 10)) + np.array([[-1e-9], [9.0], [9.0], [9.0], [9.0]]))
+    assert 0 < found[SUPPORTED] <= 0.05
+
+
+def test_a_claim_fails_by_the_criteria_together():
+    """A p-value of 0.02 fails a claim of one criterion, and not one of two, whatever its interval says."""
+    values = np.array([-2.0, -1.0, 0.0, 1.0])
+    values -= values.mean() + values.std(ddof=1) / 2 * stats.t.isf(0.02, 3)
+    bad = Criterion("bad", "", lambda rows: values, at_least=0.0)
+    good = Criterion("good", "", lambda rows: -values, at_least=0.0)
+    assert bad.judge(Rows([])).p_against == pytest.approx(0.02)
+    assert bad.judge(Rows([])).verdict == NOT_SUPPORTED
+    judged = judge([bad, good], Rows([]))
+    assert [j.p_against for j in judged] == pytest.approx([0.04, 0.98])
+    assert [j.verdict for j in judged] == [INCONCLUSIVE, SUPPORTED]
+    assert judged[0].found.high < 0
+
+
+def test_values_that_are_all_equal_are_judged_without_rounding():
+    assert np.mean([0.1] * 3) > 0.1
+    for equal in ([0.1] * 3, [0.1] * 10):
+        assert judged(equal, at_least=0.1) == judged(equal, at_most=0.1) == SUPPORTED
+        assert judged(equal, at_least=0.2) == judged(equal, at_most=0.05) == NOT_SUPPORTED
+
+
+def test_a_single_value_decides_nothing():
+    claims = ({"at_least": 0.0}, {"at_least": 2.0}, {"at_most": 0.0})
+    assert {judged([1.0], **claim) for claim in claims} == {INCONCLUSIVE}
 
 
 def test_one_value_has_no_width_and_none_is_nan():
@@ -453,16 +561,45 @@ def test_the_files_say_what_was_found(growth, tmp_path):
     assert "**Supported.**" in report
     assert "toyguide study growth --seeds 3 --first-seed 7" in report
 
-    write_results(tmp_path, ["growth", "unknown"])
+    assert summary["criteria"][0]["p_against"] == 1.0
+
+    write_results(tmp_path, [growth, *studies().values()])
     results = (tmp_path / "RESULTS.md").read_text()
     assert "Twice the setting" in results
     assert "**supported**" in results
 
 
+def lists(results):
+    """The page's lists by their headings."""
+    return dict(re.findall(r"^## (.+)\n\n((?:- .+\n|None\.\n)+)", results, re.MULTILINE))
+
+
+def test_the_results_open_with_what_holds_and_what_does_not(growth, tmp_path, monkeypatch):
+    """The criterion that decides is the one with the most against it; a claim on seeds below 100 says so."""
+    tenfold = replace(growth.criteria[0], name="tenfold", text="It is tenfold", at_least=10.0)
+    varied = Criterion("varied", "It varies", lambda rows: rows.per_seed("offset", x=1), at_least=0.1)
+    monkeypatch.setattr(Growth, "finding", "Numbers grow.")
+    for criteria, first, heading, decisive in [
+        (growth.criteria, 100, "Holds", "The number doubles: 2 (2 … 2), claimed ≥ 1.5"),
+        ((*growth.criteria, tenfold), 0, "Does not hold", "It is tenfold: 2 (2 … 2), claimed ≥ 10"),
+        ((*growth.criteria, varied), 0, "Undecided", "It varies: 0.1 (-0.1484 … 0.3484), claimed ≥ 0.1"),
+    ]:
+        monkeypatch.setattr(Growth, "criteria", criteria)
+        write(run_study(growth, Plan(seeds=3, first_seed=first), tmp_path), tmp_path / "growth")
+        write_results(tmp_path, [growth])
+        results = (tmp_path / "RESULTS.md").read_text()
+        found = lists(results)
+        assert found.pop(heading) == f"- **[Growth](growth/report.md).** {decisive}. Numbers grow.\n"
+        assert set(found.values()) == {"None.\n"}
+        assert len(found) == 2
+        seeds = {0: "seeds 0 to 2, which are for development", 100: "seeds 100 to 102, not looked at before"}
+        assert seeds[first] in results
+
+
 def test_a_bar_in_a_text_does_not_end_its_cell(growth, tmp_path, monkeypatch):
     monkeypatch.setattr(Growth, "statement", "|y| doubles.")
     write(run_study(growth, Plan(seeds=2), tmp_path), tmp_path / "growth")
-    write_results(tmp_path, ["growth"])
+    write_results(tmp_path, [growth])
     row = next(line for line in (tmp_path / "RESULTS.md").read_text().splitlines() if line.startswith("| [growth]"))
     assert len(re.split(r"(?<!\\)\|", row)) == 6  # four cells, and what is outside
 

@@ -17,6 +17,7 @@ from toyguide.studies.claims import guidance_interval as limited
 from toyguide.studies.claims import sfg_cost as cost
 from toyguide.studies.claims import sfg_step_and_shift as parameters
 from toyguide.studies.claims import sfg_with_autoguidance as added
+from toyguide.studies.claims.shared.choices import fewest_outliers
 from toyguide.studies.rows import Rows
 from toyguide.studies.workshop import Workshop
 
@@ -85,6 +86,19 @@ def test_both_of_cfgs_fields_are_as_large_as_sfgs(tmp_path):
     x = run.start()
     # The same weights at another label: what is guided away from is another field.
     assert not fields["main"].score(x, 1.0).equal(fields["uncond"].score(x, 1.0))
+
+
+# --- choices on the other seeds -----------------------------------------------------------------------------------
+
+
+def test_outliers_are_fewest_on_the_other_seeds_at_a_bounded_loss():
+    outliers = {"dear": [0.0, 0.0, 0.0], "good": [0.2, 0.2, 0.9], "fair": [0.3, 0.3, 0.3]}
+    coverage = {"dear": [0.5, 0.5, 0.5], "good": [0.86, 0.86, 0.86], "fair": [0.9, 0.9, 0.9]}
+    # "good" is the best for the first two seeds only, and the third, which makes it bad, counts for them alone.
+    assert fewest_outliers(outliers, coverage, [0.9] * 3) == ["fair", "fair", "good"]
+    # Every choice costs too much: the least loss counts, and not the outliers.
+    assert fewest_outliers(outliers, coverage, [1.0] * 3) == ["fair"] * 3
+    assert fewest_outliers({"a": [0.2], "b": [0.1]}, {"a": [0.9], "b": [0.9]}, [0.9]) == ["b"]
 
 
 # --- with autoguidance --------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from toyguide import __version__
-from toyguide.studies.report import IMAGE_FORMATS, show
+from toyguide.studies.report import IMAGE_FORMATS, show, show_p
 from toyguide_apps.studies_page.results import Found
 
 __all__ = ["MARKS", "STYLE", "criteria", "duration", "figure", "heading", "numbers", "summary_line"]
@@ -18,6 +18,10 @@ __all__ = ["MARKS", "STYLE", "criteria", "duration", "figure", "heading", "numbe
 MARKS = {"supported": "✓", "not supported": "✗", "inconclusive": "≈", "": "○"}
 """A sign for each verdict, and for none: told apart without colours."""
 
+_P = (
+    "<span title='How likely an effect so far on the other side is if the claim is just met, counting all criteria; "
+    "0.025 or less fails the claim'>p against</span>"
+)
 STYLE = """
     :host { font-size: 14px; line-height: 1.5; }
     p { margin: 0 0 8px 0; max-width: 78ch; }
@@ -90,10 +94,10 @@ def criteria(described: dict[str, Any], found: Found | None) -> str:
     for c in found.summary["criteria"] if found else described["criteria"]:
         cells = [escape(c["text"]), escape(str(c["threshold"]))]
         if found:
-            cells += [_value(c), _picture(c), _word(c["verdict"])]
+            cells += [_value(c), _picture(c), show_p(c["p_against"]), _word(c["verdict"])]
         rows.append(cells)
-    head = ["What is claimed", "Threshold", *(["Found, with 95 % interval", "", "Verdict"] if found else [])]
-    return _table(head, rows, numeric=(1, 2))
+    head = ["What is claimed", "Threshold", *(["Found, with 95 % interval", "", _P, "Verdict"] if found else [])]
+    return _table(head, rows, numeric=(1, 2, 4))
 
 
 def numbers(found: Found) -> str:

@@ -25,7 +25,7 @@ from toyguide.studies.workshop import Workshop
 __all__ = ["Found", "bundled_root", "found", "output_root", "rough_seconds"]
 
 _TEXTS = ("name", "title", "statement", "source", "setting", "verdict", "command")
-_CRITERION = {"text", "threshold", "value", "low", "high", "verdict"}
+_CRITERION = {"text", "threshold", "value", "low", "high", "p_against", "verdict"}
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,6 @@ def _checked(path: Path, _when: int) -> dict[str, Any]:
         whole &= all(set(c) >= _CRITERION for c in summary["criteria"])
         whole &= all(isinstance(s[key], str) for s in summary["sheets"] for key in ("name", "caption"))
         whole &= all(len(summary["intervals"][name]) == 2 for name in summary["figures"])
-        whole &= {"quick", "seeds", "runs"} <= set(summary)
     except (LookupError, TypeError, AttributeError) as problem:
         raise flawed from problem
     if not whole:

@@ -120,8 +120,9 @@ class Studies(pn.viewable.Viewer):
             _html(
                 "<p>Each study puts one claim of one paper to the test. Its verdict follows from a rule that was "
                 "written down before the runs: <b>supported</b> if the 95 % interval of each effect over the seeds "
-                "lies wholly on the claimed side of its threshold, <b>not supported</b> if that of one lies wholly on "
-                "the other, else <b>inconclusive</b>.</p>",
+                "lies wholly on the claimed side of its threshold, <b>not supported</b> if an effect lies on the other "
+                "side by more than chance, counting all criteria of the study (p against of 0.025 or less), else "
+                "<b>inconclusive</b>.</p>",
                 margin=(10, 10, 0, 10),
             )
         ]

@@ -42,7 +42,8 @@ def output(tmp_path, monkeypatch):
 def write(folder, name=NAME, verdict="supported", quick=False, when=None, **changes):
     """A result as `toyguide study` leaves it."""
     described = describe(study(name))
-    criteria = [{**c, "value": 0.25, "low": 0.2, "high": 0.3, "verdict": verdict} for c in described["criteria"]]
+    judged = {"value": 0.25, "low": 0.2, "high": 0.3, "p_against": 0.034, "verdict": verdict}
+    criteria = [{**c, **judged} for c in described["criteria"]]
     summary = {
         **described,
         "verdict": verdict,
@@ -52,6 +53,7 @@ def write(folder, name=NAME, verdict="supported", quick=False, when=None, **chan
         "sheets": [{"name": "variances", "caption": "What is to be seen."}],
         "quick": quick,
         "seeds": 3,
+        "first_seed": 100,
         "runs": 18,
         "seconds": 1.0,
         "command": f"toyguide study {name} --seeds 3",
@@ -106,6 +108,7 @@ def test_a_chosen_study_is_shown_with_all_that_was_found(output):
     for words in (chosen.statement, chosen.setting, chosen.source, *(c.text for c in chosen.criteria)):
         assert views.escape(words) in said
     assert "0.25<span class='range'>0.2 … 0.3</span>" in said
+    assert "<td class=number>0.034</td>" in said
     assert "<td>variance_ode</td><td class=number>0.2512</td><td class=number>0.2476 … –</td>" in said
     assert said.count("<td>variance_ode") == 1
     assert f"<code>toyguide study {NAME} --seeds 3</code>" in said

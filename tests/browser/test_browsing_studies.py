@@ -27,7 +27,8 @@ def server(tmp_path_factory):
     """A server with one result of its own: its address, and its process."""
     folder = tmp_path_factory.mktemp("studies")
     described = describe(study(NAME))
-    criteria = [{**c, "value": 0.25, "low": 0.2, "high": 0.3, "verdict": "supported"} for c in described["criteria"]]
+    judged = {"value": 0.25, "low": 0.2, "high": 0.3, "p_against": 0.7, "verdict": "supported"}
+    criteria = [{**c, **judged} for c in described["criteria"]]
     summary = {
         **described,
         "criteria": criteria,
@@ -35,7 +36,7 @@ def server(tmp_path_factory):
         "figures": {},
         "intervals": {},
         "sheets": [{"name": "variances", "caption": "What is to be seen."}],
-        **{"quick": False, "seeds": 5, "runs": 30, "command": "toyguide study"},
+        **{"quick": False, "seeds": 5, "first_seed": 100, "runs": 30, "command": "toyguide study"},
     }
     (folder / NAME).mkdir()
     (folder / NAME / "summary.json").write_text(json.dumps(summary))

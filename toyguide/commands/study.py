@@ -98,7 +98,7 @@ def _run(study: Any, plan: Any, output: Path, executor: Executor | None) -> dict
             save(figure, folder / f"{sheet.name}{suffix}")
     summary = write(outcome, folder)
     if not plan.quick:
-        write_results(output, list(studies()))
+        write_results(output, studies().values())
     return summary
 
 
@@ -166,10 +166,10 @@ def _listing(described: list[dict[str, Any]]) -> str:
 
 
 def _as_text(s: dict[str, Any]) -> str:
-    from toyguide.studies.report import show
+    from toyguide.studies.report import show, show_p
 
     lines = [f"{s['name']}: {s['verdict']}", f"  {s['statement']}"]
     for c in s["criteria"]:
         found = f"{show(c['value'])} ({show(c['low'])} … {show(c['high'])}), {c['threshold']}"
-        lines.append(f"  {c['name']}: {found}: {c['verdict']}")
+        lines.append(f"  {c['name']}: {found}, p against {show_p(c['p_against'])}: {c['verdict']}")
     return "\n".join(lines)

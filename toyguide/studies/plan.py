@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["SEEDS", "Plan"]
+__all__ = ["DEVELOPMENT", "SEEDS", "Plan"]
 
 SEEDS = {False: 10, True: 3}
 """How many seeds by default: in full, and in a quick look (True)."""
+DEVELOPMENT = 100
+"""Seeds below this are for development and for bundled networks."""
 
 
 @dataclass(frozen=True)
@@ -19,14 +21,13 @@ class Plan:
         quick: Whether to take a quick look: fewer seeds and samples, shorter trainings.
         seeds: How many seeds of training and sampling.
         device: ``auto``, ``cpu`` or ``cuda``.
-        first_seed: The first of the seeds. Those below 100 are for development and for bundled networks, so that
-            criteria are judged on seeds that nobody looked at while settling them.
+        first_seed: The first of the seeds; by default the first that nobody looked at while settling criteria.
     """
 
     quick: bool = False
     seeds: int = SEEDS[False]
     device: str = "auto"
-    first_seed: int = 100
+    first_seed: int = DEVELOPMENT
 
     @property
     def seed_range(self) -> range:

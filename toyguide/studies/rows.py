@@ -1,4 +1,19 @@
-"""The rows of a study's runs, and intervals over their seeds."""
+"""The rows of a study's runs, and intervals and p-values over their seeds.
+
+Both are Student's t, which was compared with its rivals on ten values each of a known mean. The 95 % interval held the
+mean
+
+    values                               t       percentile bootstrap   BCa     studentised bootstrap   sign-flip test
+    normal                               0.95    0.90                   0.90    0.95                    0.95
+    two modes, 70 : 30                   0.94    0.90                   0.95    0.97                    0.95
+    gamma of shape 4                     0.94    0.89                   0.90    0.95                    0.94
+    exponential                          0.90    0.85                   0.86    0.94                    0.91
+    two modes, 90 : 10                   0.72    0.67                   0.66    0.73                    0.72
+
+of the time. The studentised bootstrap does a little better where values are skewed, at 1.1 to 1.9 times the width; the
+bootstraps of the mean do worse. Nothing helps against a mode that one seed in ten falls in: a third of all tens has
+none of it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Interval", "Rows", "at_best", "interval"]
+__all__ = ["Interval", "Rows", "at_best", "holm", "interval", "p_below"]
 
 
 @dataclass(frozen=True)
@@ -30,19 +45,57 @@ class Interval:
 
 
 def interval(values: Iterable[float]) -> Interval:
-    """Student's t interval of independent values; NaN if one of them is.
+    """Student's 95 % interval of the mean of independent values; NaN if one of them is.
 
-    ``mean ± t(0.975, k - 1) s / sqrt(k)`` for k values with standard deviation s: exact for normal values, and
-    the usual approximation for means over samples.
+    ``mean ± t(0.975, k - 1) s / sqrt(k)`` for k values with standard deviation s: exact for normal values; the
+    module's text says how it does for others. Values that are all equal have an interval without width.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
+    mean, error, count = _mean(values)
+    half = float(stdtrit(count - 1, 0.975)) * error if count > 1 else 0.0
+    return Interval(mean, mean - half, mean + half, count)
+
+
+def p_below(values: Iterable[float], limit: float) -> float:
+    """The p-value of Student's one-sided test: how likely values this low are, or lower, if their mean is ``limit``.
+
+    0 or 1 where all values are equal, by the side that they lie on. NaN for fewer than two values, which say nothing
+    of their spread, and if one of them is NaN.
+    """
+    from scipy.special import stdtr
+
+    mean, error, count = _mean(values)
+    if count < 2 or math.isnan(mean):
+        return math.nan
+    return float(stdtr(count - 1, (mean - limit) / error)) if error else float(mean >= limit)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's correction of several p-values; a NaN stays, and counts as one of them.
+
+    To reject whatever is at most ``a`` after the correction is wrong about any of them with a probability of at most
+    ``a``, however they depend on each other.
+
+    References:
+        Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
+    """
+    values = np.asarray(p, dtype=float)
+    order = values.argsort()  # NaN last
+    stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    corrected = np.empty_like(values)
+    corrected[order] = np.minimum(stepped, 1.0)
+    return [float(v) for v in corrected]
+
+
+def _mean(values: Iterable[float]) -> tuple[float, float, int]:
+    """The mean of values, its standard error and their number."""
     found = np.asarray(list(values), dtype=float)
-    mean = float(found.mean()) if len(found) else math.nan
-    if len(found) < 2:
-        return Interval(mean, mean, mean, len(found))
-    half = float(t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / math.sqrt(len(found)))
-    return Interval(mean, mean - half, mean + half, len(found))
+    if not len(found):
+        return math.nan, math.nan, 0
+    if len(found) == 1 or (found == found[0]).all():
+        return float(found[0]), 0.0, len(found)  # free of rounding, since it may lie on a threshold
+    return float(found.mean()), float(found.std(ddof=1) / math.sqrt(len(found))), len(found)
 
 
 class Rows(Sequence[Mapping[str, Any]]):

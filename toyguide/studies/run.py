@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toyguide.errors import InputError
-from toyguide.studies.base import Judged, Study, verdict_of
+from toyguide.studies.base import Judged, Study, judge, verdict_of
 from toyguide.studies.charts import Sheet
 from toyguide.studies.measuring import measured, networks_trained
 from toyguide.studies.plan import Plan
@@ -151,7 +151,7 @@ def run_study(
         study,
         plan,
         rows,
-        [criterion.judge(rows) for criterion in study.criteria],
+        judge(study.criteria, rows),
         dict(study.numbers(rows)),
         study.sheets(rows, workshop),
         time.perf_counter() - began,

@@ -34,7 +34,7 @@ def _settings(plan: Plan) -> list[Setting]:
     """All lengths of each guide with the toy example's main network, and all pairs of lengths for the guide of both."""
     pairs = [(guide, _TOY, own) for guide in _GUIDES for own in _LENGTHS]
     pairs += [("both", m, g) for m in _LENGTHS[1:] for g in _LENGTHS]
-    return [(*pair, w) for pair in pairs for w in plan.pick((1.1, 1.25, 1.5, 2.0, 3.0), (1.25, 1.5, 2.0))]
+    return [(*pair, w) for pair in pairs for w in plan.pick((1.1, 1.25, 1.5, 2.0), (1.25, 1.5, 2.0))]
 
 
 def _key(setting: Setting) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class AutoguidanceCapacityAndTime(Study):
             )
 
         unguided: list[Setting] = [("none", length, length, 1.0) for length in _LENGTHS]
-        return [cell(seed, setting) for seed in range(plan.seeds) for setting in [*unguided, *_settings(plan)]]
+        return [cell(seed, setting) for seed in plan.seed_range for setting in [*unguided, *_settings(plan)]]
 
     def columns(self, numbers: Mapping[str, float]) -> Mapping[str, float]:
         return {"misplaced": numbers["outliers"] + 1 - numbers["coverage"], **numbers}

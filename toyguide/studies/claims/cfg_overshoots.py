@@ -19,9 +19,9 @@ from toyguide.studies.rows import Interval, Rows, interval
 from toyguide.studies.workshop import Workshop
 
 # Paper's weights, w - 1.
-_ROOT = (8.0, 16.0, 32.0, 64.0, 100.0, 200.0, 400.0)
+_ROOT = (8.0, 32.0, 100.0, 400.0)
 _PATHS = (1.0, 3.0, 7.0, 15.0)
-_SUPPORT = (0.0, *_PATHS, 30.0, 100.0)
+_SUPPORT = (3.0, 7.0, 15.0, 30.0, 100.0)
 _LARGE = 100.0
 _N = 1024  # trajectories on a line
 _ALL = (-0.03, 1.03)  # range of an axis of shares
@@ -78,6 +78,12 @@ def _on_fractal(fields: str, w: float) -> dict[str, Any]:
     return {"place": "fractal", "fields": fields, "extra": w - 1}
 
 
+def _outside_by_error(rows: Rows, w: float) -> list[float]:
+    """The share outside with the networks of each seed, less the mean one with exact fields."""
+    exact = rows.over_seeds("outside", **_on_fractal("exact", w)).mean
+    return [share - exact for share in rows.per_seed("outside", **_on_fractal("networks", w))]
+
+
 def _measure_on_line(workshop: Workshop, place: str, fields: str, extra: float, seed: int) -> Mapping[str, float]:
     return describe(*guided_path(place, _ERRORS[fields], extra, _N, seed), extra)
 
@@ -105,7 +111,8 @@ class CfgOvershoots(Study):
         "5 %; the error in the paper lies in the tails. We read 'any error' as one of any size; the same error in the "
         "unconditional field is also shown. For learned errors: networks of the fractal's class A and union, trained "
         "anew for each seed; their support is the exact 99 % region. All thresholds are ours: an exponent nearer to "
-        "1/2 than to 1/3 or 2/3; leaving means most samples; up to 0.05 beyond the segment counts as inside."
+        "1/2 than to 1/3 or 2/3; leaving means most samples; up to 0.05 beyond the segment counts as inside. Exact "
+        "fields take five seeds."
     )
     order = 5
     criteria = (
@@ -136,9 +143,7 @@ class CfgOvershoots(Study):
         Criterion(
             "networks_outside",
             "At w = 16 on the fractal, the share outside is at least 0.5 larger with networks than with exact fields",
-            lambda rows: rows.difference(
-                "outside", _on_fractal("networks", _FRACTAL_LARGE), _on_fractal("exact", _FRACTAL_LARGE)
-            ),
+            lambda rows: _outside_by_error(rows, _FRACTAL_LARGE),
             at_least=0.5,
         ),
     )
@@ -152,17 +157,17 @@ class CfgOvershoots(Study):
                 {**_on_fractal(fields, w), "seed": seed},
                 _fractal(plan, fields, w, seed),
                 ("outliers",),
-                fractal_networks.networks(plan, seed),
+                () if fields == "exact" else fractal_networks.networks(plan, seed),
                 cost=plan.pick(0.6, 0.3),
             )
 
-        root, support = plan.pick(_ROOT, _ROOT[::2]), plan.pick(_SUPPORT, (0.0, 3.0, _PATHS[-1], _LARGE))
+        support = plan.pick(_SUPPORT, (_PATHS[-1], _LARGE))
         found = []
-        for seed in range(plan.seeds):
-            found += [on_line(seed, "gaussians", "exact", extra) for extra in root]
+        for seed in plan.seed_range[:5]:
+            found += [on_line(seed, "gaussians", "exact", extra) for extra in _ROOT]
             found += [on_line(seed, "segments", fields, extra) for fields in _ERRORS for extra in support]
-            found += [on_fractal(seed, fields, w) for fields in ("exact", "networks") for w in _FRACTAL]
-        return found
+            found += [on_fractal(seed, "exact", w) for w in _FRACTAL]
+        return found + [on_fractal(seed, "networks", w) for seed in plan.seed_range for w in _FRACTAL]
 
     def columns(self, numbers: Mapping[str, float]) -> Mapping[str, float]:
         return numbers if "outside" in numbers else {"outside": numbers["outliers"]}
@@ -195,7 +200,7 @@ def _lines(rows: Rows, workshop: Workshop) -> Sheet:
     means = series("mean", [(e, rows.over_seeds("mean", place="gaussians", extra=e)) for e in weights], "points")
     paths = []
     for extra in _PATHS:
-        levels, x = guided_path("segments", _ERRORS["exact"], extra, _N, 0)
+        levels, x = guided_path("segments", _ERRORS["exact"], extra, _N, workshop.plan.first_seed)
         shown = ((levels > 0.005) & (levels < 100)).nonzero()[::8, 0]
         paths.append(Series(f"w - 1 = {extra:g}", levels[shown].tolist(), _scaled(levels, x)[shown].tolist()))
     return Sheet(
@@ -226,7 +231,7 @@ def _lines(rows: Rows, workshop: Workshop) -> Sheet:
 
 def _supports(rows: Rows) -> Sheet:
     """The share outside the support against the weight."""
-    extras = [e for e in rows.where(place="segments").values("extra") if e > 0]
+    extras = rows.where(place="segments").values("extra")
     on_line = [
         series(label, [(e, rows.over_seeds("outside", **_on_segments(e, fields))) for e in extras])
         for fields, label in _SHOWN.items()
@@ -263,13 +268,13 @@ def _supports(rows: Rows) -> Sheet:
 
 def _clouds(rows: Rows, workshop: Workshop) -> Sheet:
     """Samples of the fractal at a large weight."""
-    clouds = []
+    clouds, seed = [], workshop.plan.first_seed
     for fields in ("exact", "networks"):
-        x = workshop.run(_fractal(workshop.plan, fields, _FRACTAL_SHOWN, 0)).x[-1]
-        outside = rows.where(**_on_fractal(fields, _FRACTAL_SHOWN), seed=0)[0]["outside"]
+        x = workshop.run(_fractal(workshop.plan, fields, _FRACTAL_SHOWN, seed)).x[-1]
+        outside = rows.where(**_on_fractal(fields, _FRACTAL_SHOWN), seed=seed)[0]["outside"]
         clouds.append(Cloud(f"{fields.capitalize()}, w = 8", "fractal", "A", x, f"outside {outside:.1%}"))
     return Sheet(
         "samples",
         clouds,
-        "Samples of class A at w = 8, guided exactly and by the networks of seed 0, over the exact 99 % region.",
+        "Samples of class A at w = 8, guided exactly and by the networks of one seed, over the exact 99 % region.",
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from toyguide.experiment import Experiment
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Cloud, Mark, Series, Sheet, series
+from toyguide.studies.claims.shared.choices import fewest_outliers
 from toyguide.studies.claims.shared.fractal_networks import experiment, networks
 from toyguide.studies.rows import Interval, Rows, interval
 from toyguide.studies.workshop import Workshop
@@ -24,27 +25,63 @@ _REGIONS = {
     "middle and above": (_LOW, _TOP),
     "everywhere": (_BOTTOM, _TOP),
 }
-_LOWER_ENDS = (_BOTTOM, 0.02, 0.05, 0.1, _LOW, 0.4, 0.8)
-_UPPER_ENDS = (0.05, 0.1, _LOW, 0.4, 0.8, _HIGH, 3.0, _TOP)
+_LOWER_ENDS = {_BOTTOM: "no lower end", 0.02: "from 0.02", 0.05: "from 0.05", _LOW: "from 0.19"}
+_UPPER_ENDS = (0.05, 0.1, _LOW, 0.4, 0.8, _HIGH)
 _FIELDS = {"networks": "networks", "exact": "exact fields"}
+
+Ends = tuple[float, float]
+"""The lower and the upper end of an interval of noise levels."""
+
+# What may be chosen, the paper's interval among them: bounded above.
+_INTERVALS: list[Ends] = [(low, high) for low in _LOWER_ENDS for high in _UPPER_ENDS if low < high]
+
+
+def _key(ends: Ends, fields: str = "networks") -> dict[str, Any]:
+    return {"fields": fields, "low": ends[0], "high": ends[1]}
 
 
 def _at(region: str, fields: str = "networks") -> dict[str, Any]:
-    low, high = _REGIONS[region]
-    return {"fields": fields, "low": low, "high": high}
+    return _key(_REGIONS[region], fields)
 
 
-def _coverage_back(rows: Rows, fields: str) -> list[float]:
-    """The regained share, for each seed: of the coverage lost by guiding everywhere, what the middle alone keeps."""
-    lost = rows.difference("coverage", _at("nowhere", fields), _at("everywhere", fields))
-    back = rows.difference("coverage", _at("middle", fields), _at("everywhere", fields))
-    return [b / a for a, b in zip(lost, back, strict=True)]
+def _chosen(rows: Rows, intervals: Iterable[Ends] = _INTERVALS) -> list[Ends]:
+    """For each seed, the interval that is best on the other seeds."""
+    outliers, coverage = (
+        {ends: rows.per_seed(column, **_key(ends)) for ends in intervals} for column in ("outliers", "coverage")
+    )
+    return fewest_outliers(outliers, coverage, rows.per_seed("coverage", **_at("nowhere")))
 
 
-def _removed(rows: Rows, before: str, after: str) -> list[float]:
-    """The decrease of outliers from one region to another, as a share of the unguided ones."""
-    fallen = rows.difference("outliers", _at(before), _at(after))
-    return [f / u for f, u in zip(fallen, rows.per_seed("outliers", **_at("nowhere")), strict=True)]
+def _per_seed(rows: Rows, column: str, chosen: Iterable[Ends]) -> list[float]:
+    """A column on networks, at each seed's own interval."""
+    return [rows.per_seed(column, **_key(ends))[i] for i, ends in enumerate(chosen)]
+
+
+def _removed(rows: Rows, chosen: Iterable[Ends]) -> list[float]:
+    """The share of the unguided outliers that guidance in each seed's interval removes."""
+    pairs = zip(_per_seed(rows, "outliers", chosen), rows.per_seed("outliers", **_at("nowhere")), strict=True)
+    return [1 - guided / unguided for guided, unguided in pairs]
+
+
+def _back(rows: Rows, chosen: Iterable[Ends]) -> list[float]:
+    """The regained share: of the coverage lost by guiding everywhere, what guidance in each seed's interval keeps."""
+    nowhere, everywhere = (rows.per_seed("coverage", **_at(region)) for region in ("nowhere", "everywhere"))
+    found = zip(_per_seed(rows, "coverage", chosen), nowhere, everywhere, strict=True)
+    return [(inside - e) / (n - e) for inside, n, e in found]
+
+
+def _lost_above(rows: Rows, chosen: Sequence[Ends]) -> list[float]:
+    """The coverage lost by guiding above each seed's interval as well."""
+    upwards = [(low, _TOP) for low, _ in chosen]
+    pairs = zip(_per_seed(rows, "coverage", chosen), _per_seed(rows, "coverage", upwards), strict=True)
+    return [inside - more for inside, more in pairs]
+
+
+def _gained_below(rows: Rows) -> list[float]:
+    """What low noise adds: to the share of the outliers removed by the best interval with a lower end."""
+    without, with_one = ([e for e in _INTERVALS if (e[0] == _BOTTOM) is open_below] for open_below in (True, False))
+    pairs = zip(_removed(rows, _chosen(rows, without)), _removed(rows, _chosen(rows, with_one)), strict=True)
+    return [a - b for a, b in pairs]
 
 
 class GuidanceInterval(Study):
@@ -58,52 +95,51 @@ class GuidanceInterval(Study):
     )
     source = "Kynkäänniemi et al. 2024, arXiv 2404.07724"
     setting = (
-        "CFG at w = 4 on the fractal's class A, 32 Heun steps, in 0.19 < sigma <= 1.61: the paper's best interval for "
-        "its largest network, used here because the standard deviation of the data is 0.5 in both. Networks are "
-        "trained anew for each seed; on exact fields (the class against the union) no outlier comes from error. The "
-        "thresholds are ours: harm is a loss of 0.05 of coverage, benefit is the removal of a tenth of the unguided "
-        "outliers, needless is the removal of no more than another tenth."
+        "CFG at w = 4 on the fractal's class A, 32 Heun steps, with networks trained anew for each seed. The paper "
+        "searches for its interval, and so is it done here: of 20 bounded above, for each seed the one with the fewest "
+        "outliers on the other seeds among those that cost at most 0.05 of coverage there. The paper's own, 0.19 < "
+        "sigma <= 1.61 for its largest network, is one of them (the standard deviation of the data is 0.5 in both), "
+        "and is reported beside it, on exact fields (the class against the union; five seeds) too. The thresholds are "
+        "ours: harm is a loss of 0.05 of coverage, benefit is the removal of a tenth of the unguided outliers, "
+        "needless is what removes no more than another tenth. The choice of the interval in place of the paper's was "
+        "settled on seeds 0 to 9, at which the paper's added outliers; it is judged on seeds from 100 on."
     )
     order = 6
     criteria = (
         Criterion(
             "coverage_lost_above",
-            "Guiding only above sigma = 1.61 costs at least 0.05 of coverage",
-            lambda rows: rows.difference("coverage", _at("nowhere"), _at("above")),
+            "Guiding above the chosen interval as well costs at least 0.05 of coverage",
+            lambda rows: _lost_above(rows, _chosen(rows)),
             at_least=0.05,
         ),
         Criterion(
             "outliers_removed_below",
-            "Guiding below sigma = 0.19 as well as in the middle removes at most another tenth of the outliers",
-            lambda rows: _removed(rows, "middle", "middle and below"),
+            "The best interval without a lower end removes at most a tenth of the unguided outliers more than the "
+            "best one from sigma = 0.02 or above",
+            _gained_below,
             at_most=0.1,
         ),
         Criterion(
-            "outliers_removed_middle",
-            "Guiding only in the middle removes at least a tenth of the unguided outliers",
-            lambda rows: _removed(rows, "nowhere", "middle"),
+            "outliers_removed",
+            "Guiding only in the chosen interval removes at least a tenth of the unguided outliers",
+            lambda rows: _removed(rows, _chosen(rows)),
             at_least=0.1,
         ),
         Criterion(
-            "coverage_back_networks",
-            "Guiding only in the middle regains at least half of the coverage lost by guiding everywhere",
-            lambda rows: _coverage_back(rows, "networks"),
-            at_least=0.5,
-        ),
-        Criterion(
-            "coverage_back_exact",
-            "The same on exact fields",
-            lambda rows: _coverage_back(rows, "exact"),
+            "coverage_back",
+            "Guiding only in the chosen interval regains at least half of the coverage lost by guiding everywhere",
+            lambda rows: _back(rows, _chosen(rows)),
             at_least=0.5,
         ),
     )
 
     def cells(self, plan: Plan) -> list[Cell]:
-        swept = [(low, _HIGH) for low in _LOWER_ENDS] + [(_BOTTOM, high) for high in _UPPER_ENDS]
+        upwards = [(low, _TOP) for low in _LOWER_ENDS]
         intervals = {
-            "networks": list(dict.fromkeys([*_REGIONS.values(), *swept])),
+            "networks": list(dict.fromkeys([*_REGIONS.values(), *_INTERVALS, *upwards])),
             "exact": list(_REGIONS.values()),
         }
+        seeds = {"networks": plan.seed_range, "exact": plan.seed_range[:5]}
 
         def cell(seed: int, fields: str, low: float, high: float) -> Cell:
             return Cell(
@@ -113,9 +149,7 @@ class GuidanceInterval(Study):
                 cost=plan.pick(0.5, 0.2) * (3 if fields == "exact" else 1),
             )
 
-        return [
-            cell(seed, fields, *ends) for seed in range(plan.seeds) for fields in _FIELDS for ends in intervals[fields]
-        ]
+        return [cell(seed, fields, *ends) for fields in _FIELDS for seed in seeds[fields] for ends in intervals[fields]]
 
     def numbers(self, rows: Rows) -> Mapping[str, Interval]:
         found = {
@@ -124,20 +158,30 @@ class GuidanceInterval(Study):
             for region in _REGIONS
             for column in ("outliers", "coverage")
         }
-        lost = rows.difference("coverage", _at("nowhere", "exact"), _at("above", "exact"))
-        return {**found, "coverage_lost_above_exact": interval(lost)}
+        chosen, paper = _chosen(rows), [_REGIONS["middle"]] * len(rows.where(**_at("middle")))
+        for i, end in enumerate(("low", "high")):
+            found[f"chosen_{end}"] = interval([ends[i] for ends in chosen])
+        for column in ("outliers", "coverage"):
+            found[f"{column}_networks_chosen"] = interval(_per_seed(rows, column, chosen))
+        return {
+            **found,
+            "coverage_lost_above_paper": interval(_lost_above(rows, paper)),
+            "outliers_removed_paper": interval(_removed(rows, paper)),
+            "coverage_back_paper": interval(_back(rows, paper)),
+        }
 
     def sheets(self, rows: Rows, workshop: Workshop) -> list[Sheet]:
-        clouds = []
-        titles = {
-            "nowhere": "Unguided",
-            "above": "Guided above σ = 1.61",
-            "middle": "Guided from 0.19 to 1.61",
-            "everywhere": "Guided everywhere",
+        plan, best = workshop.plan, _chosen(rows)[0]
+        shown = {
+            "Unguided": _REGIONS["nowhere"],
+            f"Guided {_words(best)}": best,
+            "Guided from 0.19 to 1.61": _REGIONS["middle"],
+            "Guided everywhere": _REGIONS["everywhere"],
         }
-        for region, title in titles.items():
-            x = workshop.run(_experiment(workshop.plan, "networks", *_REGIONS[region], 0)).x[-1]
-            row = rows.where(**_at(region), seed=0)[0]
+        clouds = []
+        for title, ends in shown.items():
+            x = workshop.run(_experiment(plan, "networks", *ends, plan.first_seed)).x[-1]
+            row = rows.where(**_key(ends), seed=plan.first_seed)[0]
             caption = f"outliers {row['outliers']:.1%},  coverage {row['coverage']:.0%}"
             clouds.append(Cloud(title, "fractal", "A", x, caption))
 
@@ -145,43 +189,49 @@ class GuidanceInterval(Study):
             points = [(region, rows.over_seeds(column, **_at(region, fields))) for region in _REGIONS]
             return series(_FIELDS[fields], points, style="bars")
 
-        def sweep(title: str, x_label: str, ends: Mapping[float, tuple[float, float]], paper: float) -> Chart:
+        def by_upper_end(column: str, title: str, y_label: str) -> Chart:
             lines = [
                 series(
-                    column,
+                    label,
                     [
-                        (x, rows.over_seeds(column, fields="networks", low=low, high=high))
-                        for x, (low, high) in ends.items()
+                        (high, rows.over_seeds(column, **_key((low, high))))
+                        for high in (*_UPPER_ENDS, _TOP)
+                        if low < high
                     ],
                 )
-                for column in ("coverage", "outliers")
+                for low, label in _LOWER_ENDS.items()
             ]
-            return Chart(
-                title, x_label, "share", lines, [Mark("the paper's", x=paper)], x_scale="log", y_range=(0.0, 1.0)
-            )
+            unguided = Mark("unguided", y=rows.over_seeds(column, **_at("nowhere")).mean)
+            return Chart(title, "upper end, sigma", y_label, lines, [Mark("the paper's", x=_HIGH), unguided], "log")
 
         charts = [
             Chart("Coverage", "where CFG guides", "share of the mass", [bars("coverage", f) for f in _FIELDS]),
             Chart("Outliers", "where CFG guides", "share of the samples", [bars("outliers", f) for f in _FIELDS]),
-            sweep("Lower end, upper end 1.61", "sigma", {low: (low, _HIGH) for low in _LOWER_ENDS}, _LOW),
-            sweep("Upper end, no lower one", "sigma", {high: (_BOTTOM, high) for high in _UPPER_ENDS}, _HIGH),
+            by_upper_end("coverage", "Coverage by interval", "share of the mass"),
+            by_upper_end("outliers", "Outliers by interval", "share of the samples"),
         ]
         return [
             Sheet(
                 "samples",
                 clouds,
-                "Samples of class A from the networks of seed 0 under CFG at w = 4, guided nowhere, only above "
-                "sigma = 1.61, only from 0.19 to 1.61, and everywhere, over the exact 99 % region; outliers are red.",
+                "Samples of class A from the networks of one seed under CFG at w = 4, guided nowhere, only in the "
+                "interval that is best on the other seeds, only in the paper's, and everywhere, over the exact 99 % "
+                "region; outliers are red.",
             ),
             Sheet(
                 "intervals",
                 charts,
                 "Coverage and outliers by where CFG at w = 4 guides: above sigma = 1.61, from 0.19 to 1.61 (middle), "
-                "below; and against the ends of the interval, on networks. Means and 95 % intervals over the seeds; "
-                "an end at 0.001 or 10 lies outside all levels.",
+                "below; and against the upper end of the interval, a line for each lower end, on networks. Means and "
+                "95 % intervals over the seeds; an upper end at 10 lies above all levels.",
                 columns=2,
             ),
         ]
+
+
+def _words(ends: Ends) -> str:
+    low, high = ends
+    return f"below {high:g}" if low == _BOTTOM else f"from {low:g} to {high:g}"
 
 
 def _experiment(plan: Plan, fields: str, low: float, high: float, seed: int) -> Experiment:

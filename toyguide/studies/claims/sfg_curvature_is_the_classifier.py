@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from toyguide.datasets import Dataset, load_dataset
 from toyguide.fields import Field
+from toyguide.fields.mixtures import GaussianMixture
 from toyguide.geometry.curvature import top_eigenpair
 from toyguide.studies.base import Cell, Criterion, Plan, Study
 from toyguide.studies.charts import Chart, Map, Mark, Series, Sheet, Strokes, series
@@ -22,13 +24,16 @@ _PAIR = "two-gaussians"
 _BELOW = (0.1, 0.25, 0.5, 0.75, 0.9)  # in units of the level at which the two modes merge
 _ABOVE = (1.1, 1.5)
 _DRAWN = 0.5
-_OTHERS = ("simplex16", "fractal")
-_SIGMAS = {"simplex16": (0.2, 0.4), "fractal": (0.03, 0.1, 0.3)}
+_LABELS = {"exact": "exact field", "network": "networks"}
+_OTHERS = {"simplex16": (0.2, 0.4), "fractal": (0.03, 0.1, 0.3)}  # noise levels
+_UNEQUAL = "unequal"  # the two Gaussians' means with other covariances
+_ROUND = 0.05  # the variance of one of them
+_OBLIQUE = ((0.11, 0.09), (0.09, 0.11))  # of the other one: 0.2 along a diagonal, 0.02 across
 
 
-def _worst(rows: Rows, field: str) -> list[float]:
+def _worst(rows: Rows, data: str, field: str = "exact") -> list[float]:
     """Each seed's mean absolute cosine at the level where it is least."""
-    levels = [rows.per_seed("cosine", data=_PAIR, field=field, level=level) for level in _BELOW]
+    levels = [rows.per_seed("cosine", data=data, field=field, level=level) for level in _OTHERS.get(data, _BELOW)]
     return [min(each) if all(map(math.isfinite, each)) else math.nan for each in zip(*levels, strict=True)]
 
 
@@ -38,8 +43,8 @@ class SfgCurvatureIsTheClassifier(Study):
     name = "sfg-curvature-is-the-classifier"
     title = "Positive curvature points where a classifier does"
     statement = (
-        "In the two-dimensional separation problem the eigenvector of positive curvature of the union's log-density is "
-        "the direction of a classifier's gradient."
+        "The eigenvector of positive curvature of the union's log-density is the direction of a classifier's gradient: "
+        "with networks between two Gaussians, where covariances differ, and on the fractal."
     )
     source = "Yeats et al. 2025, arXiv 2511.21863, the two-dimensional Gaussian separation problem (read in a review)"
     setting = (
@@ -47,54 +52,63 @@ class SfgCurvatureIsTheClassifier(Study):
         "The points are diffused data moved by a random share along the line between the means, at five noise levels "
         "from a tenth to nine tenths of the level at which the two modes merge. Where the top eigenvalue of a field's "
         "own Hessian is positive, its eigenvector is compared with the exact gradient of log p(left|x)/p(right|x): "
-        "the mean absolute cosine is 1 if they are parallel and 0.64 for random directions in the plane. Networks of "
-        "the union (width 64, without labels) are trained anew for each seed. The 16-simplex and the fractal, on "
-        "exact data, show how far the claim reaches."
+        "the mean absolute cosine is 1 if they are parallel and 0.64 for random directions in the plane. With equal "
+        "covariances the claim is an identity of the exact field, whose Hessian is p q g g' less a multiple of the "
+        "identity matrix, g the classifier's gradient: this is shown and not judged. Judged are networks of the union "
+        "(width 64, without labels), trained anew for each seed; exact fields with the same means and unequal "
+        "covariances, one of them oblique (variances 0.2 and 0.02); and the exact fractal, which goes beyond the "
+        "paper's problem. The 16-simplex is shown too. The criteria were settled on seeds 0 to 9 and are judged on "
+        "seeds from 100 on."
     )
     order = 7
     criteria = (
         Criterion(
-            "exact",
-            "On the exact field the mean absolute cosine is 0.999 or more at every noise level (the least of the "
-            "levels)",
-            lambda rows: _worst(rows, "exact"),
-            at_least=0.999,
+            "networks",
+            "On networks trained without labels the mean absolute cosine is 0.9 or more at every noise level (the "
+            "least of the levels)",
+            lambda rows: _worst(rows, _PAIR, "network"),
+            at_least=0.9,
         ),
         Criterion(
-            "networks",
-            "On networks trained without labels the mean absolute cosine is 0.9 or more at every noise level",
-            lambda rows: _worst(rows, "network"),
+            "unequal",
+            "On exact fields of unequal covariances it is 0.9 or more at every noise level",
+            lambda rows: _worst(rows, _UNEQUAL),
+            at_least=0.9,
+        ),
+        Criterion(
+            "fractal",
+            "On the exact fractal it is 0.9 or more at every noise level",
+            lambda rows: _worst(rows, "fractal"),
             at_least=0.9,
         ),
     )
 
     def cells(self, plan: Plan) -> list[Cell]:
-        def pair(seed: int, field: str, level: float) -> Cell:
+        def pair(seed: int, data: str, field: str, level: float) -> Cell:
             needs = () if field == "exact" else (_network(plan, seed),)
-            return Cell(
-                {"data": _PAIR, "field": field, "level": level, "seed": seed}, _measure_pair, needs=needs, cost=0.05
-            )
+            return Cell({"data": data, "field": field, "level": level, "seed": seed}, _measure_pair, needs=needs)
 
         def other(seed: int, name: str, sigma: float) -> Cell:
-            return Cell({"data": name, "field": "exact", "level": sigma, "seed": seed}, _measure_other, cost=0.3)
+            return Cell({"data": name, "field": "exact", "level": sigma, "seed": seed}, _measure_other)
 
         return [
-            *(pair(s, f, level) for s in range(plan.seeds) for f in ("exact", "network") for level in _BELOW + _ABOVE),
-            *(other(s, name, sigma) for s in range(plan.seeds) for name in _OTHERS for sigma in _SIGMAS[name]),
+            *(pair(s, _PAIR, f, level) for s in plan.seed_range for f in _LABELS for level in _BELOW + _ABOVE),
+            *(pair(s, _UNEQUAL, "exact", level) for s in plan.seed_range for level in _BELOW),
+            *(other(s, name, sigma) for s in plan.seed_range for name, levels in _OTHERS.items() for sigma in levels),
         ]
 
     def numbers(self, rows: Rows) -> Mapping[str, Interval]:
         found = {}
-        for field in ("exact", "network"):
+        for field, data in (("exact", _PAIR), ("network", _PAIR), ("unequal", _UNEQUAL)):
             for level in _BELOW:
-                key = {"data": _PAIR, "field": field, "level": level}
+                key = {"data": data, "field": "network" if field == "network" else "exact", "level": level}
                 found[f"cosine_{field}_{level:g}"] = rows.over_seeds("cosine", **key)
                 found[f"positive_{field}_{level:g}"] = rows.over_seeds("positive", **key)
         for level in _BELOW:
             key = {"data": _PAIR, "field": "network", "level": level}
             found[f"same_sign_{level:g}"] = rows.over_seeds("same_sign", **key)
-        for name in _OTHERS:
-            for sigma in _SIGMAS[name]:
+        for name, levels in _OTHERS.items():
+            for sigma in levels:
                 key = {"data": name, "level": sigma}
                 found[f"cosine_{name}_sigma_{sigma:g}"] = rows.over_seeds("cosine", **key)
                 found[f"positive_{name}_sigma_{sigma:g}"] = rows.over_seeds("positive", **key)
@@ -103,17 +117,18 @@ class SfgCurvatureIsTheClassifier(Study):
     def sheets(self, rows: Rows, workshop: Workshop) -> list[Sheet]:
         data = load_dataset(_PAIR)
         sigma = _DRAWN * merging_sigma(data)
-        network = workshop.network(_network(workshop.plan, 0))
-        labels = {"exact": "exact field", "network": "networks"}
+        network = workshop.network(_network(workshop.plan, workshop.plan.first_seed))
+        labels = {(_PAIR, f): label for f, label in _LABELS.items()} | {(_UNEQUAL, "exact"): "unequal covariances"}
 
         def chart(title: str, y_label: str, column: str, levels: tuple[float, ...]) -> Chart:
             lines = [
-                series(label, [(x, rows.over_seeds(column, data=_PAIR, field=f, level=x)) for x in levels], colour=i)
-                for i, (f, label) in enumerate(labels.items())
+                series(label, [(x, rows.over_seeds(column, data=d, field=f, level=x)) for x in levels], colour=i)
+                for i, ((d, f), label) in enumerate(labels.items())
+                if d == _PAIR or levels == _BELOW
             ]
             if column == "cosine":
                 ends = [min(levels), max(levels)]
-                lines.append(Series("random directions", ends, [2 / math.pi] * 2, style="dashed", colour=2))
+                lines.append(Series("random directions", ends, [2 / math.pi] * 2, style="dashed", colour=3))
             marks = [Mark("the modes merge", x=1.0)] if max(levels) > 1 else []
             return Chart(title, "noise level, in units of σ*", y_label, lines, marks, y_range=(0, 1.05))
 
@@ -122,7 +137,8 @@ class SfgCurvatureIsTheClassifier(Study):
                 "directions",
                 [
                     _map(f"Exact field, σ = {sigma:.2f}", data.field(), data, sigma),
-                    _map(f"Network of seed 0, σ = {sigma:.2f}", network, data, sigma),
+                    _map(f"One network, σ = {sigma:.2f}", network, data, sigma),
+                    _map(f"Unequal covariances, exact, σ = {sigma:.2f}", _unequal().field(), _unequal(), sigma),
                 ],
                 "The top eigenvalue of the log-density's Hessian, times sigma². Where it is positive: its eigenvector "
                 "(lines) over the gradient of log p(left|x)/p(right|x) (arrows).",
@@ -141,9 +157,9 @@ class SfgCurvatureIsTheClassifier(Study):
 
 
 def _measure_pair(workshop: Workshop, data: str, field: str, level: float, seed: int) -> Mapping[str, float]:
-    """Compare curvature and classifier between the two Gaussians; the level is in units of the merging level."""
-    pair, n = load_dataset(data), workshop.plan.n
-    sigma, generator = level * merging_sigma(pair), torch.Generator().manual_seed(seed)
+    """Compare curvature and classifier between two Gaussians; the level is in units of the round pair's merging one."""
+    pair, n = _unequal() if data == _UNEQUAL else load_dataset(data), workshop.plan.n
+    sigma, generator = level * merging_sigma(load_dataset(_PAIR)), torch.Generator().manual_seed(seed)
     x = edge_data(pair, sigma, torch.rand(n, generator=generator), n, generator)
     judged = pair.field() if field == "exact" else workshop.network(_network(workshop.plan, seed))
     return {"sigma": sigma, **_compared(judged, pair, x, sigma)}
@@ -154,6 +170,14 @@ def _measure_other(workshop: Workshop, data: str, field: str, level: float, seed
     other = load_dataset(data)
     x = other.field().sample(workshop.plan.n, level, torch.Generator().manual_seed(seed))
     return {"sigma": level, **_compared(other.field(), other, x, level)}
+
+
+def _unequal() -> Dataset:
+    """The two Gaussians with the same means and other covariances."""
+    pair = load_dataset(_PAIR)
+    covariances = torch.stack([_ROUND * torch.eye(2, dtype=torch.float64), torch.tensor(_OBLIQUE, dtype=torch.float64)])
+    mixture = GaussianMixture(torch.ones(2), torch.stack([pair.field(k).mean for k in pair.labels]), covariances)
+    return replace(pair, components=replace(pair.components, mixture=mixture), _fields={})
 
 
 def _network(plan: Plan, seed: int) -> TrainSettings:

@@ -18,14 +18,12 @@ from toyguide.studies.workshop import Workshop
 from toyguide.training import TrainSettings
 
 _DATA = "simplex16"
-_WIDTHS = (32, 64, 128, 256)
+_WIDTHS = (32, 64, 256)
 _LEVELS = (1 / 8, 1 / 4, 1 / 2)  # in units of the level at which two vertices alone would merge
 _PLACES = (0.0, 0.125, 0.25, 0.375, 0.5)  # shares of an edge
 _REGIONS = {"modes": (0.0, "mode"), "saddles": (0.5, "saddle")}  # data around vertices and around the middles of edges
 _PAPER = {"modes": 10.0, "saddles": 1.3}  # the loss of its smallest network over that of its largest
-_BETWEEN = round(
-    math.sqrt(_PAPER["modes"] * _PAPER["saddles"]), 2
-)  # above: nearer to the first; below: nearer to the second
+_ABOUT = 1.5  # the factor within which a number is about another one
 _LOSS = "σ² |score error|²"
 
 
@@ -51,6 +49,11 @@ def _saddles_over_modes(rows: Rows) -> list[float]:
     return [min(each) for each in zip(*ratios, strict=True)]
 
 
+def _off(rows: Rows, region: str) -> list[float]:
+    """The factor between the improvement and the paper's, whichever way it is off, for each seed."""
+    return [max(found / _PAPER[region], _PAPER[region] / found) for found in _improvement(rows, region)]
+
+
 class SfgSaddleLoss(Study):
     """See the module's text."""
 
@@ -67,8 +70,9 @@ class SfgSaddleLoss(Study):
         "seed. The loss is sigma² times the squared error of the score, at an eighth, a quarter and half of the noise "
         "level at which two vertices alone would merge, averaged geometrically over the levels. Modes: diffused data "
         "in the exact 99 % region. Saddles: the same data moved half way along an edge, where the exact top "
-        "eigenvalue is positive. The paper's regions, sizes and noise levels are not public; these are ours. The "
-        "threshold between the paper's two factors is their geometric mean."
+        "eigenvalue is positive. The paper's regions, sizes and noise levels are not public; these are ours. So its "
+        "order of the regions is judged, and apart from it its two factors; 'about' means within a factor of 1.5 "
+        "either way. The criteria were settled on seeds 0 to 9 and are judged on seeds from 100 on."
     )
     order = 8
     criteria = (
@@ -79,16 +83,22 @@ class SfgSaddleLoss(Study):
             at_least=1.0,
         ),
         Criterion(
-            "modes_improve",
-            "From width 32 to 256 the loss at modes falls by a factor nearer to 10 than to 1.3",
-            lambda rows: _improvement(rows, "modes"),
-            at_least=_BETWEEN,
+            "saddles_improve_less",
+            "From width 32 to 256 the loss at modes falls by a larger factor than at saddles",
+            lambda rows: _quotients(_improvement(rows, "modes"), _improvement(rows, "saddles")),
+            at_least=1.0,
         ),
         Criterion(
-            "saddles_hardly_improve",
-            "From width 32 to 256 the loss at saddles falls by a factor nearer to 1.3 than to 10",
-            lambda rows: _improvement(rows, "saddles"),
-            at_most=_BETWEEN,
+            "factor_at_saddles_off",
+            f"From width 32 to 256 the loss at saddles falls by a factor about {_PAPER['saddles']:g}",
+            lambda rows: _off(rows, "saddles"),
+            at_most=_ABOUT,
+        ),
+        Criterion(
+            "factor_at_modes_off",
+            f"From width 32 to 256 the loss at modes falls by a factor about {_PAPER['modes']:g}",
+            lambda rows: _off(rows, "modes"),
+            at_most=_ABOUT,
         ),
     )
 
@@ -102,7 +112,7 @@ class SfgSaddleLoss(Study):
             )
 
         return [
-            cell(seed, w, level, t) for seed in range(plan.seeds) for w in _WIDTHS for level in _LEVELS for t in _PLACES
+            cell(seed, w, level, t) for seed in plan.seed_range for w in _WIDTHS for level in _LEVELS for t in _PLACES
         ]
 
     def numbers(self, rows: Rows) -> Mapping[str, Interval]:
@@ -110,6 +120,7 @@ class SfgSaddleLoss(Study):
         for region in _REGIONS:
             for width in (_WIDTHS[0], _WIDTHS[-1]):
                 found[f"loss_{region}_width_{width}"] = interval(_losses(rows, region, width))
+            found[f"improvement_{region}"] = interval(_improvement(rows, region))
             for level in _LEVELS:
                 found[f"improvement_{region}_level_{level:g}"] = _improvement_at(rows, region, level)
         for level in _LEVELS:
