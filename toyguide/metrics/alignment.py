@@ -1,0 +1,195 @@
+"""How a guide's error lies to the error that guidance should correct.
+
+With the exact denoiser D, the main field's D1 and the guide's D0, the errors are
+
+    e1 = D1 - D        e0 = D0 - D
+
+and guidance with weight w leaves the error ``e1 + (w - 1)(e1 - e0)``, where ``e1 - e0 = D1 - D0`` is the push. Its
+square is a parabola in w with its vertex, the best weight, at
+
+    w* = 1 - <e1, e1 - e0> / |e1 - e0|^2
+
+A little guidance shortens the error exactly where ``w* > 1``, which is where the part of e0 along e1,
+``<e1, e0> / |e1|^2``, is above 1; the weight w shortens it where ``w* > (1 + w) / 2``. A guide that makes k times the
+main error everywhere has the part k, and w* = k / (k - 1) leaves no error at all.
+
+The best weight of a point has heavy tails, since the push may vanish there. Over many points the pooled one,
+``1 - E <e1, e1 - e0> / E |e1 - e0|^2``, leaves the least mean squared error, and quartiles describe the rest.
+
+References:
+    Karras et al., Guiding a Diffusion Model with a Bad Version of Itself, 2024, arXiv 2406.02507, Sec. 4 (why a weaker
+    version of the same model should make similar but larger errors; the quantities here are ours).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toyguide.datasets import Dataset
+from toyguide.errors import InputError
+from toyguide.fields import Field
+
+__all__ = ["Alignment", "alignment", "best_weights", "denoising_errors", "level_shares", "shortening"]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Main error and guide's error over some points; NaN where there are none.
+
+    Attributes:
+        points: The number of points, or the sum of their counts.
+        main: The root mean square of ``|e1|``, in the units of the data.
+        guide: The same of ``|e0|``.
+        cosine: The pooled cosine, ``E <e1, e0> / sqrt(E |e1|^2 E |e0|^2)``.
+        mean_cosine: The mean over the points of the angle's cosine.
+        along: The pooled part of e0 along e1, ``E <e1, e0> / E |e1|^2``.
+        best_weight: The pooled best weight.
+        best_weights: The quartiles of the points' best weights, where there is a push.
+        remaining: The root mean square of the error at the pooled best weight, over the unguided one's.
+        shortened: The share of the points where a little guidance shortens the error.
+        shortened_at: The same for guidance with the weight that was asked about.
+    """
+
+    points: float
+    main: float
+    guide: float
+    cosine: float
+    mean_cosine: float
+    along: float
+    best_weight: float
+    best_weights: tuple[float, float, float]
+    remaining: float
+    shortened: float
+    shortened_at: float
+
+
+def alignment(main: Tensor, guide: Tensor, w: float, counts: Tensor | None = None) -> Alignment:
+    """Summarise errors over points; those with an error that is not finite are left out.
+
+    Args:
+        main: The main field's errors ``e1``, with shape ``(n, d)``.
+        guide: The guide's errors ``e0``, with shape ``(n, d)``.
+        w: The weight that ``shortened_at`` is about.
+        counts: How much each point counts, with shape ``(n,)``, not negative; a mask for a region. None for all alike.
+    """
+    usable = (main.isfinite() & guide.isfinite()).all(-1)
+    counts = torch.ones_like(main[:, 0]) if counts is None else counts.to(main)
+    usable &= counts > 0
+    e1, e0, counts = main[usable].double(), guide[usable].double(), counts[usable].double()
+    total = counts.sum()
+
+    def mean(values: Tensor) -> Tensor:
+        return (counts * values).sum() / total
+
+    push = e1 - e0
+    inner, own, other = _dot(e1, e0), _dot(e1, e1), _dot(e0, e0)
+    toward, pushed = _dot(e1, push), _dot(push, push)
+    undone = mean(toward).square() / (mean(own) * mean(pushed))
+    cosines = (inner / (own * other).sqrt()).nan_to_num(0.0)  # no error has no direction
+    return Alignment(
+        points=float(total),
+        main=float(mean(own).sqrt()),
+        guide=float(mean(other).sqrt()),
+        cosine=float(mean(inner) / (mean(own) * mean(other)).sqrt()),
+        mean_cosine=float(mean(cosines)),
+        along=float(mean(inner) / mean(own)),
+        best_weight=float(1 - mean(toward) / mean(pushed)),
+        best_weights=_quartiles(best_weights(e1, e0), counts),
+        remaining=float((1 - undone).clamp(min=0).sqrt()),
+        shortened=float(mean((toward < 0).double())),
+        shortened_at=float(mean((shortening(e1, (w - 1) * push) > 0).double())),
+    )
+
+
+def best_weights(main: Tensor, guide: Tensor) -> Tensor:
+    """The weight of the shortest guided error at each point.
+
+    Args:
+        main: The main field's errors ``e1``, with shape ``(..., d)``.
+        guide: The guide's errors ``e0``, with shape ``(..., d)``.
+
+    Returns:
+        With shape ``(...)``; NaN where the errors are equal, so that no weight makes a difference.
+    """
+    push = main - guide
+    return 1 - _dot(main, push) / _dot(push, push)
+
+
+def shortening(error: Tensor, push: Tensor) -> Tensor:
+    """By how much of its length a push shortens an error, ``1 - |e + p| / |e|``.
+
+    Args:
+        error: The unguided errors, with shape ``(..., d)``.
+        push: What is added to the denoised points, with shape ``(..., d)``.
+
+    Returns:
+        With shape ``(...)``: 1 where nothing is left of the error, 0 where its length stays, negative where it grows,
+        without bound. Where there is no error it is 0 without a push and minus infinity with one.
+    """
+    before, after = error.norm(dim=-1), (error + push).norm(dim=-1)
+    return torch.where(after == before, torch.zeros_like(before), 1 - after / before)
+
+
+@torch.no_grad()
+def denoising_errors(field: Field, exact: Field, x: Tensor, sigma: float) -> Tensor:
+    """A field's denoised points less the exact ones, computed in float64.
+
+    Args:
+        field: The field, on the device of ``x``.
+        exact: The field of the distribution that is meant, for a guide too: guidance should lead to it.
+        x: The points, with shape ``(n, d)``.
+        sigma: Their noise level, positive.
+
+    Returns:
+        With shape ``(n, d)``.
+    """
+    x = x.double()
+    return field.denoise(x, sigma) - exact.denoise(x, sigma)
+
+
+def level_shares(data: Dataset, label: str | None, x: Tensor, sigma: float) -> Tensor:
+    """The exact probability, given a noisy point, that it comes from a branch of each level.
+
+    As counts of :func:`alignment` they group points by depth without a hard choice, which at high noise would fall on
+    the same level everywhere: over diffused data, the pooled means are those of the data of each level.
+
+    Args:
+        data: A dataset of trees.
+        label: The class; None for the union.
+        x: The points, with shape ``(n, d)``.
+        sigma: Their noise level.
+
+    Returns:
+        With shape ``(n, levels)``; level 0 is the trunk.
+
+    Raises:
+        InputError: If the dataset has no trees.
+    """
+    levels = data.components.branch_level
+    if levels is None:
+        raise InputError(f"dataset {data.name!r}: has no levels of branches, expected one of trees")
+    index = levels[data.components.component_branch[data.mask(label)]].to(x.device)
+    shares = data.field(label).responsibilities(x, sigma)
+    return shares.new_zeros(len(x), int(levels.max()) + 1).index_add_(-1, index, shares)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(-1)
+
+
+def _quartiles(values: Tensor, counts: Tensor) -> tuple[float, float, float]:
+    """The least values below which a quarter, half and three quarters of the counts lie; NaN values do not count."""
+    values, counts = values[~values.isnan()], counts[~values.isnan()]
+    if not len(values):
+        return math.nan, math.nan, math.nan
+    ordered, order = values.sort()
+    reached = counts[order].cumsum(0)
+    quarters: Sequence[float] = (0.25, 0.5, 0.75)
+    places = torch.searchsorted(reached, reached[-1] * torch.tensor(quarters, dtype=reached.dtype))
+    low, middle, high = (float(v) for v in ordered[places])
+    return low, middle, high
