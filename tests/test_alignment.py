@@ -24,8 +24,8 @@ def test_a_guide_that_makes_k_times_the_error_can_undo_it(k):
     e1 = errors(500, 3, 0)
     found = alignment(e1, k * e1, w=2.0)
     assert found.points == 500
-    assert found.main == pytest.approx(float(e1.square().sum(-1).mean().sqrt()))
-    assert found.guide == pytest.approx(abs(k) * found.main)
+    assert found.main_size == pytest.approx(float(e1.square().sum(-1).mean().sqrt()))
+    assert found.guide_size == pytest.approx(abs(k) * found.main_size)
     assert found.cosine == pytest.approx(math.copysign(1, k))
     assert found.mean_cosine == pytest.approx(math.copysign(1, k))
     assert found.along == pytest.approx(k)
@@ -115,7 +115,7 @@ def test_counts_weigh_points_and_what_is_not_finite_is_left_out():
     assert alignment(broken, e0, 2.0) == alignment(e1[7:], e0[7:], 2.0)
     nothing = alignment(e1, e0, 2.0, torch.zeros(60, dtype=torch.bool))
     assert nothing.points == 0
-    assert all(math.isnan(v) for v in (nothing.main, nothing.cosine, nothing.shortened, *nothing.best_weights))
+    assert all(math.isnan(v) for v in (nothing.main_size, nothing.cosine, nothing.shortened, *nothing.best_weights))
 
 
 def test_a_shortening_is_a_share_of_the_length():
@@ -142,7 +142,7 @@ def test_the_shares_of_the_levels_are_the_means_of_the_data_of_each():
         expected, off = float(squares.mean()), float(squares.std()) / math.sqrt(n)
         found = alignment(error, error, 2.0, shares[:, level])
         off += float(((shares[:, level] * (soft - expected)).square().sum()).sqrt() / shares[:, level].sum())
-        assert found.main**2 == pytest.approx(expected, abs=4 * off)
+        assert found.main_size**2 == pytest.approx(expected, abs=4 * off)
         weight = float(data.field("A").weights[levels[data.mask("A")] == level].sum())
         assert found.points / n == pytest.approx(weight, abs=4 * math.sqrt(weight / n))
 

@@ -53,6 +53,18 @@ def capacity_and_time(key, z, separate=0.1, spread=0.01, **gains):
     return {"misplaced": 0.3 * (1 + 0.1 * z) * (1 - share)}
 
 
+def alignment(key, z, similar=0.8, places=0.7, along=1.5, shortened=0.6, by_cfg=0.4):
+    """At high noise and on visited points everything is worse."""
+    less = 0.0 if key["place"] == "data" and key["step"] >= 15 else 0.5
+    shares = {"uncond": by_cfg}
+    return {
+        "mean_cosine": similar + 0.01 * z - less,
+        "places": places + 0.01 * z - less,
+        "along": along + 0.01 * z - less,
+        "shortened": shares.get(key["guide"], shortened) + 0.001 * z - less,
+    }
+
+
 def tilting(key, z, ode=0.25, sde=0.3875, tilted=0.5, networks=(0.25, 0.3875)):
     learned = key["place"] == "networks"
     variances = {"ode": networks[0] if learned else ode, "sde": networks[1] if learned else sde, "tilted": tilted}
@@ -137,6 +149,7 @@ MADE = {
     "autoguidance-figure-1": figure_1,
     "autoguidance-degradations": degradations,
     "autoguidance-capacity-and-time": capacity_and_time,
+    "error-alignment": alignment,
     "cfg-is-not-tilting": tilting,
     "cfg-overshoots": overshoots,
     "guidance-interval": interval,
@@ -158,6 +171,13 @@ EFFECTS = {
         "training_over_capacity": 0.1,
         "both_over_capacity": 0.2,
         "separate_lengths": 1 - 0.6 / 0.7,
+    },
+    "error-alignment": {
+        "similar": 0.8,
+        "same_places": 0.7,
+        "stronger": 1.5,
+        "shortens": 0.6,
+        "more_than_cfg": 0.2,
     },
     "cfg-is-not-tilting": {"networks_below_tilt": 1.0},
     "cfg-overshoots": {"swings_out": 1.0, "networks_outside": 0.8},
@@ -206,6 +226,12 @@ OTHERWISE = [
     ("autoguidance-capacity-and-time", {k: g - 0.5 for k, g in GAINS.items()}, {"gain_both"}, set()),
     ("autoguidance-capacity-and-time", {"separate": -0.1}, {"separate_lengths"}, set()),
     ("autoguidance-capacity-and-time", {"both": 0.05}, {"both_over_training", "both_over_capacity"}, set()),
+    ("error-alignment", {"similar": 0.4}, {"similar"}, set()),
+    ("error-alignment", {"similar": 0.5}, set(), {"similar"}),
+    ("error-alignment", {"places": 0.3}, {"same_places"}, set()),
+    ("error-alignment", {"along": 0.9}, {"stronger"}, set()),
+    ("error-alignment", {"shortened": 0.45}, {"shortens"}, set()),
+    ("error-alignment", {"by_cfg": 0.7}, {"more_than_cfg"}, set()),
     # Both sample the tilted density; the SDE is as the ODE; networks do otherwise; a number at the margin.
     ("cfg-is-not-tilting", {"ode": 0.5, "sde": 0.5}, {"ode_off", "sde_off"}, set()),
     ("cfg-is-not-tilting", {"sde": 0.25}, {"sde_off"}, set()),

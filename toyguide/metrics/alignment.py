@@ -43,8 +43,8 @@ class Alignment:
 
     Attributes:
         points: The number of points, or the sum of their counts.
-        main: The root mean square of ``|e1|``, in the units of the data.
-        guide: The same of ``|e0|``.
+        main_size: The root mean square of ``|e1|``, in the units of the data.
+        guide_size: The same of ``|e0|``.
         cosine: The pooled cosine, ``E <e1, e0> / sqrt(E |e1|^2 E |e0|^2)``.
         mean_cosine: The mean over the points of the angle's cosine.
         along: The pooled part of e0 along e1, ``E <e1, e0> / E |e1|^2``.
@@ -56,8 +56,8 @@ class Alignment:
     """
 
     points: float
-    main: float
-    guide: float
+    main_size: float
+    guide_size: float
     cosine: float
     mean_cosine: float
     along: float
@@ -93,8 +93,8 @@ def alignment(main: Tensor, guide: Tensor, w: float, counts: Tensor | None = Non
     cosines = (inner / (own * other).sqrt()).nan_to_num(0.0)  # no error has no direction
     return Alignment(
         points=float(total),
-        main=float(mean(own).sqrt()),
-        guide=float(mean(other).sqrt()),
+        main_size=float(mean(own).sqrt()),
+        guide_size=float(mean(other).sqrt()),
         cosine=float(mean(inner) / (mean(own) * mean(other)).sqrt()),
         mean_cosine=float(mean(cosines)),
         along=float(mean(inner) / mean(own)),

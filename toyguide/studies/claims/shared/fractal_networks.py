@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from toyguide.experiment import Experiment
 from toyguide.studies.plan import Plan
 from toyguide.studies.workshop import trained
 from toyguide.training import TrainSettings
 
-__all__ = ["AVERAGES", "experiment", "main", "networks", "uncond", "weak"]
+__all__ = ["AVERAGES", "experiment", "main", "networks", "uncond", "weak", "weak_ensemble"]
 
 AVERAGES = (0.010, 0.050, 0.100)  # sigma_rel; the first is the paper's, one study compares them
 _SHORT = 512  # iterations of the guiding networks in the paper
@@ -26,6 +28,12 @@ def weak(plan: Plan, seed: int) -> TrainSettings:
 def uncond(plan: Plan, seed: int) -> TrainSettings:
     """Both classes, width 32, 512 iterations: the unconditional network of CFG."""
     return TrainSettings("fractal", None, width=32, iterations=_SHORT, seed=seed)
+
+
+def weak_ensemble(plan: Plan, seed: int, count: int) -> tuple[TrainSettings, ...]:
+    """Weak networks that differ in nothing but their seeds, ``seed + 1000 k``; the first is the weak network itself."""
+    own = weak(plan, seed)
+    return tuple(replace(own, seed=seed + 1000 * k) for k in range(count))
 
 
 def networks(plan: Plan, seed: int) -> tuple[TrainSettings, ...]:
