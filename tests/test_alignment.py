@@ -10,7 +10,14 @@ from helpers import seeded
 from toyguide import load_dataset, load_model
 from toyguide.errors import InputError
 from toyguide.fields import NoisierField
-from toyguide.metrics.alignment import alignment, best_weights, denoising_errors, level_shares, shortening
+from toyguide.metrics.alignment import (
+    alignment,
+    best_weights,
+    correction,
+    denoising_errors,
+    error_ratio,
+    level_shares,
+)
 
 F64 = torch.float64
 
@@ -103,6 +110,22 @@ def test_no_push_shortens_nothing_and_has_no_best_weight():
     assert found.best_weights == pytest.approx([2, 2, 2])
 
 
+def test_quartiles_of_the_best_weights():
+    e1, e0 = errors(101, 2, 14), errors(101, 2, 15)
+    counts = torch.rand(101, generator=seeded(16), dtype=F64)
+    expected = np.quantile(best_weights(e1, e0), [0.25, 0.5, 0.75], weights=counts, method="inverted_cdf")
+    assert alignment(e1, e0, 2.0, counts).best_weights == pytest.approx(list(expected))
+
+
+def test_a_point_without_an_error_has_no_direction():
+    e1 = errors(40, 2, 17)
+    e0 = 2 * e1
+    e1[:10], e0[10:20] = 0, 0
+    found = alignment(e1, e0, 1.5)
+    assert found.mean_cosine == pytest.approx(0.5)  # 1 at half of the points
+    assert found.shortened == 0.5
+
+
 def test_counts_weigh_points_and_what_is_not_finite_is_left_out():
     e1, e0 = errors(60, 2, 7), 2 * errors(60, 2, 7) + errors(60, 2, 8)
     counts = torch.arange(60) % 4
@@ -118,10 +141,39 @@ def test_counts_weigh_points_and_what_is_not_finite_is_left_out():
     assert all(math.isnan(v) for v in (nothing.main_size, nothing.cosine, nothing.shortened, *nothing.best_weights))
 
 
-def test_a_shortening_is_a_share_of_the_length():
+def test_the_ratio_of_two_lengths():
     error = torch.tensor([[3.0, 4.0], [3.0, 4.0], [3.0, 4.0], [0.0, 0.0], [0.0, 0.0], [3.0, 4.0]])
     push = torch.tensor([[-3.0, -4.0], [-1.5, -2.0], [3.0, 4.0], [1.0, 0.0], [0.0, 0.0], [-6.0, -8.0]])
-    assert shortening(error, push).tolist() == pytest.approx([1.0, 0.5, -1.0, -math.inf, 0.0, 0.0])
+    assert error_ratio(error, push).tolist() == pytest.approx([0.0, 0.5, 2.0, math.inf, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(("multiple", "cosine", "shortened"), [(-0.5, 1, 1), (-2.5, 1, 0), (0.1, -1, 0)])
+def test_a_push_along_the_error(multiple, cosine, shortened):
+    e = errors(300, 3, 10)
+    found = correction(e, multiple * e)
+    assert found.cosine == pytest.approx(cosine)
+    assert found.size == pytest.approx(abs(multiple))
+    assert found.shortened == shortened
+    assert found.best_multiple == pytest.approx(-1 / multiple)
+
+
+def test_a_push_and_the_errors_it_is_made_of_say_the_same():
+    """(w - 1)(e1 - e0) is autoguidance's push: its best multiple is that of w - 1."""
+    e1, w = errors(400, 2, 11), 2.5
+    e0 = 1.4 * e1 + errors(400, 2, 12)
+    push, whole = (w - 1) * (e1 - e0), alignment(e1, e0, w)
+    found = correction(e1, push)
+    assert found.best_multiple == pytest.approx((whole.best_weight - 1) / (w - 1))
+    assert found.shortened == whole.shortened_at
+    assert found.cosine == pytest.approx(-float(torch.cosine_similarity(e1, push).mean()))
+    broken = torch.cat([e1, torch.full((3, 2), math.nan, dtype=F64)])
+    assert correction(broken, torch.cat([push, e1[:3]])) == found
+
+
+def test_without_a_push_nothing_is_shortened():
+    found = correction(errors(50, 2, 13), torch.zeros(50, 2, dtype=F64))
+    assert (found.cosine, found.size, found.shortened) == (0, 0, 0)
+    assert math.isnan(found.best_multiple)
 
 
 def test_the_shares_of_the_levels_are_the_means_of_the_data_of_each():

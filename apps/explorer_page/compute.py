@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from cachetools import LRUCache
 
+from toyguide import Experiment
 from toyguide.devices import resolve_device
 from toyguide.errors import InputError
 from toyguide.guidance import ROLES, Evaluation
@@ -23,12 +24,13 @@ from toyguide_apps.explorer_page.layers import densities
 from toyguide_apps.explorer_page.layers.critical import find_critical
 from toyguide_apps.explorer_page.layers.densities import Arrows
 from toyguide_apps.explorer_page.layers.edge import Profile, profile
+from toyguide_apps.explorer_page.layers.errors import ErrorCurves, error_curves
 from toyguide_apps.explorer_page.layers.point import Inspection, inspect
 from toyguide_apps.explorer_page.layers.point_arrows import Drawing, drawings
 from toyguide_apps.explorer_page.panels import Request, nearest
 from toyguide_apps.explorer_page.roles import MAIN, natural, union_role
 from toyguide_apps.explorer_page.runs import CancelledError, Paths, run_paths, scene_of, truth
-from toyguide_apps.explorer_page.scene import Scene, scene, spot_of
+from toyguide_apps.explorer_page.scene import Scene, scene, scene_key, spot_of
 from toyguide_apps.explorer_page.state import ExplorerState
 
 __all__ = ["FIRST", "CancelledError", "Job", "Picture", "at_hand", "compute", "picture", "search", "warm"]
@@ -56,6 +58,7 @@ class Picture:
         inspection: What is known about the inspected point.
         terms: The arrows at that point.
         profile: The edge between two classes.
+        errors: What each rule does to the error over the noise levels.
         device: Where it was computed.
     """
 
@@ -67,6 +70,7 @@ class Picture:
     inspection: Inspection | None
     terms: tuple[Drawing, ...] | None
     profile: Profile | None
+    errors: tuple[ErrorCurves, ...] | None
     device: str
 
     @property
@@ -166,14 +170,16 @@ def picture(request: Request, cancelled: Callable[[], bool] = lambda: False, fir
             raise CancelledError
         return make()
 
-    scenes: dict[tuple[str | None, str], Scene] = {}
+    scenes: dict[object, Scene] = {}
     for e in reversed(request.runs):
-        key = e.label, str(e.main)
-        if key not in scenes:
+        if (key := scene_key(request, e)) not in scenes:
             scenes[key] = scene(request, e, device, checked)
 
     def guidance(paths: Paths) -> Arrows | None:
         return checked(lambda: _guidance(request, paths, device)) if "guidance" in request.layers else None
+
+    def errors(e: Experiment) -> ErrorCurves:
+        return checked(lambda: error_curves(e, device))
 
     spot = spot_of(request, request.runs[-1], device)
     seen = None
@@ -182,12 +188,13 @@ def picture(request: Request, cancelled: Callable[[], bool] = lambda: False, fir
     return Picture(
         request=request,
         runs=runs,
-        scenes=tuple(scenes[e.label, str(e.main)] for e in request.runs),
+        scenes=tuple(scenes[scene_key(request, e)] for e in request.runs),
         guidance=tuple(guidance(run) for run in runs),
         truth=tuple(truth(e.dataset, e.label, e.n) for e in request.runs),
         inspection=seen,
         terms=drawings(seen, spot.size) if seen else None,
         profile=checked(lambda: _profile(request)) if request.ends else None,
+        errors=tuple(errors(e) for e in request.runs) if request.errors else None,
         device=device,
     )
 

@@ -343,7 +343,7 @@ class PlaneCard(pn.viewable.Viewer):
 
 
 class LookButtons(pn.viewable.Viewer):
-    """Buttons that open the inspector of a point and the profile of the edge between two classes."""
+    """Buttons that open the inspector of a point, the edge between two classes, and the errors over sigma."""
 
     def __init__(self, state: ExplorerState) -> None:
         super().__init__()
@@ -353,13 +353,18 @@ class LookButtons(pn.viewable.Viewer):
             label="Inspect", description="Click into a plot to look into a point, or start here.", **style
         )
         self._edge = pmui.Toggle(label="Edge", description="The edge between two classes as curves.", **style)
+        self._errors = pmui.Toggle(
+            label="Errors", description="What each rule does to main's error, over the noise levels.", **style
+        )
+        self._errors.param.watch(lambda event: state.set({"errors": event.new}), "value")
         self._point.param.watch(self._inspect, "value")
         self._edge.param.watch(lambda event: state.set({"profile": event.new}), "value")
-        state.param.watch(lambda *_: self._follow(), ["point", "profile", "ends"])
+        state.param.watch(lambda *_: self._follow(), ["point", "profile", "ends", "errors"])
         self._follow()
 
     def _follow(self) -> None:
         state = self._state
+        self._errors.value = state.errors
         self._point.value = state.point is not None
         self._edge.param.update(value=state.profile, visible=bool(state.ends))
 
@@ -371,7 +376,7 @@ class LookButtons(pn.viewable.Viewer):
         self._state.set({"point": ((left + right) / 2, (bottom + top) / 2) if event.new else None})
 
     def __panel__(self) -> pn.viewable.Viewable:
-        return pn.Row(self._point, self._edge, margin=0)
+        return pn.Row(self._point, self._edge, self._errors, margin=0)
 
 
 class LayerBar(pn.viewable.Viewer):

@@ -13,6 +13,7 @@ __all__ = [
     "CURVATURE",
     "DENSITY",
     "ERRORS",
+    "ERROR_RATIO",
     "GUIDANCE",
     "HALO",
     "MINIMUM",
@@ -54,9 +55,18 @@ SADDLE = ["#fde725", "#fdc527", "#f89441", "#e56b5d", "#cb4679", "#a82296", "#7d
 CURVATURE = [*_bands("#542788", 5, 0.7)[:0:-1], "#00000000", *_bands("#b35806", 5, 0.9)[1:]]
 """Downward in all directions (purple) … upward in one (orange)."""
 ERRORS = _bands("#0e9aa7", 8, 0.9)
+ERROR_RATIO = ["#00000000", *_bands("#2166ac", 5, 0.7)[:0:-1], "#8a8a8a2e", *_bands("#b2560d", 5, 0.7)[1:]]
+"""Far from the data; then from a shorter error (blue) by as long a one (grey) to a longer one (brown)."""
 REGIONS = ["#009e7366", "#cc3d8f70", "#8a8a8a30"]
 """Mode, saddle and tail."""
-BACKGROUNDS = {**BANDS, "ratio": RATIO, "regions": REGIONS, "curvature": CURVATURE, "step-error": ERRORS}
+BACKGROUNDS = {
+    **BANDS,
+    "ratio": RATIO,
+    "regions": REGIONS,
+    "curvature": CURVATURE,
+    "step-error": ERRORS,
+    "error-ratio": ERROR_RATIO,
+}
 """The colours of each background's bands."""
 
 HALO = "#ffffff"

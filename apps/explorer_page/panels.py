@@ -46,6 +46,7 @@ class Request:
         plane: The three points that the plane goes through; none for the dataset's own plane.
         point: The inspected point in the plane, if there is one.
         ends: The classes whose joining edge is drawn as a profile, if it is.
+        errors: Whether what each rule does to the error is drawn over the noise levels.
     """
 
     runs: tuple[Experiment, ...]
@@ -60,6 +61,7 @@ class Request:
     plane: Anchors = ()
     point: tuple[float, float] | None = None
     ends: tuple[str, str] | None = None
+    errors: bool = False
 
 
 def panel_names(count: int) -> tuple[str, ...]:

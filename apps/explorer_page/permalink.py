@@ -25,7 +25,7 @@ _VERSION = "1"
 _FIRST = ("dataset", "label")
 _PLAIN = (
     *("limited", "interval", "sampler", "steps", "n", "seed"),
-    *("bands", "layers", "source", "plane", "window", "step", "point", "profile", "ends"),
+    *("bands", "layers", "source", "plane", "window", "step", "point", "profile", "ends", "errors"),
 )
 _BOOLEANS = {"true": True, "false": False}
 _EVERYWHERE = "everywhere"  # no guidance interval
@@ -158,7 +158,7 @@ def _parse(key: str, text: str) -> Any:
         return tuple(text.split(","))
     if key == "layers":
         return [part for part in text.split(",") if part]
-    if key in ("limited", "profile"):
+    if key in ("limited", "profile", "errors"):
         return _BOOLEANS.get(text, text)
     return _number(text) if key in ("steps", "n", "seed", "step") else text
 

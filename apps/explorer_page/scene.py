@@ -12,10 +12,11 @@ from toyguide import Experiment
 from toyguide_apps.explorer_page.layers import curvature, densities
 from toyguide_apps.explorer_page.layers.critical import Critical, critical_at_hand
 from toyguide_apps.explorer_page.layers.densities import Arrows, Curves, Spot
+from toyguide_apps.explorer_page.layers.errors import error_map
 from toyguide_apps.explorer_page.panels import Request
 from toyguide_apps.explorer_page.roles import MAIN, union_role
 
-__all__ = ["Checked", "Scene", "scene", "spot_of"]
+__all__ = ["Checked", "Scene", "scene", "scene_key", "spot_of"]
 
 Checked = Callable[[Callable[[], Any]], Any]
 """Calls a function, unless the picture is no longer wanted."""
@@ -33,6 +34,7 @@ class Scene:
         saddles: Eigenvectors.
         critical: The critical points, or None where they are not wanted or not found yet.
         missing: Where and of which field critical points are still to be searched for, if they are.
+        empty: Why there is no background, if one is wanted and there is none.
     """
 
     main: str
@@ -42,6 +44,7 @@ class Scene:
     saddles: Arrows | None
     critical: Critical | None
     missing: tuple[Spot, str] | None
+    empty: str = ""
 
 
 _SURFACES: dict[str, Callable[[Spot, str, Request], np.ndarray]] = {
@@ -54,6 +57,11 @@ _SURFACES: dict[str, Callable[[Spot, str, Request], np.ndarray]] = {
 def spot_of(request: Request, experiment: Experiment, device: str) -> Spot:
     """Where a panel's layers are computed."""
     return Spot(experiment.dataset, experiment.label, request.sigma, request.window, device, request.plane)
+
+
+def scene_key(request: Request, experiment: Experiment) -> object:
+    """What a panel's layers depend on besides the request: equal for panels that share them."""
+    return experiment if request.bands == "error-ratio" else (experiment.label, str(experiment.main))
 
 
 def scene(request: Request, experiment: Experiment, device: str, checked: Checked) -> Scene:
@@ -75,10 +83,13 @@ def scene(request: Request, experiment: Experiment, device: str, checked: Checke
         return checked(make) if layer in request.layers else None
 
     density = {"exact": ("exact", MAIN), "main": (main, MAIN), "guide": (guide, role)}
-    image = None
+    image, empty = None, ""
     if request.bands == "ratio":
         other = ("exact@union", union_role().name) if exact else (guide, role)
         image = checked(lambda: densities.ratio(spot, source, *other))
+    elif request.bands == "error-ratio":
+        ratio = checked(lambda: error_map(spot, experiment))
+        image, empty = ratio.image, ratio.empty
     elif request.bands in _SURFACES:
         image = checked(lambda: _SURFACES[request.bands](spot, source, request))
     elif request.bands != "none":
@@ -107,4 +118,5 @@ def scene(request: Request, experiment: Experiment, device: str, checked: Checke
         saddles=wanted(lambda: densities.saddles(spot, source), "saddles"),
         critical=critical,
         missing=missing,
+        empty=empty,
     )

@@ -27,6 +27,7 @@ from toyguide_apps.explorer_page.panels import Request
 from toyguide_apps.explorer_page.permalink import read, write
 from toyguide_apps.explorer_page.presets import presets
 from toyguide_apps.explorer_page.state import ExplorerState
+from toyguide_apps.explorer_page.views.errors import ErrorsPanel
 from toyguide_apps.explorer_page.views.inspector import InspectorPanel
 from toyguide_apps.explorer_page.views.plots import Plots
 from toyguide_apps.explorer_page.views.profile import ProfilePanel
@@ -65,6 +66,7 @@ class Explorer(pn.viewable.Viewer):
         self.look = LookButtons(self.state)
         self._inspector = InspectorPanel(self.state)
         self._profile = ProfilePanel(self.state)
+        self._errors = ErrorsPanel(self.state)
         self.state.param.watch(self._changed, [k for k in self.state.param if k != "name"])
 
     def enter(self, query: dict[str, str]) -> list[str]:
@@ -111,8 +113,9 @@ class Explorer(pn.viewable.Viewer):
             return None
 
     def _scene(self) -> Request | None:
-        """The wanted request without where the visitor looks: the scrubber, the window, a point, an edge."""
+        """The wanted request without where the visitor looks: the scrubber, the window, a point, the curves."""
         anywhere: dict[str, Any] = dict(sigma=1.0, at_end=False, window=(0.0, 0.0, 1.0, 1.0), point=None, ends=None)
+        anywhere["errors"] = False
         return self._wanted and replace(self._wanted, **anywhere)
 
     def _leave_preset(self) -> None:
@@ -200,6 +203,7 @@ class Explorer(pn.viewable.Viewer):
                 self._status.show(picture)
             self._inspector.show(picture)
             self._profile.show(picture)
+            self._errors.show(picture)
 
     def _warn(self, picture: Picture) -> None:
         """Show the library's warnings about the runs, each once while it lasts."""
@@ -288,6 +292,7 @@ class Explorer(pn.viewable.Viewer):
             self._status,
             self._inspector,
             self._profile,
+            self._errors,
             self._table,
             sizing_mode="stretch_width",
             margin=0,

@@ -35,6 +35,7 @@ BANDS = {
     "regions": "Regions",
     "curvature": "Curvature",
     "step-error": "SFG's h-error",
+    "error-ratio": "Error guided : main",
 }
 LAYERS = {
     "exact-lines": "Exact lines",
@@ -84,6 +85,7 @@ class ExplorerState(param.Parameterized):
     point: Any = param.Parameter(default=None, doc="The coordinates of the inspected point in the plane, or None.")
     profile = param.Boolean(default=False, doc="Whether the edge between two classes is drawn as a profile.")
     ends: Any = param.Parameter(default=("A", "B"), doc="The two classes of that edge; none where there is one class.")
+    errors = param.Boolean(default=False, doc="Whether the push and the error are drawn over the noise levels.")
     held = param.Boolean(default=False, doc="Whether a slider is being dragged, so that a coarse picture will do.")
 
     _own: ClassVar[tuple[str, ...]] = ("label", "sampler", "steps", "n", "seed", "interval", "fields")
@@ -250,7 +252,8 @@ class ExplorerState(param.Parameterized):
         if preset not in presets():
             raise unknown("preset", preset, presets())
         plain: dict[str, Any] = {"panels": _default_panels(len(self.panels)), "limited": False, "source": "learned"}
-        plain |= {"fields": {role: AUTO for role in self.fields if role != MAIN}, "point": None, "profile": False}
+        plain |= {"fields": {role: AUTO for role in self.fields if role != MAIN}, "point": None}
+        plain |= {"profile": False, "errors": False}
         run = {key: self.param[key].default for key in ("sampler", "steps", "n", "seed")}
         self.set({**plain, **run, "step": run["steps"], **presets()[preset].settings})
 
@@ -282,7 +285,7 @@ class ExplorerState(param.Parameterized):
         """
         layers = frozenset(self.layers)
         ends = self.ends if self.profile and self.ends else None
-        looks = self.bands != "none" or layers - {"region", "paths", "samples"} or self.point or ends
+        looks = self.bands != "none" or layers - {"region", "paths", "samples"} or self.point or ends or self.errors
         levels = self.levels()
         step = min(self.step, self.steps) if looks else 0
         return Request(
@@ -299,6 +302,7 @@ class ExplorerState(param.Parameterized):
             plane=self.plane,
             point=self.point,
             ends=ends,
+            errors=self.errors,
         )
 
     def levels(self) -> tuple[float, ...]:

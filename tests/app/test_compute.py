@@ -54,9 +54,9 @@ def test_bands_hold_the_shares_of_the_mass_that_they_say():
 def test_lines_and_bands_do_not_depend_on_the_window():
     wide = Spot("fractal", "A", 0.1, home_window("fractal"))
     near = Spot("fractal", "A", 0.1, (0.0, 0.0, 0.5, 0.5))
-    grid = near.grid(layers._PIXELS).numpy()
+    grid = near.grid(layers.PIXELS).numpy()
     left, bottom, right, top = wide.window
-    n = layers._PIXELS - 1
+    n = layers.PIXELS - 1
     column = ((grid[..., 0] - left) / (right - left) * n).round().astype(int)
     row = ((grid[..., 1] - bottom) / (top - bottom) * n).round().astype(int)
     same = layers.bands(wide, "exact", "main")[row, column] == layers.bands(near, "exact", "main")
@@ -133,7 +133,7 @@ def test_the_ratio_is_that_of_normalised_densities():
     spot = Spot("two-gaussians", "left", 0.4, home_window("two-gaussians"))
     image = layers.ratio(spot, "exact", "exact@union", "uncond")
     data = tg.load_dataset("two-gaussians")
-    posterior = data.posterior(spot.grid(layers._PIXELS), 0.4)[..., 0].numpy()
+    posterior = data.posterior(spot.grid(layers.PIXELS), 0.4)[..., 0].numpy()
     expected = np.digitize(np.log(posterior / 0.5), layers.RATIO_LEVELS)
     drawn = image != len(layers.RATIO_LEVELS) // 2
     assert drawn.mean() > 0.3

@@ -31,13 +31,14 @@ CHANGED = {
     "point": (0.125, -0.25),
     "profile": True,
     "ends": ("right", "left"),
+    "errors": True,
 }
 SIXTEEN = {
     "dataset": "simplex16",
     "plane": ("v1+v2", "#12", " ".join(map(str, [0.25, -1.5, *range(14)]))),
     "window": (-0.5, -0.25, 0.5, 0.75),
     "point": (0.25, 0.5),
-    "bands": "step-error",
+    "bands": "error-ratio",
     "layers": ["critical", "samples"],
     "rule": "sfg+autoguidance",
     "weak": "exact+noise:0.5",
@@ -101,6 +102,7 @@ def test_a_fresh_explorer_has_a_plain_url():
         ({"point": "1e9,0"}, "point"),
         ({"point": "here,there"}, "point"),
         ({"profile": "perhaps"}, "perhaps"),
+        ({"errors": "perhaps"}, "perhaps"),
         ({"ends": "A"}, "two classes"),
         ({"ends": "A,C"}, "'C'"),
         ({"ends": "B,B"}, "different"),

@@ -34,7 +34,16 @@ from toyguide.datasets import Dataset
 from toyguide.errors import InputError
 from toyguide.fields import Field
 
-__all__ = ["Alignment", "alignment", "best_weights", "denoising_errors", "level_shares", "shortening"]
+__all__ = [
+    "Alignment",
+    "Correction",
+    "alignment",
+    "best_weights",
+    "correction",
+    "denoising_errors",
+    "error_ratio",
+    "level_shares",
+]
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,43 @@ def alignment(main: Tensor, guide: Tensor, w: float, counts: Tensor | None = Non
         best_weights=_quartiles(best_weights(e1, e0), counts),
         remaining=float((1 - undone).clamp(min=0).sqrt()),
         shortened=float(mean((toward < 0).double())),
-        shortened_at=float(mean((shortening(e1, (w - 1) * push) > 0).double())),
+        shortened_at=float(mean((error_ratio(e1, (w - 1) * push) < 1).double())),
+    )
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A push against the error that it should undo, over some points; NaN where there are none.
+
+    Attributes:
+        cosine: The mean over the points of the cosine between the push and ``-e1``: 1 straight at the truth, -1 away.
+        size: The root mean square of the push over that of the error.
+        shortened: The share of the points where the error is shorter with the push.
+        best_multiple: The multiple of the push that leaves the least mean squared error; below 1 the push overshoots,
+            below 0 it should be the opposite one. NaN without a push.
+    """
+
+    cosine: float
+    size: float
+    shortened: float
+    best_multiple: float
+
+
+def correction(error: Tensor, push: Tensor) -> Correction:
+    """Summarise what a push does to errors, whatever rule it comes from; points that are not finite are left out.
+
+    Args:
+        error: The unguided errors ``e1``, with shape ``(n, d)``.
+        push: What is added to the denoised points, with shape ``(n, d)``.
+    """
+    usable = (error.isfinite() & push.isfinite()).all(-1)
+    error, push = error[usable].double(), push[usable].double()
+    toward, own, pushed = -_dot(error, push), _dot(error, error), _dot(push, push)
+    return Correction(
+        cosine=float((toward / (own * pushed).sqrt()).nan_to_num(0.0).mean()),  # no push has no direction
+        size=float((pushed.mean() / own.mean()).sqrt()),
+        shortened=float((error_ratio(error, push) < 1).double().mean()),
+        best_multiple=float(toward.mean() / pushed.mean()),
     )
 
 
@@ -120,19 +165,19 @@ def best_weights(main: Tensor, guide: Tensor) -> Tensor:
     return 1 - _dot(main, push) / _dot(push, push)
 
 
-def shortening(error: Tensor, push: Tensor) -> Tensor:
-    """By how much of its length a push shortens an error, ``1 - |e + p| / |e|``.
+def error_ratio(error: Tensor, push: Tensor) -> Tensor:
+    """What a push makes of an error's length, ``|e + p| / |e|``.
 
     Args:
         error: The unguided errors, with shape ``(..., d)``.
         push: What is added to the denoised points, with shape ``(..., d)``.
 
     Returns:
-        With shape ``(...)``: 1 where nothing is left of the error, 0 where its length stays, negative where it grows,
-        without bound. Where there is no error it is 0 without a push and minus infinity with one.
+        With shape ``(...)``: 0 where nothing is left of the error, 1 where its length stays. Where there is no error
+        it is 1 without a push and infinite with one.
     """
     before, after = error.norm(dim=-1), (error + push).norm(dim=-1)
-    return torch.where(after == before, torch.zeros_like(before), 1 - after / before)
+    return torch.where(after == before, torch.ones_like(before), after / before)
 
 
 @torch.no_grad()

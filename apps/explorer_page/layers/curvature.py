@@ -18,7 +18,7 @@ from toyguide.geometry.curvature import top_eigenpair
 from toyguide.geometry.regions import Region
 from toyguide.guidance.sfg_diagnostics import product_error
 from toyguide.metrics import hdr_threshold
-from toyguide_apps.explorer_page.layers.densities import Spot, log_density
+from toyguide_apps.explorer_page.layers.densities import PIXELS, Spot, log_density
 
 __all__ = [
     "CURVATURE_LEVELS",
@@ -37,7 +37,6 @@ ERROR_LEVELS = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 
 _GRID = {2: 96}  # points each way, by dimension
 _GRID_BEYOND = 40  # in more dimensions
-_PIXELS = 320
 _TYPICAL = 1 << 14  # exact samples behind a learned field's tail
 
 
@@ -94,7 +93,7 @@ def product_errors(spot: Spot, reference: str, h: float) -> np.ndarray:
     error = product_error(field, x.flatten(0, 1), spot.sigma, v.flatten(0, 1), [h])[0].reshape(x.shape[:-1])
     # Steep where the product vanishes: straight lines between the points do not overshoot there.
     coarse = error.nan_to_num(0.0).clamp(1e-8, 1e8).log10()[None, None]
-    fine = functional.interpolate(coarse, (_PIXELS, _PIXELS), mode="bilinear", align_corners=True)
+    fine = functional.interpolate(coarse, (PIXELS, PIXELS), mode="bilinear", align_corners=True)
     return np.digitize(fine[0, 0].cpu().numpy(), np.log10(ERROR_LEVELS)).astype(np.uint8)
 
 
@@ -103,5 +102,5 @@ def _fine(values: Tensor) -> np.ndarray:
     from scipy.interpolate import RectBivariateSpline
 
     known = values.nan_to_num(0.0).double().cpu().numpy()
-    at, pixels = np.linspace(0, 1, len(known)), np.linspace(0, 1, _PIXELS)
+    at, pixels = np.linspace(0, 1, len(known)), np.linspace(0, 1, PIXELS)
     return RectBivariateSpline(at, at, known)(pixels, pixels)

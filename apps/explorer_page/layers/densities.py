@@ -31,7 +31,7 @@ from toyguide.metrics import hdr_threshold
 from toyguide_apps.explorer_page.planes import Anchors, corners, home_window, plane
 from toyguide_apps.explorer_page.runs import field, scene_of
 
-__all__ = ["Arrows", "Curves", "Spot", "log_density"]
+__all__ = ["PIXELS", "Arrows", "Curves", "Spot", "far_from_data", "log_density"]
 
 BAND_SHARES = (0.999, 0.99, 0.95, 0.85, 0.7, 0.5, 0.25)
 """Shares held by the bands from the outermost in; band 0 is what lies outside all of them."""
@@ -39,10 +39,12 @@ LINE_SHARES = (0.99, 0.8, 0.5)
 """Shares held inside the level lines."""
 RATIO_LEVELS = (-3.0, -1.5, -0.5, -0.1, 0.1, 0.5, 1.5, 3.0)
 """Steps of the log-ratio's bands."""
+PIXELS = 320
+"""Of an image, each way."""
 
-_PIXELS = 320  # of a density image, each way
 _LEVEL_PIXELS = 128  # of the grid that levels are taken from
 _CURVE_PIXELS = 128  # of the grid that a class boundary is traced on
+_FAR = 6.0  # nats below the border of the outermost band: diffused data are hardly ever there
 _ARROWS = 21  # each way
 _SADDLES = 27  # each way
 
@@ -116,8 +118,8 @@ def log_density(spot: Spot, reference: str, role: str) -> np.ndarray:
 
     Evaluated on every second pixel each way and interpolated between: a log-density is smooth where it can be seen.
     """
-    coarse = spot.field(reference, role).log_density(spot.plane.embed(spot.grid(_PIXELS // 2)), spot.sigma)
-    fine = functional.interpolate(coarse[None, None].double(), (_PIXELS, _PIXELS), mode="bilinear", align_corners=True)
+    coarse = spot.field(reference, role).log_density(spot.plane.embed(spot.grid(PIXELS // 2)), spot.sigma)
+    fine = functional.interpolate(coarse[None, None].double(), (PIXELS, PIXELS), mode="bilinear", align_corners=True)
     return fine[0, 0].cpu().numpy()
 
 
@@ -146,6 +148,12 @@ def bands(spot: Spot, reference: str, role: str) -> np.ndarray:
     """Which band each pixel is in, with shape ``(n, n)``, uint8, for the palette ``BANDS``."""
     levels, _, _ = _scale(_home(spot), reference, role)
     return np.digitize(log_density(spot, reference, role), levels).astype(np.uint8)
+
+
+def far_from_data(spot: Spot) -> np.ndarray:
+    """Which pixels the exact field has practically nothing at, with shape ``(n, n)``, bool."""
+    levels, _, _ = _scale(_home(spot), "exact", "main")
+    return log_density(spot, "exact", "main") < levels[0] - _FAR
 
 
 @lru_cache(maxsize=256)
@@ -246,12 +254,12 @@ def _region(spot: Spot, label: str | None) -> Curves:
     """In more than two dimensions that of the samples' projection, which is where they are drawn."""
     data = load_dataset(spot.dataset)
     exact = spot.plane.marginal(data.field(label))
-    values = exact.log_density(spot.grid(_PIXELS), 0.0)
+    values = exact.log_density(spot.grid(PIXELS), 0.0)
     if data.dim == 2:
         level = float(hdr_threshold(data, label))
     else:
         left, bottom, right, top = home_window(spot.dataset, spot.anchors)
-        level = float(region_levels(exact.log_density(Window((left, bottom), (right, top)).grid(_PIXELS), 0.0), [0.99]))
+        level = float(region_levels(exact.log_density(Window((left, bottom), (right, top)).grid(PIXELS), 0.0), [0.99]))
     return _contours(spot, values.cpu().numpy(), [level])
 
 

@@ -13,6 +13,7 @@ from toyguide_apps.explorer_page.compute import Picture
 from toyguide_apps.explorer_page.layers.point import Inspection, Terms
 from toyguide_apps.explorer_page.layers.point_arrows import kind_of
 from toyguide_apps.explorer_page.state import ExplorerState
+from toyguide_apps.explorer_page.views.curves import FRAME
 from toyguide_apps.explorer_page.views.plots import named
 from toyguide_apps.shared.notices import told
 
@@ -35,7 +36,6 @@ _STYLE = """
     .bar { display: block; height: 8px; background: #2f5d9b; border-radius: 2px; }
     .note { opacity: .75; font-size: 11px; line-height: 1.3; margin-top: 3px; }
 """
-_FRAME = {"border-top": "1px solid rgba(128,128,128,.35)", "margin-top": "4px", "padding-top": "4px"}
 
 
 class InspectorPanel(pn.viewable.Viewer):
@@ -66,7 +66,7 @@ class InspectorPanel(pn.viewable.Viewer):
             pn.Row(self._u, self._v, self._title, self._close, sizing_mode="stretch_width", margin=0),
             self._body,
         ]
-        self._panel = pn.Column(visible=False, sizing_mode="stretch_width", styles=_FRAME, margin=0)  # empty until used
+        self._panel = pn.Column(visible=False, sizing_mode="stretch_width", styles=FRAME, margin=0)  # empty until used
         state.param.watch(self._follow, "point")
 
     @told

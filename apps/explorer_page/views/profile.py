@@ -15,6 +15,7 @@ from toyguide_apps.explorer_page import palette
 from toyguide_apps.explorer_page.compute import Picture
 from toyguide_apps.explorer_page.layers.edge import Profile
 from toyguide_apps.explorer_page.state import ExplorerState
+from toyguide_apps.explorer_page.views.curves import FRAME, curve_figure, side_by_side
 from toyguide_apps.shared.notices import told
 
 __all__ = ["ProfilePanel"]
@@ -26,7 +27,6 @@ _TITLES = {
     "posterior": "Class posterior",
 }
 _FIELDS = {"exact": palette.DENSITY["exact"], "learned": palette.DENSITY["main"]}
-_FRAME = {"border-top": "1px solid rgba(128,128,128,.35)", "margin-top": "4px", "padding-top": "4px"}
 
 
 class ProfilePanel(pn.viewable.Viewer):
@@ -63,27 +63,10 @@ class ProfilePanel(pn.viewable.Viewer):
 
     def _plots(self) -> pn.Row:
         self._figures = self._figures or {name: self._figure(name) for name in _TITLES}
-        panes = [pn.pane.Bokeh(f, sizing_mode="stretch_width", height=170, margin=0) for f in self._figures.values()]
-        return pn.Row(*panes, sizing_mode="stretch_width", margin=0)
+        return side_by_side(self._figures.values())
 
     def _figure(self, name: str) -> figure:
-        f = figure(
-            x_range=self._x_range,
-            height=170,
-            sizing_mode="stretch_width",
-            tools="",
-            toolbar_location=None,
-            title=_TITLES[name],
-            output_backend="canvas",
-            name=f"profile-{name}-figure",
-            min_border_left=38,
-        )
-        f.title.text_font_size = "12px"
-        f.axis.major_label_text_font_size = "10px"
-        f.axis.axis_line_alpha = 0.3
-        f.axis.major_tick_line_alpha = 0.3
-        f.axis.minor_tick_line_alpha = 0
-        f.grid.grid_line_alpha = 0.25
+        f = curve_figure(f"profile-{name}-figure", _TITLES[name], x_range=self._x_range)
         f.xaxis.ticker = [0, 0.5, 1]
         if name == "curvature":
             f.add_layout(Span(location=0, dimension="width", line_color=palette.REGION, line_width=1))
@@ -111,7 +94,7 @@ class ProfilePanel(pn.viewable.Viewer):
         wanted = bool(self._state.profile and ends)
         if wanted != bool(len(self._panel)):
             self._panel.objects = [self._head, self._plots()] if wanted else []
-            self._panel.styles = _FRAME if wanted else {}
+            self._panel.styles = FRAME if wanted else {}
         labels = list(load_dataset(self._state.dataset).labels)
         self._following = True
         for menu, value in zip(self._menus, ends or (None, None), strict=True):

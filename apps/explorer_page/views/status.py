@@ -11,6 +11,7 @@ import panel as pn
 from toyguide_apps.explorer_page import palette
 from toyguide_apps.explorer_page.compute import Picture
 from toyguide_apps.explorer_page.layers.curvature import CURVATURE_LEVELS, ERROR_LEVELS
+from toyguide_apps.explorer_page.layers.errors import RATIO_LEVELS
 
 __all__ = ["Status"]
 
@@ -45,6 +46,7 @@ _BACKGROUNDS: dict[str, Callable[[Picture], list[str]]] = {
     "ratio": lambda _: [_fill(palette.RATIO, "guide likelier … main likelier")],
     "regions": lambda picture: _regions(picture),
     "curvature": lambda p: [_steps(palette.CURVATURE, CURVATURE_LEVELS, f"top σ²λ ({p.request.source})")],
+    "error-ratio": lambda p: _errors(p),
     "step-error": lambda p: [
         _steps(
             palette.ERRORS,
@@ -123,6 +125,13 @@ def _regions(picture: Picture) -> list[str]:
     named = {"mode": 0, "saddle (σ²λ > 0)": 1, "tail (outside 99 %)": 2}
     source = picture.request.source
     return [_block(palette.REGIONS[i], f"{text}" + (f", {source}" if i == 0 else "")) for text, i in named.items()]
+
+
+def _errors(picture: Picture) -> list[str]:
+    shown = picture.scenes[-1]
+    if shown.empty:
+        return [f"<span class='chip'>no background: {escape(shown.empty)}</span>"]
+    return [_steps(palette.ERROR_RATIO[1:], RATIO_LEVELS, "length of the guided error / main's error")]
 
 
 def _critical(picture: Picture) -> list[str]:

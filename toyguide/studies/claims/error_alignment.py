@@ -117,8 +117,12 @@ class ErrorAlignment(Study):
         for guide in _GUIDES:
             for column in columns:
                 found[f"{column}_{guide}"] = interval(_at_low_noise(rows, column, guide))
-            for place in list(_PLACES)[1:]:
-                found[f"shortened_{guide}_{place}"] = interval(_at_low_noise(rows, "shortened", guide, place))
+            for place in _PLACES:
+                if place != "data":
+                    found[f"shortened_{guide}_{place}"] = interval(_at_low_noise(rows, "shortened", guide, place))
+                # Where the outliers are.
+                tail = _at_low_noise(rows, "shortened_tail", guide, place)
+                found[f"shortened_tail_{guide}_{place}"] = interval(tail)
         return found
 
     def sheets(self, rows: Rows, workshop: Workshop) -> list[Sheet]:

@@ -1,0 +1,49 @@
+"""What the panels of curves below the plots have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import panel as pn
+from bokeh.plotting import figure
+
+__all__ = ["FRAME", "curve_figure", "side_by_side"]
+
+FRAME = {"border-top": "1px solid rgba(128,128,128,.35)", "margin-top": "4px", "padding-top": "4px"}
+"""The style of a panel below the plots."""
+_HEIGHT = 170
+
+
+def curve_figure(name: str, title: str, **axes: Any) -> figure:
+    """A small figure for curves.
+
+    Args:
+        name: Of the Bokeh model.
+        title: Above it.
+        **axes: Bokeh's settings of ranges and axes.
+    """
+    f = figure(
+        height=_HEIGHT,
+        sizing_mode="stretch_width",
+        tools="",
+        toolbar_location=None,
+        title=title,
+        output_backend="canvas",
+        name=name,
+        min_border_left=38,
+        **axes,
+    )
+    f.title.text_font_size = "12px"
+    f.axis.major_label_text_font_size = "10px"
+    f.axis.axis_line_alpha = 0.3
+    f.axis.major_tick_line_alpha = 0.3
+    f.axis.minor_tick_line_alpha = 0
+    f.grid.grid_line_alpha = 0.25
+    return f
+
+
+def side_by_side(figures: Iterable[figure]) -> pn.Row:
+    """Small figures in a row, of equal widths."""
+    panes = [pn.pane.Bokeh(f, sizing_mode="stretch_width", height=_HEIGHT, margin=0) for f in figures]
+    return pn.Row(*panes, sizing_mode="stretch_width", margin=0)
