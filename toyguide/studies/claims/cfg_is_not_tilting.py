@@ -73,7 +73,7 @@ def _experiment(plan: Plan, place: str, kind: str, seed: int) -> Experiment:
     steps = plan.pick(2048, 1024) if kind == "sde" else plan.pick(256, 128)
     if place == "networks":
         main, uncond = map(trained, networks(plan, seed))
-        settings = {"main": main, "uncond": uncond, "n": plan.n, "sigma_max": _NETWORK_SIGMA_MAX}
+        settings = {"main": main, "uncond": uncond, "n": plan.n // 2, "sigma_max": _NETWORK_SIGMA_MAX}
         steps = plan.pick(512, 256) if kind == "sde" else 64
     return Experiment(
         _DATASET, "narrow", rule="cfg", sampler=_SAMPLERS.get(kind, "heun"), steps=steps, seed=seed, **settings

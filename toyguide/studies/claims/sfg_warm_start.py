@@ -28,7 +28,7 @@ _STARTS = {"warm": "warm start", "random": "random restart"}
 _KEPT = "kept"  # a warm start that keeps the corrector's iteration too
 _COUNTS = (1, 3, 10)
 _W = 1.0  # the paper's least weight
-_FOLLOWED = 128  # trajectories whose Hessians are evaluated
+_FOLLOWED = 64  # trajectories whose Hessians are evaluated
 _ITERATIONS = "iterations in each step"
 _TRACKS = 0.9  # the least mean absolute cosine that counts as following the eigenvector: 26 degrees
 
