@@ -1,4 +1,4 @@
-"""The studies of autoguidance's degradations, and of its guide's capacity, training and averages."""
+"""The studies of autoguidance: its second figure, degradations, capacity and training, hyperparameters, targets."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ from study_rows import ExactShop, measured, metrics, rows_like
 from toyguide.datasets import load_dataset
 from toyguide.datasets.checkpoints import save_model
 from toyguide.experiment import Experiment
+from toyguide.fields.mixtures import GaussianMixture
 from toyguide.fields.networks import EnergyMLP
 from toyguide.metrics import measure
 from toyguide.studies import Plan, study
 from toyguide.studies.claims import autoguidance_capacity_and_time as ablation
 from toyguide.studies.claims import autoguidance_degradations as degraded
+from toyguide.studies.claims import autoguidance_denoising as targets
+from toyguide.studies.claims import autoguidance_figure_2 as figure_2
+from toyguide.studies.claims import autoguidance_hyperparameters as hyper
 from toyguide.studies.claims.shared import raised_noise as raised
 from toyguide.studies.rows import Rows, at_best
 from toyguide.studies.workshop import trained
+from toyguide.training import train
 
 N = 128
 
@@ -169,3 +174,83 @@ def test_settings_are_all_there_and_once():
     assert len({s[1:3] for s in ablation._lengths(rows, same=False)}) == 6
     for guide in ablation._GUIDES:
         assert {s[1:3] for s in ablation._guided_by(rows, guide)} == {(0.01, x) for x in ablation._LENGTHS}
+
+
+# --- the ratio of two densities -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("variances", "share"), [((1.0, 1.2), 1.0), ((1.2, 1.0), 0.0), ((1.0, 1.0), 0.0)])
+def test_a_closer_fit_pushes_inward(variances, share):
+    """Of centred normals the log-ratio is ``(1/V0 - 1/V1) |x|^2 / 2`` and a constant: it falls outward if V1 < V0."""
+    main, weak, exact = (
+        GaussianMixture(torch.ones(1), torch.zeros(1, 2), v * torch.eye(2)[None]) for v in (*variances, 1.0)
+    )
+    noise = torch.randn(N, 2, generator=seeded(), dtype=torch.float64)
+    found = figure_2.away_from_data(main, weak, exact, torch.zeros(N, 2, dtype=torch.float64), noise)
+    assert set(found.values()) == {share}
+
+
+def test_two_classes_push_across_their_border_alone():
+    """Equal round normals, and both: the gradient is along the line between the means, away from the other one, and
+    inward where that is. A point at ``mean + away noise`` with noise of deviation s lies beyond the mean for half of
+    all noise; five standard errors."""
+    n, means = 4096, torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    both = GaussianMixture(torch.ones(2), means, 0.05 * torch.eye(2, dtype=torch.float64).expand(2, 2, 2))
+    left = both.subset(torch.tensor([True, False]))
+    noise = 0.01 * torch.randn(n, 2, generator=seeded(), dtype=torch.float64)
+    found = figure_2.away_from_data(left, both, left, means[:1].expand(n, 2), noise)
+    for away in (1, 2, 3, 4):
+        assert found[f"inward_{away}"] == pytest.approx(0.5, abs=5 * 0.5 / math.sqrt(n))
+
+
+def test_guidance_from_the_middle_narrows(shop):
+    """The networks of a shop without training are the exact field, and that at 20 % more noise."""
+    raised, learned = (measured("autoguidance-figure-2", shop, fields=f) for f in ("raised", "cfg"))
+    assert learned == raised
+    assert raised["narrower_unguided"] == 0
+    assert raised["narrower"] > 0
+    # Half of them lie where the exact samples from the same points are denser than their median.
+    e = Experiment("fractal", "A", main="exact", n=N, sigma_max=0.03)
+    guided = Experiment(
+        "fractal", "A", "exact", weak="exact+noise:0.2", rule="autoguidance", params={"w": 4.0}, n=N, sigma_max=0.03
+    )
+    exact = e.data.field("A")
+    medians = [float(exact.log_density(r.run("cpu").x[-1].double(), 0.0).median()) for r in (guided, e)]
+    assert raised["narrower"] == pytest.approx(medians[0] - medians[1], abs=1e-6)
+
+
+# --- hyperparameters and targets ----------------------------------------------------------------------------------
+
+
+def test_each_setup_differs_in_one_thing():
+    plan = Plan()
+    paper = hyper._SETUPS[hyper._PAPER]
+    for name, setup in hyper._SETUPS.items():
+        main, weak = setup.main(plan, 3), setup.weak(plan, 3)
+        changed = [f for f in ("guide", "short", "average", "steps") if getattr(setup, f) != getattr(paper, f)]
+        assert len(changed) == (name != hyper._PAPER)
+        assert len(set(setup.guide) - {"ema"}) == (changed == ["guide"])
+        run = hyper._experiment(plan, name, "autoguidance", 2.0, 3)
+        assert run.fields["main"] == trained(main, setup.average)
+        assert run.fields["weak"] == trained(weak)
+        assert (run.steps == 32) == (changed != ["steps"])
+    # Shared with other studies, so that they are trained once.
+    assert hyper._SETUPS["guide: twice the width"].weak(plan, 3) == ablation._network(plan, 3, "time")
+    assert hyper._SETUPS["main: a quarter of the training"].main(plan, 3) == targets._networks(plan, "exact", 3)[0]
+
+
+def test_both_targets_start_from_the_same_weights():
+    exact, denoising = (replace(targets._networks(Plan(), loss, 3)[0], batch=8) for loss in ("exact", "denoising"))
+    assert replace(exact, loss="denoising") == denoising
+    start = [next(iter(train(replace(s, learning_rate=1e-9), "cpu"))).averages[s.ema[0]] for s in (exact, denoising)]
+    points = torch.randn(16, 2, generator=seeded())
+    torch.testing.assert_close(*(network.log_density(points, 0.3) for network in start), rtol=1e-4, atol=1e-4)
+
+
+def test_every_run_takes_its_own_target():
+    plan = Plan(seeds=1)
+    for cell in study("autoguidance-denoising").cells(plan):
+        main, weak = cell.needs
+        assert main.loss == weak.loss == cell.key["loss"]
+        assert cell.run.fields["main"] == trained(main)
+        assert cell.run.fields["weak"] == trained(weak)

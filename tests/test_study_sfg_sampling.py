@@ -139,7 +139,7 @@ def test_a_known_error_is_mended_at_its_closed_form(shop):
     def log_density(w_auto):
         return measured("sfg-with-autoguidance", shop, place="simplex16-noisy", w=0.0, w_auto=w_auto)["log_density"]
 
-    exact = metrics(Experiment("simplex16", main="exact", n=shop.plan.n // 4))["log_density"]
+    exact = metrics(Experiment("simplex16", main="exact", n=shop.plan.n // added._NOISY_FEWER))["log_density"]
     away = {w: abs(log_density(w) - exact) for w in (1.0, 1.25, 1.5, 2.0)}
     assert min(away, key=away.get) == min(away, key=lambda w: abs(w - best)) == 2.0
     # What is left is the distance from the best w, to first order, and a second order of size d beside the first.

@@ -28,6 +28,38 @@ def figure_1(key, z, outliers=0.05, mended=0.03, cut=0.02, dropped=0.2, kept=0.0
     }
 
 
+def figure_2(key, z, fall=0.8, push=0.9, narrow=0.1, classes=0.5, only=None):
+    """``only`` the named fields are otherwise, at three times the distance alone."""
+    mine = only in (None, key["fields"])
+    inward = classes if key["fields"] == "classes" else push if mine else 0.9
+    return {
+        "falls_2": 0.9,
+        "falls_3": (fall if mine else 0.8) + 0.001 * z,
+        "inward_2": 0.9,
+        "inward_3": inward + 0.001 * z,
+        "narrower": (narrow if mine else 0.1) + 0.001 * z,
+    }
+
+
+def hyperparameters(key, z, outliers=0.1, dropped=0.3, removed=0.2, lost=0.05, where=None):
+    """Otherwise only ``where``; outliers vary from seed to seed, and what is removed of them does not."""
+    here = key["setup"] == where
+    of_all = 0.1 * (1 + 0.1 * z) * (outliers / 0.1 if here else 1)
+    if key["rule"] == "autoguidance":
+        return {"outliers": of_all * (1 - (removed if here else 0.2)), "dropped_mass": lost if here else 0.05}
+    mass = (dropped if here else 0.3) + 0.001 * z
+    return {"outliers": of_all, "dropped_mass": mass if key["rule"] == "cfg" else 0.0}
+
+
+def denoising(key, z, unguided=0.0, guided=0.0, coverage=0.0, spread=0.001):
+    """What the denoising target adds; seeds differ by more than the targets do."""
+    on, alone = key["loss"] == "denoising", key["rule"] == "none"
+    return {
+        "outliers": 0.2 + 0.1 * z + on * ((unguided if alone else guided) + spread * z),
+        "coverage": 0.8 + 0.1 * z + on * (coverage * (not alone) + spread * z),
+    }
+
+
 UNDONE = {("noise", "noise"): 0.8, ("dropout", "dropout"): 0.7, ("noise", "dropout"): -0.2, ("dropout", "noise"): -0.1}
 
 
@@ -147,6 +179,9 @@ def bought(key, z):
 
 MADE = {
     "autoguidance-figure-1": figure_1,
+    "autoguidance-figure-2": figure_2,
+    "autoguidance-hyperparameters": hyperparameters,
+    "autoguidance-denoising": denoising,
     "autoguidance-degradations": degradations,
     "autoguidance-capacity-and-time": capacity_and_time,
     "error-alignment": alignment,
@@ -169,6 +204,14 @@ EFFECTS = {
         "score_scaling_tips_lost": 0.75,
         "autoguidance_outliers_removed_w3": 0.4,
     },
+    "autoguidance-figure-2": {"falls_cfg": 0.8, "inward_autoguidance": 0.9, "narrower_raised": 0.1},
+    "autoguidance-hyperparameters": {
+        "unguided_outliers": 0.1,
+        "cfg_dropped_mass": 0.3,
+        "autoguidance_outliers_removed": 0.2,
+        "autoguidance_dropped_mass": 0.05,
+    },
+    "autoguidance-denoising": {"outliers_unguided_no_higher": 0.0, "coverage_autoguidance_no_lower": 0.0},
     "autoguidance-degradations": {"undone_" + "_".join(pair): share for pair, share in UNDONE.items()},
     # Beside the main network's 0.01 the best length is another one, and gains by that too.
     "autoguidance-capacity-and-time": {
@@ -245,6 +288,43 @@ OTHERWISE = [
         {"kept": 0.1},
         set(),
         {"autoguidance_dropped_mass_w2", "autoguidance_dropped_mass_w3"},
+    ),
+    *(
+        ("autoguidance-figure-2", {made: 0.5, "only": fields}, {f"{criterion}_{fields}"}, set())
+        for made, criterion in (("fall", "falls"), ("push", "inward"))
+        for fields in ("cfg", "autoguidance", "raised")
+    ),
+    ("autoguidance-figure-2", {"narrow": -0.1}, {f"narrower_{f}" for f in ("cfg", "autoguidance", "raised")}, set()),
+    ("autoguidance-figure-2", {"classes": 0.8}, {"inward_classes"}, set()),
+    # One setup is enough, whatever the average of all.
+    ("autoguidance-hyperparameters", {"outliers": 0.01, "where": "half the steps"}, {"unguided_outliers"}, set()),
+    (
+        "autoguidance-hyperparameters",
+        {"dropped": 0.05, "where": "main: a quarter of the training"},
+        {"cfg_dropped_mass"},
+        set(),
+    ),
+    (
+        "autoguidance-hyperparameters",
+        {"removed": -0.1, "lost": 0.2, "where": "guide: twice the rate"},
+        {"autoguidance_outliers_removed", "autoguidance_dropped_mass"},
+        set(),
+    ),
+    ("autoguidance-denoising", {"unguided": 0.1}, {"outliers_unguided_no_higher"}, set()),
+    ("autoguidance-denoising", {"unguided": -0.1}, {"outliers_unguided_no_lower"}, set()),
+    ("autoguidance-denoising", {"guided": 0.1}, {"outliers_autoguidance_no_higher"}, set()),
+    ("autoguidance-denoising", {"guided": -0.1}, {"outliers_autoguidance_no_lower"}, set()),
+    ("autoguidance-denoising", {"coverage": 0.1}, {"coverage_autoguidance_no_higher"}, set()),
+    ("autoguidance-denoising", {"coverage": -0.1}, {"coverage_autoguidance_no_lower"}, set()),
+    (
+        "autoguidance-denoising",
+        {"spread": 0.3},
+        set(),
+        {
+            f"{n}_no_{way}"
+            for n in ("outliers_unguided", "outliers_autoguidance", "coverage_autoguidance")
+            for way in ("higher", "lower")
+        },
     ),
     ("autoguidance-degradations", {"undone": {("dropout", "noise"): 0.1}}, {"undone_dropout_noise"}, set()),
     ("autoguidance-degradations", {"undone": {("noise", "dropout"): 0.1}}, {"undone_noise_dropout"}, set()),

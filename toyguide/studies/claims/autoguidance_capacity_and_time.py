@@ -16,6 +16,7 @@ from toyguide.training import TrainSettings
 
 _GUIDES = {"both": "less of both", "time": "less training", "capacity": "less capacity"}
 _LENGTHS = fractal_networks.AVERAGES
+_WEIGHTS = (1.1, 1.25, 1.5)
 _TOY = _LENGTHS[0]  # in the paper's toy example
 
 Setting = tuple[str, float, float, float]
@@ -34,7 +35,7 @@ def _settings(plan: Plan) -> list[Setting]:
     """All lengths of each guide with the toy example's main network, and all pairs of lengths for the guide of both."""
     pairs = [(guide, _TOY, own) for guide in _GUIDES for own in _LENGTHS]
     pairs += [("both", m, g) for m in _LENGTHS[1:] for g in _LENGTHS]
-    return [(*pair, w) for pair in pairs for w in plan.pick((1.1, 1.25, 1.5, 2.0), (1.25, 1.5, 2.0))]
+    return [(*pair, w) for pair in pairs for w in _WEIGHTS]
 
 
 def _key(setting: Setting) -> dict[str, Any]:

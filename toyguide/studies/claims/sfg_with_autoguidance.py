@@ -18,7 +18,7 @@ from toyguide.studies.workshop import Workshop
 
 _TITLES = {"fractal": "Fractal", "simplex16": "16-simplex"}
 _NOISY = "simplex16-noisy"
-_NOISY_FEWER = 4  # times fewer samples there: exact fields are slow, and this place is not judged
+_NOISY_FEWER = 8  # times fewer samples there: exact fields are slow, and this place is not judged
 _STRENGTHS = (0.0, 1.0, 3.0, 10.0)
 _WEIGHTS = (1.0, 1.25, 1.5, 2.0)
 _PLACES = {**_TITLES, _NOISY: "16-simplex, exact + noise"}
