@@ -30,7 +30,7 @@ def plain_energy(network, x, sigma, code):
     *hidden, last = [functional.normalize(w, dim=1) for w in network.weights]
     for w in hidden:
         h = functional.silu(w @ h) / 0.596
-    g = -torch.exp(network.gain) if network.bounded else network.gain
+    g = -torch.abs(network.gain) if network.bounded else network.gain
     return -x_star.square().sum() / 2 + g / (sigma * network.width) * (last @ h).square().sum()
 
 

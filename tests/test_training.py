@@ -76,7 +76,7 @@ def test_learning_rate_schedule():
     assert [s.learning_rate for s in steps[:2]] == [0.01, 0.01]
     assert steps[-1].learning_rate == pytest.approx(0.005)
     # Adam's first update of a scalar is its rate, whatever the gradient.
-    for bounded, start in ((False, 0.0), (True, math.log(0.05))):
+    for bounded, start in ((False, 0.0), (True, 0.05)):
         first = next(train(TrainSettings(**SHORT, iterations=1, learning_rate=0.003, bounded=bounded), "cpu"))
         assert abs(first.network.gain.item() - start) == pytest.approx(0.003, rel=1e-3)
 
@@ -186,25 +186,6 @@ def test_points_of_a_batch_are_the_diffused_data_at_the_datasets_noise():
     torch.testing.assert_close(batch.target, data.field("B").score(batch.x, batch.sigma))
 
 
-@pytest.mark.parametrize("conditional", [False, True])
-def test_wide_points_have_three_times_the_noise_and_the_exact_score_of_their_level(conditional):
-    """The variance of the points beyond the data's, over sigma squared: 9 for the first quarter, 1 for the others."""
-    settings = TrainSettings("simplex16", conditional=conditional, batch=8000, wide=0.25)
-    data = settings.data
-    labels = data.labels if conditional else ()
-    network = EnergyMLP(data.dim, 4, 0, data.sigma_data, labels)
-    g = torch.Generator().manual_seed(0)
-    batch = LabelledDraws(settings, data, network)(g) if conditional else draw_batch(settings, network, g)
-    noisy = batch.sigma > 0.3  # where noise dominates
-    ratio = (batch.x.square().sum(-1) - float((data.sigma_data**2).sum())) / (16 * batch.sigma.square())
-    for part, expected in ((slice(0, 2000), 9.0), (slice(2000, None), 1.0)):
-        found = ratio[part][noisy[part]]
-        assert float(found.mean()) == pytest.approx(expected, abs=5 * float(found.std()) / math.sqrt(len(found)))
-        assert found.std() / math.sqrt(len(found)) < 0.05 * expected
-    if not conditional:
-        torch.testing.assert_close(batch.target, data.field().score(batch.x, batch.sigma))
-
-
 @pytest.mark.parametrize("by_point", [False, True])
 @pytest.mark.parametrize("dataset", ["two-gaussians", "fractal", "simplex16"])
 def test_a_conditional_batch_is_half_union_and_its_targets_are_its_labels(dataset, by_point):
@@ -270,8 +251,6 @@ def _seeded(seed):
         ({"dataset": "fractle"}, "unknown dataset .*'fractle'.*did you mean 'fractal'"),
         ({"label": "C"}, "unknown label of fractal 'C': expected one of A, B"),
         ({"label": "A", "conditional": True}, "label 'A': a conditional network models every class"),
-        ({"wide": 1.5}, "wide = 1.5: expected a share from 0 to 1"),
-        ({"wide": 0.1, "loss": "denoising"}, "wide = 0.1: expected 0 with the loss 'denoising'"),
         ({"loss": "exakt"}, "unknown loss 'exakt'.*did you mean 'exact'"),
         ({"width": 0}, "width = 0: expected a whole number from 1"),
         ({"iterations": 2.5}, "iterations = 2.5: expected a whole number"),

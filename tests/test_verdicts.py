@@ -177,7 +177,38 @@ def bought(key, z):
     return {"sliced_w2": value, "outliers": value, "coverage": 0.5 if dear else 0.9}
 
 
+def two_basins(key, z, positive=0.5, worse=0.3, better=0.1, strays=0.001):
+    """Half of the kinds end positive with a free gain; the loss of a bounded one is 0.1."""
+    kinds = ["main", "weak", "uncond", "simplex"]
+    rises = key["form"] == "free" and kinds.index(key["kind"]) < positive * len(kinds)
+    more = 0.0 if key["form"] == "bounded" else worse if rises else better
+    return {
+        "gain": 0.3 if rises else -0.3,
+        "loss": 0.1 * (1 + more + 0.001 * z),
+        "outliers": 0.1,
+        "strays": strays * (1 + 0.01 * z),
+        "farthest": 1.5,
+    }
+
+
+def random_and_systematic(key, z, one=0.05, mean=0.02, kept=0.03, limited=0.6, lost=0.05, scaled=0.03):
+    """Unguided 0.12 and 0.93. At w = 3 a guide costs its ``one`` or ``mean`` of coverage beyond ``kept``."""
+    share = (key.get("w", 1.0) - 1) / 2
+    outliers, coverage = 0.12, 0.93
+    if key["kind"] == "scaling":
+        share = (key["w"] - 1) / 0.2
+        outliers, coverage = 0.12 - scaled * share, 0.93 - 0.3 * share
+    elif key["kind"] == "guided" and key["low"] > 0.005 and key["guide"] == "mean":
+        outliers, coverage = 0.12 * (1 - limited * share / 1.5), 0.93 - lost * share / 1.5
+    elif key["kind"] == "guided":
+        own = mean if key["guide"] == "mean" else one
+        outliers, coverage = 0.12 - 0.04 * share, 0.93 - (kept + own) * share
+    return {"outliers": outliers * (1 + 0.001 * z), "coverage": coverage + 0.0001 * z}
+
+
 MADE = {
+    "training-two-basins": two_basins,
+    "autoguidance-random-and-systematic": random_and_systematic,
     "autoguidance-figure-1": figure_1,
     "autoguidance-figure-2": figure_2,
     "autoguidance-hyperparameters": hyperparameters,
@@ -198,6 +229,20 @@ MADE = {
 
 # The effects of what is claimed, from how the rows are made.
 EFFECTS = {
+    "training-two-basins": {
+        "free_positive": 0.5,
+        "loss_if_positive": 0.3,
+        "loss_if_negative": 0.1,
+        "bounded_strays": 0.001,
+    },
+    "autoguidance-random-and-systematic": {
+        "coverage_kept_by_the_mean": 0.03,
+        # At 5/8 and at 1 of what w = 3 does.
+        "fewer_outliers_matched": 0.04 * (1 - 5 / 8),
+        "limited_removed": 0.6,
+        "limited_coverage_lost": 0.05,
+        "fewer_than_score_scaling": 0.6 * 0.12 - 0.03 / 6,
+    },
     "autoguidance-figure-1": {
         "cfg_outliers_removed_w2": 0.6,
         "cfg_dropped_mass": 0.2,
@@ -256,6 +301,20 @@ EFFECTS = {
 
 # What is made different, and the criteria that are then not supported (and those that are undecided).
 OTHERWISE = [
+    ("training-two-basins", {"positive": 0.0}, {"free_positive"}, {"loss_if_positive"}),  # which no seed has
+    ("training-two-basins", {"worse": 0.05}, {"loss_if_positive"}, set()),
+    ("training-two-basins", {"better": -0.1}, {"loss_if_negative"}, set()),
+    ("training-two-basins", {"strays": 0.02}, {"bounded_strays"}, set()),
+    ("autoguidance-random-and-systematic", {"mean": 0.04}, {"coverage_kept_by_the_mean"}, set()),
+    (
+        "autoguidance-random-and-systematic",
+        {"mean": 0.06},
+        {"coverage_kept_by_the_mean", "fewer_outliers_matched"},
+        set(),
+    ),
+    ("autoguidance-random-and-systematic", {"limited": 0.4}, {"limited_removed"}, set()),
+    ("autoguidance-random-and-systematic", {"lost": 0.12}, {"limited_coverage_lost"}, set()),
+    ("autoguidance-random-and-systematic", {"scaled": 0.5}, {"fewer_than_score_scaling"}, set()),
     ("autoguidance-figure-1", {"outliers": 0.02, "mended": 0.01, "cut": 0.01}, {"unguided_outliers"}, set()),
     (
         "autoguidance-figure-1",

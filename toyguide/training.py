@@ -49,7 +49,6 @@ __all__ = ["LOSSES", "PowerFunctionEMA", "TrainSettings", "TrainStep", "ema_expo
 LOSSES = ("exact", "denoising")
 _BETAS = (0.9, 0.99)
 _PARTS = 2  # of a batch, computed in parallel on a CPU
-_WIDER = 3.0  # the noise of a wide point, in units of its noise level
 _LONGEST_EMA = 12**-0.5  # sigma_rel of the plain average over all of training, gamma = 0
 
 
@@ -70,8 +69,6 @@ class TrainSettings:
         t_ref: The step after which the rate falls as ``1 / sqrt(t)``.
         ema: The lengths of the averages, as sigma_rel.
         seed: Of the initial weights and the batches.
-        wide: The share of a batch's points that get three times their level's noise: the network then also learns the
-            score where guided runs pass and data hardly ever are. For the exact loss only.
         bounded: Keep the gain negative (see ``toyguide/fields/networks.py``); False for the paper's free gain.
 
     Raises:
@@ -89,7 +86,6 @@ class TrainSettings:
     learning_rate: float = 0.01
     t_ref: float = 512
     ema: tuple[float, ...] = (0.010,)
-    wide: float = 0.0
     seed: int = 0
     bounded: bool = True
 
@@ -110,10 +106,6 @@ class TrainSettings:
                 raise InputError(f"{name} = {value!r}: expected a positive number")
         if self.loss not in LOSSES:
             raise unknown("loss", self.loss, LOSSES)
-        if isinstance(self.wide, bool) or not isinstance(self.wide, int | float) or not 0 <= self.wide <= 1:
-            raise InputError(f"wide = {self.wide!r}: expected a share from 0 to 1")
-        if self.wide and self.loss != "exact":
-            raise InputError(f"wide = {self.wide}: expected 0 with the loss {self.loss!r}, whose targets need data")
         for sigma_rel in self.ema:
             ema_exponent(sigma_rel)
         if not self.ema or len(set(self.ema)) < len(self.ema):
@@ -278,7 +270,7 @@ def draw_batch(settings: TrainSettings, network: EnergyMLP, generator: torch.Gen
         clean = field.sample(count, generator=generator).float()
         noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32, device=source)
         sigma = data.noise.sample(count, generator, source)
-        x = (clean + _widths(settings, sigma)[:, None] * noise).to(device)
+        x = (clean + sigma[:, None] * noise).to(device)
         code = network.code(label if network.labels else None).expand(count, -1).to(device)
         if settings.loss == "exact":
             sigma = sigma.to(device)
@@ -313,7 +305,7 @@ class LabelledDraws:
         noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32, device=device)
         sigma = self._noise.sample(n, generator, device)
         unlabelled = torch.rand(n, 1, generator=generator, dtype=torch.float32, device=device) < 0.5
-        x = clean.float() + _widths(self._settings, sigma)[:, None] * noise
+        x = clean.float() + sigma[:, None] * noise
         own = self._classes[component]
         code = self._codes[own].masked_fill(unlabelled, 0)
         if self._settings.loss == "exact":
@@ -321,14 +313,6 @@ class LabelledDraws:
         else:
             target = -noise / sigma[:, None]
         return Batch(x, sigma, code, target)
-
-
-def _widths(settings: TrainSettings, sigma: Tensor) -> Tensor:
-    """The standard deviations of the noise of points with these levels, (n,): the first points are the wide ones."""
-    if not settings.wide:
-        return sigma
-    wide = torch.arange(len(sigma), device=sigma.device) < round(settings.wide * len(sigma))
-    return torch.where(wide, _WIDER * sigma, sigma)
 
 
 def batch_loss(network: EnergyMLP, batch: Batch) -> Tensor:

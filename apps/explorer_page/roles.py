@@ -77,7 +77,9 @@ def choices(dataset: str, label: str, role: Role) -> list[str]:
     if role.kind in ("union", "class"):
         return [AUTO, *trained, "exact@union", *(f"exact@{x}" for x in others)]
     own_partner = [role.partner] if role.partner and role.partner not in _WEAKER else []
-    return [AUTO, *trained, *own_partner, *_WEAKER]
+    weak = f"{dataset}/{data.models.get('weak')}"
+    several = [f"mean({weak}*)"] if sum(name.startswith(weak) for name in trained) > 1 else []
+    return [AUTO, *several, *trained, *own_partner, *_WEAKER]
 
 
 def _fits(name: str, label: str | None) -> bool:

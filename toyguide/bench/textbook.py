@@ -101,7 +101,7 @@ class Network:
         for i, weight in enumerate(self.weights):
             h = functional.linear(h if i == 0 else functional.silu(h) / 0.596, functional.normalize(weight, dim=1))
         energy = h.square().sum(1, keepdim=True) / (sigma * h.shape[1])
-        g = -torch.exp(self.gain) if self.bounded else self.gain
+        g = -torch.abs(self.gain) if self.bounded else self.gain
         return (g * energy)[:, 0] - 0.5 * x_star.square().sum(1)
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:

@@ -48,13 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="lengths of the weight averages, relative to the training; the first is the output (default: 0.010)",
     )
     parser.add_argument("--snapshot-every", type=int, metavar="N", help="also write the network every N iterations")
-    parser.add_argument(
-        "--wide",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="share of points with three times the noise (default: 0)",
-    )
     parser.add_argument("--unbounded", action="store_true", help="let the gain take either sign, as in the paper")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and batches (default: 0)")
     parser.add_argument("--device", default="auto", metavar=f"{{{','.join(DEVICES)}}}", help="default: auto")
@@ -85,7 +78,6 @@ def run(args: argparse.Namespace) -> None:
         loss=args.loss,
         learning_rate=args.learning_rate,
         ema=_lengths(args.ema),
-        wide=args.wide,
         seed=args.seed,
         bounded=not args.unbounded,
     )

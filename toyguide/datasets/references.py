@@ -6,6 +6,7 @@
     two-gaussians/main@left, ...@union    a label-conditional network at a class
     path/to.safetensors                   a network of one's own
     mean(fractal/weak, exact)             the mean of fields
+    mean(fractal/weak*)                   the mean of all bundled networks with such a name
     posterior                             the exact classifier
 
 Each of them can be changed by what follows a plus sign:
@@ -21,6 +22,7 @@ A role that is left out gets its natural partner.
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import re
 from collections.abc import Callable
@@ -165,7 +167,8 @@ def at_label(field: Field, data: Dataset, label: str | None) -> Field:
 
 def _parsed(text: str, data: Dataset, label: str | None, role: Role) -> Field | Classifier:
     if text.startswith("mean(") and text.endswith(")"):
-        members = [_parsed(part.strip(), data, label, role) for part in _split(text[5:-1], text)]
+        names = [name for part in _split(text[5:-1], text) for name in _expanded(part.strip(), text)]
+        members = [_parsed(name, data, label, role) for name in names]
         if any(isinstance(m, Classifier) for m in members):
             raise InputError(f"field {text!r}: expected fields in mean(...), not a classifier")
         return MeanField([m for m in members if isinstance(m, Field)])
@@ -195,6 +198,15 @@ def _split(inside: str, text: str) -> list[str]:
     if depth or not all(part.strip() for part in parts):
         raise InputError(f"field {text!r}: expected mean(FIELD, FIELD, ...)")
     return parts
+
+
+def _expanded(part: str, text: str) -> list[str]:
+    """A member of ``mean(...)``; the names that it stands for if it has a star."""
+    if "*" not in part:
+        return [part]
+    if not (found := fnmatch.filter(model_names(), part)):
+        raise InputError(f"field {text!r}: no bundled network is called {part}; expected a name like fractal/weak*")
+    return found
 
 
 def _plain(head: str, text: str, data: Dataset, label: str | None, role: Role) -> Field | Classifier:

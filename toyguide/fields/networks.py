@@ -6,14 +6,16 @@
 G is the unnormalised log-density (Karras et al. 2024, Eq. 14, whose minus sign before g is absorbed by g). The gain g
 is learned, in one of two forms:
 
-    bounded      g = -exp(gamma), gamma starts at log 0.05
+    bounded      g = -|gamma|, gamma starts at 0.05
     unbounded    g itself, starts at 0, as in the paper
 
 With g < 0, G is nowhere above the log-density of a Gaussian, so exp(G) can be normalised at every noise level, whatever
 the weights are. With g > 0 it cannot wherever |F|^2 grows faster than the Gaussian falls: G rises outwards, and far
 points escape. An unbounded g takes its sign by chance in the first steps and rarely changes it (the study
-``training-two-basins``). F is an MLP of magnitude-preserving layers: every weight row has unit norm, so a layer
-neither grows nor shrinks its input (Karras et al. 2023b, Eqs. 47 and 66; SiLU divided by its gain 0.596).
+``training-two-basins``). A bounded one is reflected at 0, and trains otherwise as a free one does.
+
+F is an MLP of magnitude-preserving layers: every weight row has unit norm, so a layer neither grows nor shrinks its
+input (Karras et al. 2023b, Eqs. 47 and 66; SiLU divided by its gain 0.596).
 
 The gradient of G with respect to x and its derivatives are written out by hand below, so that a score costs one forward
 and one backward pass without autograd, in training too, and a derivative along one direction as much again.
@@ -46,7 +48,7 @@ __all__ = ["EnergyMLP"]
 
 _SILU_GAIN = 0.596  # the RMS of silu(z) for z ~ N(0, 1)
 
-_FIRST_GAIN = 0.05  # of a bounded network, the size of g: small, so that training starts close to a Gaussian
+_FIRST_GAIN = 0.05  # of a bounded network: small, so that training starts close to a Gaussian
 
 _LEVELS = 512  # more than a schedule has, for a few labels
 
@@ -128,8 +130,7 @@ class EnergyMLP(nn.Module, Field):
             nn.Parameter(torch.randn(n_out, n_in, generator=generator, dtype=torch.float32))
             for n_in, n_out in itertools.pairwise(sizes)
         )
-        start = math.log(_FIRST_GAIN) if bounded else 0.0
-        self.gain = nn.Parameter(torch.tensor(start, dtype=torch.float32))
+        self.gain = nn.Parameter(torch.tensor(_FIRST_GAIN if bounded else 0.0, dtype=torch.float32))
         self._parameters_in_order = tuple(self.parameters())  # walking through the lists of an nn.Module is slow
         self.register_buffer("sigma_data", torch.as_tensor(sigma_data, dtype=torch.float32).clone())
         self.register_buffer("label_code", torch.zeros(label_inputs, dtype=torch.float32), persistent=False)
@@ -171,7 +172,7 @@ class EnergyMLP(nn.Module, Field):
     @property
     def g(self) -> Tensor:
         """The gain g of the module's formula, a scalar."""
-        return -self.gain.exp() if self.bounded else self.gain
+        return -self.gain.abs() if self.bounded else self.gain
 
     def code(self, label: str | None) -> Tensor:
         """The label's input to the network, with shape ``(label inputs,)``."""

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from toyguide.experiment import Experiment
-from toyguide.fields import Field
 from toyguide.guidance import Guided, Rule
 from toyguide.guidance.evaluation import Evaluation
 from toyguide.metrics import measure

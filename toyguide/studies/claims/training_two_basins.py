@@ -71,12 +71,13 @@ class TrainingTwoBasins(Study):
     )
     setting = (
         "Four networks, each trained from the same weights on the same batches with a free gain (it starts at 0, as in "
-        "the paper) and with a bounded one (minus an exponential, which starts at 0.05): the fractal's main network "
-        "after a quarter of its training, its weak and its unconditional network, and that of the 16-simplex. The loss "
-        "is measured on 32,768 fresh points. A stray is an unguided sample farther from every component's mean than "
-        "the root of the component's total variance and 0.2. The thresholds are ours: chance means that at least a tenth of the trainings go wrong; worse "
-        "means a loss at least a tenth higher. They were settled on seeds below 100, where a free gain that started at "
-        "-0.05 also crossed to the wrong side in 2 of 6 unconditional trainings."
+        "the paper) and with a bounded one (minus an absolute value, which starts at 0.05): the fractal's main network "
+        "after a quarter of its training, its weak and its unconditional network, and that of the 16-simplex. The "
+        "loss is measured on 32,768 fresh points. A stray is an unguided sample farther from every component's mean "
+        "than the root of the component's total variance and 0.2. The thresholds are ours: chance means that at least "
+        "a tenth of the trainings go wrong; worse means a loss at least a tenth higher, as well at most a twentieth. "
+        "They were settled on seeds below 100, where a free gain that started at -0.05 also crossed to the wrong side "
+        "in 2 of 6 unconditional trainings. The bundled networks and all other studies use bounded gains."
     )
     order = 0
     criteria = (
@@ -91,9 +92,9 @@ class TrainingTwoBasins(Study):
         ),
         Criterion(
             "loss_if_negative",
-            "Where a free gain ends negative, the bounded one's loss is no higher",
+            "Where a free gain ends negative, its loss is at most a twentieth below that of the bounded one",
             lambda rows: _more_loss(rows, positive=False),
-            at_least=0.0,
+            at_least=-0.05,
         ),
         Criterion(
             "bounded_strays",
