@@ -354,7 +354,7 @@ class LookButtons(pn.viewable.Viewer):
         )
         self._edge = pmui.Toggle(label="Edge", description="The edge between two classes as curves.", **style)
         self._errors = pmui.Toggle(
-            label="Errors", description="What each rule does to main's error, over the noise levels.", **style
+            label="Errors", description="Errors: what each rule does to main's, over the noise levels.", **style
         )
         self._errors.param.watch(lambda event: state.set({"errors": event.new}), "value")
         self._point.param.watch(self._inspect, "value")

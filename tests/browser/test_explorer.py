@@ -311,3 +311,16 @@ def test_another_plane_in_sixteen_dimensions_and_an_edge(explorer, address):
     explorer.page.get_by_text(re.compile("'nowhere'")).first.wait_for(timeout=90_000)
     explorer.wait("() => Bokeh.documents[0].get_model_by_name('modes').data.x.length == 3")
     assert box.input_value() == "v9"
+
+
+def test_the_error_in_the_plane_and_over_the_noise_levels(explorer, address):
+    scene = "dataset=two-gaussians&label=union&step=6&rule=autoguidance&weak=exact%2Bnoise:0.2&bands=error-ratio"
+    explorer.open(address, f"?{scene}&{QUICK}").idle()
+    explorer.page.get_by_text("length of the guided error").wait_for(timeout=90_000)
+    explorer.page.get_by_role("button", name="Errors").click()
+    explorer.wait("() => Bokeh.documents[0].get_model_by_name('errors-2').data.sigma.length > 0")
+    assert len(explorer.page.locator(".bk-Canvas").all()) == 5
+    assert max(explorer.column("errors-2", "shortened")) <= 1
+    explorer.page.wait_for_url(re.compile("errors=true"), timeout=90_000)
+    explorer.page.get_by_role("button", name="Close").last.click()
+    explorer.page.wait_for_url(re.compile("^((?!errors=).)*$"), timeout=90_000)

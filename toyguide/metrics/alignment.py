@@ -24,7 +24,6 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -234,7 +233,6 @@ def _quartiles(values: Tensor, counts: Tensor) -> tuple[float, float, float]:
         return math.nan, math.nan, math.nan
     ordered, order = values.sort()
     reached = counts[order].cumsum(0)
-    quarters: Sequence[float] = (0.25, 0.5, 0.75)
-    places = torch.searchsorted(reached, reached[-1] * torch.tensor(quarters, dtype=reached.dtype))
+    places = torch.searchsorted(reached, reached[-1] * reached.new_tensor([0.25, 0.5, 0.75]))
     low, middle, high = (float(v) for v in ordered[places])
     return low, middle, high
