@@ -192,7 +192,7 @@ def _measured(workshop: Workshop, kind: str, form: str, seed: int) -> dict[str, 
     finite = x[x.isfinite().all(-1)]
     near = torch.cat([(torch.cdist(part, means) - sizes).amin(-1) for part in finite.split(1024)])
     return {
-        "gain": float(network.g),
+        "gain": float(network.g.detach()),
         "loss": loss,
         "outliers": measure(x, settings.data, settings.label, resamples=0)["outliers"],
         "strays": 1 - float((near <= _FAR).sum()) / len(x),
