@@ -16,7 +16,9 @@ HELP = "compare a run with the exact distribution"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_file", metavar="RUN.npz", help="a run written by toyguide sample")
-    parser.add_argument("--resamples", type=int, default=200, help="bootstrap resamples; 0: no interval (default: 200)")
+    parser.add_argument(
+        "--resamples", type=int, default=200, help="bootstrap resamples; 0: no intervals (default: 200)"
+    )
     parser.add_argument("--json", action="store_true", help="print one flat JSON object")
 
 
