@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
         }
         print(json.dumps({**measured, **bounds, **{f"{k}_reference": v for k, v in truth.items()}}))
         return
-    rows = [("", "value", "95 % interval", f"{e.n} exact samples")]
+    rows = [("", "value", "95 % interval of its mean", f"{e.n} exact samples")]
     for name, metric in METRICS.items():
         if name in measured:
             low_high = " … ".join(_written(v, metric.format) for v in intervals.get(name, ()))
