@@ -21,8 +21,8 @@ from toyguide.studies import Plan, study
 from toyguide.studies.claims import autoguidance_capacity_and_time as ablation
 from toyguide.studies.claims import autoguidance_degradations as degraded
 from toyguide.studies.claims import autoguidance_denoising as targets
-from toyguide.studies.claims import autoguidance_figure_2 as figure_2
 from toyguide.studies.claims import autoguidance_hyperparameters as hyper
+from toyguide.studies.claims import autoguidance_narrows as narrows
 from toyguide.studies.claims.shared import raised_noise as raised
 from toyguide.studies.rows import Rows, at_best
 from toyguide.studies.workshop import trained
@@ -186,7 +186,7 @@ def test_a_closer_fit_pushes_inward(variances, share):
         GaussianMixture(torch.ones(1), torch.zeros(1, 2), v * torch.eye(2)[None]) for v in (*variances, 1.0)
     )
     noise = torch.randn(N, 2, generator=seeded(), dtype=torch.float64)
-    found = figure_2.away_from_data(main, weak, exact, torch.zeros(N, 2, dtype=torch.float64), noise)
+    found = narrows.away_from_data(main, weak, exact, torch.zeros(N, 2, dtype=torch.float64), noise)
     assert set(found.values()) == {share}
 
 
@@ -198,14 +198,14 @@ def test_two_classes_push_across_their_border_alone():
     both = GaussianMixture(torch.ones(2), means, 0.05 * torch.eye(2, dtype=torch.float64).expand(2, 2, 2))
     left = both.subset(torch.tensor([True, False]))
     noise = 0.01 * torch.randn(n, 2, generator=seeded(), dtype=torch.float64)
-    found = figure_2.away_from_data(left, both, left, means[:1].expand(n, 2), noise)
+    found = narrows.away_from_data(left, both, left, means[:1].expand(n, 2), noise)
     for away in (1, 2, 3, 4):
         assert found[f"inward_{away}"] == pytest.approx(0.5, abs=5 * 0.5 / math.sqrt(n))
 
 
 def test_guidance_from_the_middle_narrows(shop):
     """The networks of a shop without training are the exact field, and that at 20 % more noise."""
-    raised, learned = (measured("autoguidance-figure-2", shop, fields=f) for f in ("raised", "cfg"))
+    raised, learned = (measured("autoguidance-narrows", shop, fields=f) for f in ("raised", "cfg"))
     assert learned == raised
     assert raised["narrower_unguided"] == 0
     assert raised["narrower"] > 0

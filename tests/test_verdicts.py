@@ -28,7 +28,7 @@ def figure_1(key, z, outliers=0.05, mended=0.03, cut=0.02, dropped=0.2, kept=0.0
     }
 
 
-def figure_2(key, z, fall=0.8, push=0.9, narrow=0.1, classes=0.5, only=None):
+def narrows(key, z, fall=0.8, push=0.9, narrow=0.1, classes=0.5, only=None):
     """``only`` the named fields are otherwise, at three times the distance alone."""
     mine = only in (None, key["fields"])
     inward = classes if key["fields"] == "classes" else push if mine else 0.9
@@ -210,7 +210,7 @@ MADE = {
     "training-two-basins": two_basins,
     "autoguidance-random-and-systematic": random_and_systematic,
     "autoguidance-figure-1": figure_1,
-    "autoguidance-figure-2": figure_2,
+    "autoguidance-narrows": narrows,
     "autoguidance-hyperparameters": hyperparameters,
     "autoguidance-denoising": denoising,
     "autoguidance-degradations": degradations,
@@ -249,7 +249,7 @@ EFFECTS = {
         "score_scaling_tips_lost": 0.75,
         "autoguidance_outliers_removed_w3": 0.4,
     },
-    "autoguidance-figure-2": {"falls_cfg": 0.8, "inward_autoguidance": 0.9, "narrower_raised": 0.1},
+    "autoguidance-narrows": {"falls_cfg": 0.8, "inward_autoguidance": 0.9, "narrower_raised": 0.1},
     "autoguidance-hyperparameters": {
         "unguided_outliers": 0.1,
         "cfg_dropped_mass": 0.3,
@@ -349,12 +349,12 @@ OTHERWISE = [
         {"autoguidance_dropped_mass_w2", "autoguidance_dropped_mass_w3"},
     ),
     *(
-        ("autoguidance-figure-2", {made: 0.5, "only": fields}, {f"{criterion}_{fields}"}, set())
+        ("autoguidance-narrows", {made: 0.5, "only": fields}, {f"{criterion}_{fields}"}, set())
         for made, criterion in (("fall", "falls"), ("push", "inward"))
         for fields in ("cfg", "autoguidance", "raised")
     ),
-    ("autoguidance-figure-2", {"narrow": -0.1}, {f"narrower_{f}" for f in ("cfg", "autoguidance", "raised")}, set()),
-    ("autoguidance-figure-2", {"classes": 0.8}, {"inward_classes"}, set()),
+    ("autoguidance-narrows", {"narrow": -0.1}, {f"narrower_{f}" for f in ("cfg", "autoguidance", "raised")}, set()),
+    ("autoguidance-narrows", {"classes": 0.8}, {"inward_classes"}, set()),
     # One setup is enough, whatever the average of all.
     ("autoguidance-hyperparameters", {"outliers": 0.01, "where": "half the steps"}, {"unguided_outliers"}, set()),
     (

@@ -28,7 +28,7 @@ _EXACT = {"raised": "exact+noise:0.2", "classes": "exact@union"}
 _FARTHER = (2.0, 3.0, 4.0)  # how many times as far as data
 _JUDGED = 3.0
 _TENDS = 0.6  # the share of the points at which something tends to be so; chance is a half
-_WINDOW = (0.35, 0.35, 0.95, 0.95)
+_WINDOW = (0.26, 0.70, 0.80, 1.24)  # left, bottom, right, top: the close-up of the figure
 
 
 def _named(what: str, away: float) -> str:
@@ -59,11 +59,11 @@ def _criteria(fields: str) -> tuple[Criterion, ...]:
     )
 
 
-class AutoguidanceFigure2(Study):
+class AutoguidanceNarrows(Study):
     """See the module's text."""
 
-    name = "autoguidance-figure-2"
-    title = "Figure 2 of the autoguidance paper"
+    name = "autoguidance-narrows"
+    title = "The better fit pushes inward"
     statement = (
         "The main network hugs the data more closely than the guiding one, so that the ratio of their densities falls "
         "away from the data, guidance pushes inward, and the samples become narrower than the data; a likelier class "
@@ -80,7 +80,7 @@ class AutoguidanceFigure2(Study):
         "construction; and, as a control, the class and both classes, equally good, whose ratio is only that of a "
         "classifier. That 'tends' means at 60 % of the points is ours, and was settled on seeds 0 and 1."
     )
-    order = 1
+    order = 2
     criteria = (
         *_criteria("cfg"),
         *_criteria("autoguidance"),
