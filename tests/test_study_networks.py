@@ -116,7 +116,7 @@ def test_a_snapshot_is_the_main_network_on_its_way():
 def test_guides_are_what_they_are_called():
     cells = {(c.key["guide"]): c for c in parts._cells(Plan(), 100) if c.key["kind"] == "guided" and c.key["w"] == 3.0}
     names = {guide: str(cell.run.fields["weak"]) for guide, cell in cells.items()}
-    assert names["mean"].count(".safetensors") == 12
+    assert names["mean"].count(".safetensors") == 8
     assert names["mean"].startswith(f"mean({names['one']}")
     assert len(set(names.values())) == 5
     seeds = {guide: {need.seed for need in cell.needs[1:]} for guide, cell in cells.items()}
