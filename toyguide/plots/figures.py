@@ -77,7 +77,7 @@ def figure_1(device: str = "cpu", n: int = 4096, seed: int = 0) -> Figure:
         frame_panel(axes, _CLASS_A, f"({letter}) {title}")
         draw_regions(axes, regions, _CLASS_A)
         draw_samples(axes, x, data, "A", plane)
-        found = measure(x, data, "A", resamples=0, seed=seed)
+        found = measure(x, data, "A", resamples=0)
         write_caption(axes, f"outliers {found['outliers']:.1%},  coverage {found['coverage']:.0%}")
     row[2].add_patch(
         Rectangle(_CLOSE_UP.low, *_CLOSE_UP.size, fill=False, edgecolor=PALETTE["ink"], linewidth=0.8, zorder=4)

@@ -119,13 +119,13 @@ class AutoguidanceCapacityAndTime(Study):
         ),
         Criterion(
             "both_over_training",
-            "Less of both gains more than less training",
+            "A guide with less of both gains more than one with less training",
             lambda rows: _more(rows, "both", "time"),
             at_least=0.0,
         ),
         Criterion(
             "both_over_capacity",
-            "Less of both gains more than less capacity",
+            "A guide with less of both gains more than one with less capacity",
             lambda rows: _more(rows, "both", "capacity"),
             at_least=0.0,
         ),

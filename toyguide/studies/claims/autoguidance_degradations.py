@@ -259,7 +259,7 @@ def _measure_samples(workshop: Workshop, base: str, main: str, weak: str, w: flo
     """Compare a guided run with the exact distribution, and with the untouched field's run from the same points."""
     x, untouched = _sampled(workshop, base, (main, weak), w, seed)
     e = _experiment(workshop.plan, base, seed)
-    found = measure(x, e.data, e.label, resamples=0, seed=seed)
+    found = measure(x, e.data, e.label, resamples=0)
     return {"damage": distance(x, untouched), **{name: float(found[name]) for name in _QUALITY}}
 
 
