@@ -3,15 +3,19 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from scipy.optimize import linear_sum_assignment
 from torch.distributions import MultivariateNormal
 
 from toyguide import load_dataset
 from toyguide.errors import InputError
-from toyguide.metrics import METRICS, hdr_threshold, measure, reference
+from toyguide.metrics import METRICS, hdr_threshold, intervals, measure, reference, sliced
 from toyguide.metrics import samples as metrics
+from toyguide.metrics.exact import MANY, exact_samples
+from toyguide.studies.base import USUAL_METRICS
 
 
 def draw(data, label, n, seed):
@@ -36,9 +40,42 @@ def test_threshold_of_one_gaussian_is_known(pair, sigma, share):
 
 def test_exact_samples_have_one_percent_of_outliers(fractal):
     """Fresh samples; 4 standard errors of both shares together."""
-    x = draw(fractal, "A", 20_000, 11)
-    outside = measure(x, fractal, "A", resamples=0)["outliers"]
-    assert abs(outside - 0.01) < 4 * math.sqrt(0.01 * 0.99 * (1 / 20_000 + 1 / 65536))
+    found = measure(draw(fractal, "A", 20_000, 11), fractal, "A", resamples=0)
+    for name, share in {"outliers": 0.01, "far_outliers": 0.001}.items():
+        assert abs(found[name] - share) < 4 * math.sqrt(share * (1 - share) * (1 / 20_000 + 1 / 65536))
+    assert found["outliers_exact"] == 0.01
+
+
+def test_strays_of_one_gaussian_are_beyond_its_ball(pair):
+    """Where the ball ends is known, and the two Gaussians are 2 apart; what is not finite is a stray too."""
+    edge = math.sqrt(0.05 * stats.chi2.isf(0.001, 2))
+    steps = [-0.01, 0.04, 0.06, 0.09, 0.11, 0.19, 0.21, 30.0]
+    x = torch.tensor([[-1.0 - edge - step, 0.0] for step in steps] + [[math.inf, 0.0]])
+    found = measure(x, pair, "left", resamples=0)
+    shares = [found[name] * 9 for name in ("strays_05", "strays_10", "strays_20")]
+    assert shares == pytest.approx([7, 5, 3])
+    assert measure(torch.tensor([[1.0, 0.0]]), pair, "left", resamples=0)["strays_20"] == 1
+    assert measure(torch.tensor([[1.0, 0.0]]), pair, None, resamples=0)["strays_05"] == 0
+
+
+@pytest.mark.parametrize("name", ["fractal", "simplex16"])
+def test_strays_by_hand(name):
+    """Loops over samples and components, in double precision."""
+    data = load_dataset(name)
+    field, x = data.field(None), draw(data, None, 60, 3)
+    x += 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    radius = [
+        math.sqrt(float(torch.linalg.eigvalsh(c)[-1]) * stats.chi2.isf(0.001, data.dim)) for c in field.covariances
+    ]
+    far = [min(float((p.double() - m).norm()) - r for m, r in zip(field.means, radius, strict=True)) for p in x]
+    found = measure(x, data, None, resamples=0)
+    for metric, least in {"strays_05": 0.05, "strays_10": 0.1, "strays_20": 0.2}.items():
+        assert found[metric] == pytest.approx(sum(f > least for f in far) / 60)
+    assert found["strays_05"] > 0
+
+
+def test_no_exact_sample_strays(fractal):
+    assert measure(draw(fractal, "A", 20_000, 5), fractal, "A", resamples=0)["strays_05"] == 0
 
 
 @pytest.mark.parametrize("label", ["A", None])
@@ -73,11 +110,12 @@ def test_branches_by_hand(fractal, label):
 
 def test_soft_shares_are_unbiased(fractal):
     """The mean responsibilities of exact samples are the branches' exact shares, within 5 standard errors each."""
-    features = metrics._features(draw(fractal, "A", 20_000, 4), fractal, "A", 0, 4)
-    r = features.responsibilities
-    error = (r.mean(0) - features.branches.shares).abs()
-    assert (error < 5 * r.std(0) / 20_000**0.5).all()
-    assert float(features.branches.shares.sum()) == pytest.approx(1, abs=1e-12)
+    r, exact = (
+        metrics._features(draw(fractal, "A", 20_000, 4), fractal, "A").responsibilities,
+        metrics._branches(fractal, "A"),
+    )
+    assert ((r.mean(0) - exact.shares).abs() < 5 * r.std(0) / 20_000**0.5).all()
+    assert float(exact.shares.sum()) == pytest.approx(1, abs=1e-12)
 
 
 def test_one_branch_that_gets_nothing_is_dropped():
@@ -105,85 +143,114 @@ def test_class_leak_is_the_posteriors(fractal, label):
     assert measure(x, fractal, label, resamples=0)["class_leak"] == pytest.approx(float(expected), abs=1e-12)
 
 
+def test_quantiles_are_means_between_exact_samples(pair):
+    """Each exact sample counted 48 times, in 48 parts of equal size."""
+    directions, target = sliced._target(pair, None, 48)
+    line = (directions @ exact_samples(pair, None, MANY, 0, "compared").T.double()).sort(-1).values[:2]
+    torch.testing.assert_close(target[:2], line.repeat_interleave(48, -1).reshape(2, 48, MANY).mean(-1))
+    torch.testing.assert_close(directions.norm(dim=-1), torch.ones(64, dtype=torch.float64))
+
+
 def test_sliced_distance_solves_the_assignment(fractal):
-    """Along each direction the sorted match is the best of all matches, and the potential is a dual solution."""
+    """Along a direction the sorted match is the best of all matches, and the potential is a dual solution."""
     x = 1.5 * draw(fractal, "A", 30, 5)
-    directions, target = metrics._target(fractal, "A", 30, 7, 1)
-    assert float(directions.norm()) == pytest.approx(1)
+    directions, target = (t[:1] for t in sliced._target(fractal, "A", 30))
     cost = ((x.double() @ directions[0])[:, None] - target[0]) ** 2
     rows, columns = linear_sum_assignment(cost.numpy())
     best = float(cost[rows, columns].mean())
-    assert measure(x, fractal, "A", resamples=0, seed=7, projections=1)["sliced_w2"] == pytest.approx(best**0.5)
+    line, order = (directions @ x.T.double()).sort(-1)
+    assert sliced._distance(line, target, order, 0).squared == pytest.approx(best)
 
-    phi, squared = metrics._sliced(x, fractal, "A", 7, 1)
+    phi = sliced._potential(line, target, order, 0)
     psi = (cost - phi[:, None]).amin(0)  # the most that is feasible beside phi
-    assert float(phi.mean() + psi.mean()) == pytest.approx(squared) == pytest.approx(best)
-    assert abs(float(phi.mean())) < 1e-12
+    assert float(phi.mean() + psi.mean()) == pytest.approx(best)
 
 
 def test_sliced_distance_of_a_shift(fractal):
     """A shift by t moves each direction u by t.u and so the squared distance by the mean of (t.u)^2; exact for the
-    samples it compares with."""
+    samples that stand for the distribution."""
     shift = torch.tensor([3.0, -4.0])
-    x = metrics._exact(fractal, "A", 200, 0, "compared") + shift
-    directions, _ = metrics._target(fractal, "A", 200, 0, 64)
+    x = exact_samples(fractal, "A", MANY, 0, "compared") + shift
+    directions, _ = sliced._target(fractal, "A", MANY)
     expected = float((directions @ shift.double()).square().mean().sqrt())
-    assert measure(x, fractal, "A", resamples=0)["sliced_w2"] == pytest.approx(expected, rel=1e-6)
+    for distance in sliced.distances(x, fractal, "A"):
+        assert distance.value == pytest.approx(expected, rel=1e-6)
     assert expected == pytest.approx(5 / 2**0.5, rel=0.2)  # |t|/sqrt(d), to the 64 directions' own spread
 
 
-class TestBootstrap:
-    def test_resamples_are_what_repeating_the_samples_gives(self, fractal):
-        """Each row of counts against measuring the samples repeated that often."""
-        x = torch.cat([draw(fractal, "A", 190, 6), draw(fractal, "B", 5, 6), torch.full((5, 2), math.nan)])
-        counts = metrics._counts(200, 8, 3)
-        assert (counts.sum(1) == 200).all()
-        found = metrics._features(x, fractal, "A", 3, 16).statistics(counts)
-        for row in range(8):
-            again = x.repeat_interleave(counts[row].long(), 0)
-            literal = measure(again, fractal, "A", resamples=0, seed=3, projections=16)
-            for name in found.keys() - {"sliced_w2"}:
-                assert float(found[name][row]) == pytest.approx(literal[name], rel=1e-6, abs=1e-9), name
+def test_a_few_strays_decide_the_full_distance_alone(fractal):
+    x = draw(fractal, "A", 4000, 1)
+    plain = measure(x, fractal, "A", resamples=0)
+    x[:10] = torch.tensor([300.0, 100.0])
+    found = measure(x, fractal, "A", resamples=0)
+    assert found["sliced_w2"] > 100 * plain["sliced_w2"]
+    assert found["log_density"] < plain["log_density"] - 1000
+    assert found["trimmed_w2"] < 2 * plain["trimmed_w2"]
+    assert abs(found["median_log_density"] - plain["median_log_density"]) < 0.02
 
-    def test_sliced_distance_is_resampled_to_first_order(self, fractal):
-        """Far from the truth the first-order term is nearly all there is; being a dual solution it is never above."""
-        x = draw(fractal, "A", 400, 8) + 0.5
-        counts = metrics._counts(400, 10, 1)
-        found = metrics._features(x, fractal, "A", 1, 16).statistics(counts)["sliced_w2"]
-        literal = torch.tensor(
-            [
-                measure(x.repeat_interleave(c.long(), 0), fractal, "A", resamples=0, seed=1, projections=16)[
-                    "sliced_w2"
-                ]
-                for c in counts
-            ]
-        )
-        value = measure(x, fractal, "A", resamples=0, seed=1, projections=16)["sliced_w2"]
-        assert float(found.std()) > 0.005
-        assert (found <= literal + 1e-6).all()
-        assert ((found - value) - (literal - value)).abs().max() < 0.25 * float(literal.std())
 
-    def test_what_is_not_finite_has_no_part_in_resampled_means(self, fractal):
-        """Metrics of the finite samples resample as if the others were not there."""
-        x = torch.cat([1.2 * draw(fractal, "A", 80, 2), torch.full((60, 2), math.inf)])
-        counts = metrics._counts(140, 6, 2)
-        found = metrics._features(x, fractal, "A", 2, 8).statistics(counts)
-        alone = metrics._features(x[:80], fractal, "A", 2, 8).statistics(counts[:, :80])
-        for name in ("log_density", "sliced_w2"):
-            torch.testing.assert_close(found[name], alone[name], rtol=1e-9, atol=1e-12)
+@pytest.mark.parametrize("n", [100, 400])
+def test_errors_of_distances_are_those_of_repetition(pair, n):
+    """First-order errors against the spread of 300 repetitions far from the truth, whose own error is 4 %."""
+    found = [sliced.distances(0.5 * draw(pair, "left", n, s) + 0.3, pair, "left") for s in range(300)]
+    for which in (0, 1):
+        spread = torch.tensor([d[which].squared for d in found]).std()
+        assert sum(d[which].error for d in found) / 300 == pytest.approx(float(spread), rel=0.15)
 
-    def test_intervals_hold_what_another_seed_gives(self):
-        """95 % intervals of 60 runs hold the runs' mean at least 48 times: 5 binomial standard deviations below 57."""
-        data = load_dataset("simplex16")
-        names = ("coverage", "log_density", "sliced_w2")
-        runs = [measure(0.9 * draw(data, None, 256, s), data, None, seed=s, projections=8) for s in range(60)]
-        for name in names:
-            mean = sum(r[name] for r in runs) / 60
+
+def test_the_noise_of_a_distance_is_that_of_exact_samples(pair):
+    for n in (256, 4096):
+        squares = [
+            [d.squared for d in sliced.distances(draw(pair, "left", n, 50 + s), pair, "left")] for s in range(40)
+        ]
+        for expected, found in zip(torch.tensor(squares).mean(0), sliced.noise(pair, "left", n), strict=True):
+            assert found == pytest.approx(float(expected), rel=0.5)
+
+
+class TestIntervals:
+    def test_a_share_is_wilsons(self):
+        for count, n in [(0, 40), (1, 1000), (17, 40), (40, 40)]:
+            expected = stats.binomtest(count, n).proportion_ci(method="wilson")
+            assert intervals.of_share(count / n, n) == pytest.approx([expected.low, expected.high], abs=1e-12)
+
+    @pytest.mark.parametrize("n", [7, 100, 1025])
+    def test_a_median_is_between_order_statistics(self, n):
+        values = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+        expected = stats.quantile_test(values.numpy(), p=0.5).confidence_interval(0.95)
+        assert intervals.of_median(values) == pytest.approx([expected.low, expected.high])
+
+    def test_few_values_have_the_median_of_all(self):
+        assert intervals.of_median(torch.tensor([3.0, 1.0, 2.0])) == [1.0, 3.0]
+
+    def test_a_mean_is_of_studentised_resamples(self):
+        """Resamples done literally."""
+        values = torch.rand(50, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).exp()
+        drawn = intervals.counts(50, 60, 2)
+        assert (drawn.sum(1) == 50).all()
+        again = [values.repeat_interleave(c.long()) for c in drawn]
+        students = torch.stack([(a.mean() - values.mean()) / a.std(correction=0) for a in again])
+        low, high = np.quantile(students.numpy(), [0.025, 0.975], method="weibull")
+        expected = [float(values.mean() - q * values.std(correction=0)) for q in (high, low)]
+        assert intervals.of_mean(values, [drawn[:20], drawn[20:]]) == pytest.approx(expected)
+        assert intervals.of_mean(torch.full((5,), 2.0).double(), [intervals.counts(5, 9, 0)]) == [2.0, 2.0]
+
+    @pytest.mark.parametrize("noise", [0.0, 0.02])
+    def test_they_hold_the_expectation(self, fractal, noise):
+        """95 % intervals of 150 runs hold the runs' mean 142 times, to 4 binomial standard deviations of 2.7."""
+        runs = []
+        for seed in range(150):
+            x = draw(fractal, "A", 400, seed)
+            x += noise * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+            x = torch.where((noise > 0) & (x[:, :1] < -0.3), x.roll(1, 0), x)  # and some branches thinned
+            runs.append(measure(x, fractal, "A", resamples=100))
+        for name in runs[0]["intervals"]:
+            mean = sum(r[name] for r in runs) / 150
             held = sum(r["intervals"][name][0] <= mean <= r["intervals"][name][1] for r in runs)
+            assert held >= 131, name
             widths = [r["intervals"][name][1] - r["intervals"][name][0] for r in runs]
-            spread = torch.tensor([r[name] for r in runs]).std()
-            assert held >= 48, name
-            assert 2.5 < sum(widths) / 60 / float(spread) < 6.5, name  # 3.92 standard deviations
+            spread = float(torch.tensor([r[name] for r in runs]).std())
+            if mean > 0.01:  # shares of fewer than four samples have wider ones
+                assert 2.8 < sum(widths) / 150 / spread < 6.5, name  # 3.92 standard deviations
 
     def test_more_samples_than_fit_one_block_of_counts(self, pair, monkeypatch):
         """Counts made in several blocks give as many resamples, of the same spread."""
@@ -212,7 +279,17 @@ class TestNotFinite:
         assert (found["outliers"], found["coverage"], found["dropped_mass"]) == (1, 0, 1)
         assert found["log_density"] is None
         assert found["sliced_w2"] is None
-        assert found["intervals"].keys() == {"outliers", "coverage", "dropped_mass", "class_leak"}
+        assert found["median_log_density"] is None
+        assert found["trimmed_w2"] is None
+        assert found["strays_20"] == 1
+        strays = {"strays_05", "strays_10", "strays_20"}
+        assert found["intervals"].keys() == strays | {
+            "outliers",
+            "far_outliers",
+            "coverage",
+            "dropped_mass",
+            "class_leak",
+        }
 
     def test_huge_is_still_json(self, pair):
         x = torch.tensor([[3e38, -3e38], [1e30, 0.0], [1.0, 0.0]])
@@ -224,17 +301,18 @@ def test_reference_is_a_fresh_exact_sample(fractal):
     """Repeatable, its own for each seed, and in expectation the truth: within 5 of its intervals' standard errors."""
     found = reference(fractal, "A", 512, 1)
     assert found == reference(fractal, "A", 512, 1) != reference(fractal, "A", 512, 2)
-    assert found == measure(metrics._exact(fractal, "A", 512, 1, "measured"), fractal, "A", seed=1)
+    assert found == measure(exact_samples(fractal, "A", 512, 1, "measured"), fractal, "A", seed=1)
     low, high = found["intervals"]["tips"]
     assert abs(found["tips"] - found["tips_exact"]) < 5 * (high - low) / 3.92
     found["intervals"].clear()
     assert reference(fractal, "A", 512, 1)["intervals"]
-    assert not torch.equal(*(metrics._exact(fractal, "A", 9, 1, purpose) for purpose in ("compared", "measured")))
+    assert not torch.equal(*(exact_samples(fractal, "A", 9, 1, purpose) for purpose in ("compared", "measured")))
 
 
 def test_every_metric_has_a_label(fractal):
     found = measure(draw(fractal, "A", 64, 0), fractal, "A")
     known = found.keys() - {"n", "outliers_exact", "tips_exact", "intervals"}
+    assert known - {"diverged"} == set(USUAL_METRICS) == found["intervals"].keys()
     assert known == METRICS.keys() - {"nfe", "gradients", "seconds"}
     for name, metric in METRICS.items():
         assert metric.better in {"low", "high", "truth"}

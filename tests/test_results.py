@@ -31,8 +31,10 @@ def rows_of(name: str) -> Rows:
 @pytest.mark.parametrize("name", list(studies()))
 def test_the_verdict_follows_from_the_runs(name):
     study, summary, rows = studies()[name], read_summary(ROOT / name / "summary.json"), rows_of(name)
-    assert (summary["quick"], summary["seeds"]) == (False, 5)
-    assert len(rows) == summary["runs"] == len(study.cells(Plan(seeds=5)))
+    assert not summary["quick"]
+    plan = Plan(seeds=summary["seeds"], first_seed=summary["first_seed"])
+    assert len(rows) == summary["runs"] == len(study.cells(plan))
+    assert set(rows.values("seed")) <= set(plan.seed_range)
 
     judged = judge(study.criteria, rows)
     found = {j.criterion.name: j.found for j in judged} | dict(study.numbers(rows))
@@ -42,6 +44,8 @@ def test_the_verdict_follows_from_the_runs(name):
         # Six digits are written. Of a difference of nearly equal numbers, as many are left as the runs' own have.
         assert [value.mean, value.low, value.high] == pytest.approx(written, rel=1e-5, abs=1e-9, nan_ok=True)
     assert found.keys() == summary["figures"].keys()
+    against = [c["p_against"] for c in summary["criteria"]]
+    assert [j.p_against for j in judged] == pytest.approx(against, rel=1e-4, abs=1e-9)
     assert [j.verdict for j in judged] == [c["verdict"] for c in summary["criteria"]]
     assert verdict_of(judged) == summary["verdict"]
 

@@ -75,15 +75,16 @@ def summary_line(described: dict[str, Any], found: Found | None) -> str:
     )
 
 
-def heading(described: dict[str, Any], found: Found | None) -> str:
-    """A study's claim, source, verdict and setting."""
+def heading(described: dict[str, Any], found: Found | None, finding: str = "") -> str:
+    """A study's claim, source, verdict and setting, and what the bundled runs found, in words, if they are shown."""
     about = f"<span class='small'>{escape(', '.join(_origin(found)))}</span>" if found else ""
     changed = "<b>The study has changed since:</b> this result was judged by other criteria than a new run would be."
     dated = f"<p>{changed}</p>" if found and found.dated else ""
+    said = f"<p><b>{escape(finding)}</b></p>" if finding and found and not found.own else ""
     return (
         f"<p class='claim'>{escape(described['statement'])}</p>"
         f"<p class='small'>{escape(described['source'])}</p>"
-        f"<p>{_verdict(found, 'large')} &nbsp; {about}</p>{dated}"
+        f"<p>{_verdict(found, 'large')} &nbsp; {about}</p>{dated}{said}"
         f"<p>{escape(described['setting'])}</p>"
     )
 

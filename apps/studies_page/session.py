@@ -147,7 +147,7 @@ class Studies(pn.viewable.Viewer):
         parts: list[Any] = [
             pmui.Typography(described["title"], variant="h5", margin=(4, 10, 8, 10)),
             *self._results(results, shown),
-            _html(views.heading(described, shown)),
+            _html(views.heading(described, shown, chosen.finding)),
             self._runs(chosen),
             _html(views.criteria(described, shown)),
         ]

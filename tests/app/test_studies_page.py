@@ -197,6 +197,14 @@ def test_the_newest_full_run_is_shown_first_and_the_others_can_be_had(output):
     assert "full run, 3 seeds, 18 runs, run here" in text(entered(study=NAME)[0])
 
 
+def test_the_bundled_result_is_said_in_words(output, monkeypatch):
+    monkeypatch.setattr(type(study(NAME)), "finding", "Neither < both.")
+    write(output.parent / "bundled" / NAME)
+    assert "Neither &lt; both." in text(entered(study=NAME)[0])
+    write(output / NAME, when=3e9)  # a newer one of this server's own is shown in its place
+    assert "Neither" not in text(entered(study=NAME)[0])
+
+
 def test_a_result_by_other_criteria_than_the_study_has_now_says_so(output):
     write(output / NAME)
     assert "has changed since" not in text(entered(study=NAME)[0])

@@ -16,7 +16,9 @@ HELP = "compare a run with the exact distribution"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_file", metavar="RUN.npz", help="a run written by toyguide sample")
-    parser.add_argument("--resamples", type=int, default=200, help="bootstrap resamples; 0: no interval (default: 200)")
+    parser.add_argument(
+        "--resamples", type=int, default=200, help="bootstrap resamples; 0: no intervals (default: 200)"
+    )
     parser.add_argument("--json", action="store_true", help="print one flat JSON object")
 
 
@@ -35,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
         }
         print(json.dumps({**measured, **bounds, **{f"{k}_reference": v for k, v in truth.items()}}))
         return
-    rows = [("", "value", "95 % interval", f"{e.n} exact samples")]
+    rows = [("", "value", "95 % interval of its mean", f"{e.n} exact samples")]
     for name, metric in METRICS.items():
         if name in measured:
             low_high = " … ".join(_written(v, metric.format) for v in intervals.get(name, ()))

@@ -22,7 +22,7 @@ from toyguide.datasets import Dataset
 from toyguide.errors import InputError
 from toyguide.fields import Field
 from toyguide.geometry.regions import Region, regions
-from toyguide.metrics.samples import hdr_threshold
+from toyguide.metrics.exact import hdr_threshold
 
 __all__ = ["RegionError", "edge_points", "error_at", "score_error"]
 

@@ -51,7 +51,10 @@ __all__ = [
     "verdict_of",
 ]
 
-USUAL_METRICS = ("outliers", "coverage", "dropped_mass", "tips", "log_density", "sliced_w2", "class_leak")
+USUAL_METRICS = (
+    *("outliers", "far_outliers", "strays_05", "strays_10", "strays_20", "coverage", "dropped_mass", "tips"),
+    *("class_leak", "log_density", "median_log_density", "sliced_w2", "trimmed_w2"),
+)
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
 _ERROR = 0.025  # of a verdict, as of each side of a 95 % interval
 

@@ -14,7 +14,10 @@ from toyguide_apps.explorer_page.runs import Paths
 
 __all__ = ["MetricsTable"]
 
-_SHOWN = ("outliers", "coverage", "dropped_mass", "tips", "class_leak", "log_density", "sliced_w2")
+_SHOWN = (
+    *("outliers", "strays_10", "coverage", "dropped_mass", "tips", "class_leak"),
+    *("median_log_density", "trimmed_w2"),
+)
 _STYLE = """
     :host { font-size: 12.5px; overflow-x: auto; }
     /* While only the first samples are drawn, the numbers are still the last picture's. */
@@ -84,7 +87,8 @@ def _cell(name: str, metrics: dict[str, Any]) -> str:
     if interval is None:
         return f"<td>{text}</td>"
     low, high = (_number(name, v) for v in interval)
-    return f'<td title="95 % interval, bootstrap">{text}<span class="interval">{low} … {high}</span></td>'
+    about = "95 % interval of the mean of many runs like this one"
+    return f'<td title="{about}">{text}<span class="interval">{low} … {high}</span></td>'
 
 
 def _difference(name: str, left: dict[str, Any], right: dict[str, Any], truth: dict[str, Any]) -> str:
