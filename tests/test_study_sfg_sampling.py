@@ -110,11 +110,11 @@ def test_noise_alone_is_no_gain():
         c.key for c in study("sfg-with-autoguidance").cells(Plan(quick=True, seeds=1)) if c.key["place"] == "fractal"
     ]
     rows = Rows(
-        {**key, "seed": seed, "sliced_w2": 1 + 0.01 * draw.normal(), "coverage": 0.9}
+        {**key, "seed": seed, "trimmed_w2": 1 + 0.01 * draw.normal(), "coverage": 0.9}
         for seed in range(seeds)
         for key in cells
     )
-    gained = np.array(added._gained(rows, "fractal", "sliced_w2"))
+    gained = np.array(added._gained(rows, "fractal", "trimmed_w2"))
     # Two independent numbers of deviation 0.01, and no choice among many: four standard errors about no gain.
     assert abs(gained.mean()) < 4 * 0.01 * np.sqrt(2 / seeds)
     assert gained.std() == pytest.approx(0.01 * np.sqrt(2), rel=4 / np.sqrt(2 * seeds))
@@ -125,10 +125,10 @@ def test_noise_alone_is_no_gain():
 
 def test_a_single_seed_chooses_for_itself():
     def numbers(key, z):
-        return {"sliced_w2": 1 - 0.01 * key["w"] * (key["w_auto"] - 1), "coverage": 0.9}
+        return {"trimmed_w2": 1 - 0.01 * key["w"] * (key["w_auto"] - 1), "coverage": 0.9}
 
     rows = rows_like("sfg-with-autoguidance", numbers, seeds=1)
-    assert added._gained(rows, "fractal", "sliced_w2") == pytest.approx([0.1])
+    assert added._gained(rows, "fractal", "trimmed_w2") == pytest.approx([0.1])
 
 
 def test_a_known_error_is_mended_at_its_closed_form(shop):

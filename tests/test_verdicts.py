@@ -166,7 +166,7 @@ SFG, AUTO = {0.0: 0.0, 1.0: 0.1, 3.0: 0.3, 10.0: 0.0}, {1.0: 0.0, 1.25: 0.1, 1.5
 
 def with_autoguidance(key, z, together=lambda sfg, auto: sfg + auto):
     value = (1 - together(SFG[key["w"]], AUTO[key["w_auto"]])) * (1 + 0.01 * z)
-    return {"sliced_w2": value, "outliers": value, "coverage": 0.9}
+    return {"sliced_w2": value, "trimmed_w2": value, "outliers": value, "coverage": 0.9}
 
 
 def bought(key, z):
@@ -174,7 +174,7 @@ def bought(key, z):
     w, auto = key["w"], key["w_auto"]
     dear = w > 0 and auto > 1 and (w, auto) != (1.0, 1.25)
     value = (0.1 if dear else 1.0) * (1 + 0.01 * z)
-    return {"sliced_w2": value, "outliers": value, "coverage": 0.5 if dear else 0.9}
+    return {"sliced_w2": value, "trimmed_w2": value, "outliers": value, "coverage": 0.5 if dear else 0.9}
 
 
 def two_basins(key, z, positive=0.5, worse=0.3, better=0.1, strays=0.001):

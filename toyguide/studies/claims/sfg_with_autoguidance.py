@@ -82,11 +82,13 @@ class SfgWithAutoguidance(Study):
     setting = (
         "The fractal's class A and the union of the 16-simplex, with networks trained anew for each seed and 32 Heun "
         "steps. SFG's formula is a reconstruction from a review, and adding the two corrections is our reading. The "
-        "paper measures a distance between distributions, here the sliced Wasserstein distance; the second measure is "
-        "the share of outliers at weights that cost at most 0.05 of coverage. Combinations are compared with the best "
-        "single rule (or none), each at weights chosen on the other seeds. The threshold of a tenth is ours. Also "
-        "shown, but not judged: the simplex's exact field at a sigma 5 % too high (weak: 10 %), which autoguidance "
-        "alone corrects at w = 1.95, with three seeds."
+        "paper measures a distance between distributions, here the sliced Wasserstein distance without the outermost "
+        "0.5 % at both ends of each direction, because a few strays decide the whole one (which is reported); the "
+        "second measure is the share of outliers at weights that cost at most 0.05 of coverage. Combinations are "
+        "compared with the best single rule (or none), each at weights chosen on the other seeds. The threshold of a "
+        "tenth is ours. Also shown, but not judged: the simplex's exact field at a sigma 5 % too high (weak: 10 %), "
+        "which autoguidance alone corrects at w = 1.95, with three seeds. The distance was settled on seeds 0 to 9 and "
+        "is judged on seeds from 100 on."
     )
     order = 12
     criteria = tuple(
@@ -98,7 +100,7 @@ class SfgWithAutoguidance(Study):
         )
         for place, title in _TITLES.items()
         for name, column, words in (
-            ("distance_gained", "sliced_w2", "a distance"),
+            ("distance_gained", "trimmed_w2", "a distance"),
             ("outliers_gained", "outliers", "a share of outliers"),
         )
     )
@@ -124,7 +126,7 @@ class SfgWithAutoguidance(Study):
         families = {"sfg": _sfg_alone, "autoguidance": _autoguidance_alone, "both": _both}
         found = {}
         for place in _PLACES:
-            for column in ("sliced_w2", "outliers"):
+            for column in ("trimmed_w2", "sliced_w2", "outliers"):
                 stem = f"{column}_{place}".replace("-", "_")
                 found[f"{stem}_unguided"] = rows.over_seeds(column, place=place, w=_UNGUIDED[0], w_auto=_UNGUIDED[1])
                 for name, among in families.items():
@@ -133,7 +135,7 @@ class SfgWithAutoguidance(Study):
 
     def sheets(self, rows: Rows, workshop: Workshop) -> list[Sheet]:
         def chart(place: str, title: str, y_label: str, column: str) -> Chart:
-            found = _geometric if column == "sliced_w2" else Rows.over_seeds
+            found = _geometric if column == "trimmed_w2" else Rows.over_seeds
             lines = [
                 series(
                     "no SFG" if w == 0 else f"SFG, w = {w:g}",
@@ -143,14 +145,14 @@ class SfgWithAutoguidance(Study):
                 for colour, w in enumerate(_STRENGTHS)
             ]
             marks = [Mark("exact samples", y=0.01)] if column == "outliers" else []
-            y_scale = "log" if column == "sliced_w2" else "linear"
+            y_scale = "log" if column == "trimmed_w2" else "linear"
             x_label = "autoguidance weight (1 is none)"
             return Chart(f"{_PLACES[place]}: {title}", x_label, y_label, lines, marks, y_scale=y_scale)
 
         panels = []
         for place in _PLACES:
             panels += [
-                chart(place, "distance", "sliced W2", "sliced_w2"),
+                chart(place, "distance", "trimmed W2", "trimmed_w2"),
                 chart(place, "outliers", "share of the samples", "outliers"),
             ]
             if place in _TITLES:  # an exact field keeps its coverage
