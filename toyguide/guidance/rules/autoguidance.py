@@ -17,7 +17,8 @@ class Autoguidance(Rule):
     source = "Karras et al., Guiding a Diffusion Model with a Bad Version of Itself, 2024, arXiv 2406.02507, Eq. 3"
     summary = (
         "Extrapolates from a weaker network for the same task through the main one: where both make similar errors, "
-        "the weak one's are larger, and the difference points back to the data. Removes outliers, keeps the branches."
+        "the weak one's are larger, and the difference points back to the data. Removes outliers and keeps most "
+        "branches; coverage falls with the weight."
     )
     family = "Several fields"
     needs = ("main", "weak")

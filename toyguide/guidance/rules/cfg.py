@@ -20,7 +20,8 @@ class ClassifierFreeGuidance(Rule):
     source = "Ho & Salimans, 2022, arXiv 2207.12598; weights as in Karras et al., 2024, arXiv 2406.02507, Eq. 3"
     summary = (
         "Extrapolates from the unconditional field through the conditional one, to where the class is more certain. "
-        "Removes outliers, but also whole branches near other classes. It does not sample p_u^(1-w) p_c^w."
+        "A little of it removes outliers; more drops whole branches and adds outliers. It does not sample "
+        "p_u^(1-w) p_c^w."
     )
     family = "Several fields"
     needs = ("main", "uncond")
