@@ -114,6 +114,10 @@ def test_conditional_fields(conditional):
         ("mean()", r"expected mean\(FIELD, FIELD, ...\)"),
         ("mean(exact,)", r"expected mean\(FIELD, FIELD, ...\)"),
         ("mean(exact, posterior)", r"expected fields in mean\(...\), not a classifier"),
+        (
+            "mean(two-gaussians/x*)",
+            r"no bundled network is called two-gaussians/x\*; expected a name like fractal/weak\*",
+        ),
         ("mean(exact, exat)", r"unknown field 'exat': .*did you mean 'exact'\?"),
         ("two-gaussians/nothing", "unknown model 'two-gaussians/nothing'"),
         ("two-gausians/main", r"unknown dataset .* 'two-gausians': .*did you mean 'two-gaussians'\?"),
@@ -211,6 +215,15 @@ def test_means_may_hold_means(trained):
     expected = exact.score(X, 0.4) / 2 + weak.score(X, 0.4) / 4 + exact.score(X, 0.5) / 4
     torch.testing.assert_close(mean.score(X, 0.4), expected, rtol=0, atol=1e-5)
     assert mean.evaluations == 3
+
+
+def test_a_star_in_a_mean_stands_for_all_bundled_networks_of_such_names():
+    fractal = load_dataset("fractal")
+    mean = resolve_field("mean(fractal/weak*)", fractal, "A", "weak")
+    members = [load_model("fractal/weak"), *(load_model(f"fractal/weak-{seed}") for seed in range(1, 8))]
+    assert mean.evaluations == len(members)
+    expected = torch.stack([m.score(X, 0.4) for m in members]).mean(0)
+    torch.testing.assert_close(mean.score(X, 0.4), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_path_may_have_a_plus_sign(tmp_path):

@@ -46,6 +46,14 @@ def test_a_dataset_brings_its_own_classes_fields_and_window(state):
     assert state.main == "exact"  # the trained main network models class A
 
 
+def test_the_mean_of_several_weak_networks_is_offered_where_there_are_several(state):
+    state.set({"weak": "mean(fractal/weak*)"})
+    assert state.request().runs[1].references()["weak"] == "mean(fractal/weak*)"
+    state.set({"dataset": "two-gaussians"})
+    with pytest.raises(InputError, match="weak"):
+        state.set({"weak": "mean(two-gaussians/weak*)"})
+
+
 def test_the_guide_is_the_field_that_the_rule_extrapolates_from(state):
     for rule, expected in (
         ("cfg", ("uncond", "fractal/uncond")),
