@@ -159,7 +159,9 @@ def test_partners_of_a_trained_main(trained):
     assert natural_reference("main", None, trained, "right") == "exact", "the network models the other class"
     assert natural_reference("main", None, trained, None) == "exact"
     assert natural_reference("uncond", main, trained) == f"{trained.name}/uncond"
-    assert natural_reference("weak", main, trained) == f"{trained.name}/weak"
+    assert natural_reference("weak", main, trained, "left") == f"{trained.name}/weak"
+    with pytest.raises(InputError, match=r"weak: .* has no trained network for this role, expected one"):
+        natural_reference("weak", main, trained, "right")  # the weak network models the other class
 
 
 def test_partners_of_a_conditional_main(conditional):

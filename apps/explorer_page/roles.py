@@ -71,7 +71,7 @@ def choices(dataset: str, label: str, role: Role) -> list[str]:
     if role.kind in ("sampled", "network"):
         fit = [name for name in trained if _fits(name, None if label == UNION else label)]
         own = f"{dataset}/{data.models.get(MAIN)}"
-        return [*sorted(fit, key=lambda name: name != own), "exact"]
+        return [own, *(name for name in fit if name != own), "exact"] if own in fit else ["exact", *fit]
     if role.kind == "classifier":
         return [AUTO, *_CLASSIFIERS]
     if role.kind in ("union", "class"):

@@ -130,7 +130,8 @@ def natural_reference(role: Role | str, main: str | None, data: Dataset, label: 
         return "exact+noise:0.2"
     if is_exact and other:
         return f"exact@{other}"
-    if own := _own(data, role.name):
+    own = _own(data, role.name)
+    if own and (role.kind != "weaker" or _models(own, label)):
         return own
     if other and main is not None and _is_conditional(main):
         return f"{main.partition('@')[0]}@{other}"
