@@ -177,7 +177,7 @@ def bought(key, z):
     return {"sliced_w2": value, "trimmed_w2": value, "outliers": value, "coverage": 0.5 if dear else 0.9}
 
 
-def two_basins(key, z, positive=0.5, worse=0.3, better=0.1, strays=0.001):
+def two_basins(key, z, positive=0.5, worse=0.3, better=0.1, strays=0.0005, simplex_strays=0.1):
     """Half of the kinds end positive with a free gain; the loss of a bounded one is 0.1."""
     kinds = ["main", "weak", "uncond", "simplex"]
     rises = key["form"] == "free" and kinds.index(key["kind"]) < positive * len(kinds)
@@ -186,7 +186,7 @@ def two_basins(key, z, positive=0.5, worse=0.3, better=0.1, strays=0.001):
         "gain": 0.3 if rises else -0.3,
         "loss": 0.1 * (1 + more + 0.001 * z),
         "outliers": 0.1,
-        "strays": strays * (1 + 0.01 * z),
+        "strays": (simplex_strays if key["kind"] == "simplex" else strays) * (1 + 0.01 * z),
         "farthest": 1.5,
     }
 
@@ -233,7 +233,7 @@ EFFECTS = {
         "free_positive": 0.5,
         "loss_if_positive": 0.3,
         "loss_if_negative": 0.1,
-        "bounded_strays": 0.001,
+        "bounded_strays": 0.0005,
     },
     "autoguidance-random-and-systematic": {
         "coverage_kept_by_the_mean": 0.03,
@@ -302,6 +302,7 @@ EFFECTS = {
 # What is made different, and the criteria that are then not supported (and those that are undecided).
 OTHERWISE = [
     ("training-two-basins", {"positive": 0.0}, {"free_positive"}, {"loss_if_positive"}),  # which no seed has
+    ("training-two-basins", {"simplex_strays": 0.5}, set(), set()),  # are not judged
     ("training-two-basins", {"worse": 0.05}, {"loss_if_positive"}, set()),
     ("training-two-basins", {"better": -0.1}, {"loss_if_negative"}, set()),
     ("training-two-basins", {"strays": 0.02}, {"bounded_strays"}, set()),
