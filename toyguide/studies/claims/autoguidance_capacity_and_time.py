@@ -103,6 +103,10 @@ class AutoguidanceCapacityAndTime(Study):
         "not decide. It does not see how samples lie within a branch, and was settled on development runs. The claims "
         "are comparisons, and any difference counts."
     )
+    finding = (
+        "With gains that cannot go wrong, the differences between guides are small: at its best weight no "
+        "guide improves the misplaced share with certainty. Less training is the better way to be weak."
+    )
     order = 3
     criteria = (
         Criterion(

@@ -106,6 +106,10 @@ class AutoguidanceDegradations(Study):
         "the levels at which the closed form is judged, were settled on development runs; the thresholds on networks "
         "follow from the claim. Exact fields take five seeds."
     )
+    finding = (
+        "Guided by the same degradation, 63 % (noise) and 74 % (dropout) of the damage is undone; by the "
+        "other one, none."
+    )
     order = 2
     criteria = (
         Criterion(

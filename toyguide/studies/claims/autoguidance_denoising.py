@@ -82,6 +82,8 @@ class AutoguidanceDenoising(Study):
         "from 0.05 on, of the samples for outliers and of the mass for coverage, in the mean over the seeds, which is "
         "our choice. The criteria were settled on seeds 0 and 1 and are judged on seeds from 100 on."
     )
+    finding = "In short trainings the denoising target costs .04 of outliers, unguided and guided alike."
+    finding = "In short trainings the denoising target costs .04 of outliers, unguided and guided alike."
     order = 3
     criteria = tuple(criterion for judged in _JUDGED for criterion in _both_ways(*judged))
 

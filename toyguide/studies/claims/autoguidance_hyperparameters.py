@@ -108,6 +108,10 @@ class AutoguidanceHyperparameters(Study):
         "the setups is ours too: the paper gives none. The criteria were settled on seeds 0 to 9 and are judged on "
         "seeds from 100 on."
     )
+    finding = (
+        "Outliers and dropped branches do not depend on the hyperparameters; what autoguidance gains does: "
+        "narrower or less trained guides remove a tenth of the outliers at w = 2, wider ones three tenths."
+    )
     order = 3
     criteria = (
         Criterion(

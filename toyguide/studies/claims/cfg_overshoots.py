@@ -114,6 +114,10 @@ class CfgOvershoots(Study):
         "1/2 than to 1/3 or 2/3; leaving means most samples; up to 0.05 beyond the segment counts as inside. Exact "
         "fields take five seeds."
     )
+    finding = (
+        "The laws of the line hold to the digit; whether networks on the fractal leave the support much more "
+        "than exact fields do depends on the seed."
+    )
     order = 5
     criteria = (
         Criterion(

@@ -60,6 +60,11 @@ class ErrorAlignment(Study):
         "more levels and the points that runs visit. The paper measures none of this: that half of the way from "
         "unrelated to equal errors is similar, is our reading."
     )
+    finding = (
+        "The errors lie in the same places, but hardly in the same direction (cosine .14). A little guidance "
+        "shortens the error at 43 % of the points, and at 59 % of those in the tail, where outliers are; w = "
+        "3 shortens it at 4 %. Guidance moves outliers back; it does not correct the score."
+    )
     order = 3
     criteria = (
         Criterion(

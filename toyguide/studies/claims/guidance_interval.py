@@ -104,6 +104,10 @@ class GuidanceInterval(Study):
         "needless is what removes no more than another tenth. The choice of the interval in place of the paper's was "
         "settled on seeds 0 to 9, at which the paper's added outliers; it is judged on seeds from 100 on."
     )
+    finding = (
+        "Chosen on this data the interval is (.02, .05]: 27 % of the outliers go for .03 of the coverage. "
+        "ImageNet's, (.19, 1.61], adds 54 % of outliers here."
+    )
     order = 6
     criteria = (
         Criterion(
