@@ -211,8 +211,9 @@ def test_a_claim_fails_by_the_criteria_together():
     values -= values.mean() + values.std(ddof=1) / 2 * stats.t.isf(0.02, 3)
     bad = Criterion("bad", "", lambda rows: values, at_least=0.0)
     good = Criterion("good", "", lambda rows: -values, at_least=0.0)
-    assert bad.judge(Rows([])).p_against == pytest.approx(0.02)
-    assert bad.judge(Rows([])).verdict == NOT_SUPPORTED
+    (alone,) = judge([bad], Rows([]))
+    assert alone.p_against == pytest.approx(0.02)
+    assert alone.verdict == NOT_SUPPORTED
     judged = judge([bad, good], Rows([]))
     assert [j.p_against for j in judged] == pytest.approx([0.04, 0.98])
     assert [j.verdict for j in judged] == [INCONCLUSIVE, SUPPORTED]
@@ -239,7 +240,7 @@ def test_one_value_has_no_width_and_none_is_nan():
 
 def judged(values, **threshold):
     rows = Rows({"seed": i, "y": v} for i, v in enumerate(values))
-    return Criterion("y", "y", lambda r: r.per_seed("y"), **threshold).judge(rows).verdict
+    return judge([Criterion("y", "y", lambda r: r.per_seed("y"), **threshold)], rows)[0].verdict
 
 
 def test_a_criterion_is_judged_by_where_its_whole_interval_lies():
@@ -261,12 +262,10 @@ def test_a_value_that_is_not_a_number_decides_nothing():
 def test_the_worst_criterion_is_the_verdict():
     def study_of(*values):
         rows = Rows({"seed": i, "y": v} for i, v in enumerate([1.0, 1.0]))
-        return verdict_of(
-            Criterion("y", "y", lambda r, v=v: [v + d for d in r.per_seed("y")], at_least=0.0).judge(rows)
-            for v in values
-        )
+        criteria = [Criterion("y", "y", lambda r, v=v: [v + d for d in r.per_seed("y")], at_least=0.0) for v in values]
+        return verdict_of(judge(criteria, rows))
 
-    undecided = Criterion("y", "y", lambda r: [-1.0, 1.0], at_least=0.0).judge(Rows([{"seed": 0}]))
+    (undecided,) = judge([Criterion("y", "y", lambda r: [-1.0, 1.0], at_least=0.0)], Rows([{"seed": 0}]))
     assert undecided.verdict == INCONCLUSIVE
     assert study_of(1.0, 1.0) == SUPPORTED
     assert study_of(1.0, -9.0) == NOT_SUPPORTED
@@ -634,7 +633,7 @@ def test_every_study_says_all_before_it_runs(name):
     assert len(set(names)) == len(names)
     for criterion in study.criteria:
         assert (criterion.at_least is None) != (criterion.at_most is None), criterion.name
-    for plan in (Plan(seeds=2, first_seed=0), Plan(quick=True, seeds=2, first_seed=0)):
+    for plan in (Plan(seeds=2), Plan(quick=True, seeds=2)):
         cells = study.cells(plan)
         keys = [json.dumps(dict(c.key), sort_keys=True) for c in cells]
         assert len(set(keys)) == len(keys)

@@ -8,7 +8,7 @@ import pytest
 from study_rows import rows_like, values
 
 from toyguide.studies import studies, study
-from toyguide.studies.base import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+from toyguide.studies.base import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, judge
 from toyguide.studies.claims.shared.raised_noise import closed_form
 
 # For each study: made-up numbers of a run. `z` is standard normal noise, one value for each seed; the other arguments
@@ -485,7 +485,7 @@ OTHERWISE = [
 def verdicts(name: str, **made) -> dict[str, str]:
     """The verdict of each criterion on made-up rows."""
     rows = rows_like(name, lambda key, z: MADE[name](key, z, **made))
-    return {c.name: c.judge(rows).verdict for c in study(name).criteria}
+    return {j.criterion.name: j.verdict for j in judge(study(name).criteria, rows)}
 
 
 @pytest.mark.parametrize("name", list(studies()))

@@ -105,10 +105,6 @@ class Criterion:
     at_least: float | None = None
     at_most: float | None = None
 
-    def judge(self, rows: Rows) -> Judged:
-        """The verdict of this criterion, as if it were its study's only one."""
-        return judge([self], rows)[0]
-
     def holds(self, found: Interval) -> bool:
         """Whether the whole interval lies on the claimed side; never for a single value, which has none."""
         if found.count < 2:
