@@ -107,7 +107,7 @@ class AutoguidanceCapacityAndTime(Study):
         "With gains that cannot go wrong, the differences between guides are small: at its best weight no "
         "guide improves the misplaced share with certainty. Less training is the better way to be weak."
     )
-    order = 3
+    order = 6
     criteria = (
         Criterion(
             "gain_both",

@@ -110,7 +110,7 @@ class AutoguidanceDegradations(Study):
         "Guided by the same degradation, 63 % (noise) and 74 % (dropout) of the damage is undone; by the "
         "other one, none."
     )
-    order = 2
+    order = 5
     criteria = (
         Criterion(
             "undone_noise_noise",

@@ -84,7 +84,9 @@ class AutoguidanceDenoising(Study):
     )
     finding = "In short trainings the denoising target costs .04 of outliers, unguided and guided alike."
     finding = "In short trainings the denoising target costs .04 of outliers, unguided and guided alike."
-    order = 3
+    finding = "In short trainings the denoising target costs .04 of outliers, unguided and guided alike."
+    finding = "In short trainings the denoising target costs .04 of outliers, unguided and guided alike."
+    order = 8
     criteria = tuple(criterion for judged in _JUDGED for criterion in _both_ways(*judged))
 
     def cells(self, plan: Plan) -> list[Cell]:

@@ -112,7 +112,7 @@ class AutoguidanceHyperparameters(Study):
         "Outliers and dropped branches do not depend on the hyperparameters; what autoguidance gains does: "
         "narrower or less trained guides remove a tenth of the outliers at w = 2, wider ones three tenths."
     )
-    order = 3
+    order = 7
     criteria = (
         Criterion(
             "unguided_outliers",

@@ -115,10 +115,10 @@ class CfgOvershoots(Study):
         "fields take five seeds."
     )
     finding = (
-        "The laws of the line hold to the digit; whether networks on the fractal leave the support much more "
-        "than exact fields do depends on the seed."
+        "On the line the claims hold; whether networks on the fractal leave the support much more than exact "
+        "fields do depends on the seed."
     )
-    order = 5
+    order = 11
     criteria = (
         Criterion(
             "root_exponent_off",

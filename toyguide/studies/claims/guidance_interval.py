@@ -108,7 +108,7 @@ class GuidanceInterval(Study):
         "Chosen on this data the interval is (.02, .05]: 27 % of the outliers go for .03 of the coverage. "
         "ImageNet's, (.19, 1.61], adds 54 % of outliers here."
     )
-    order = 6
+    order = 12
     criteria = (
         Criterion(
             "coverage_lost_above",

@@ -53,7 +53,8 @@ class SfgCost(Study):
         "reproduce. CFG's two fields can be evaluated in parallel; SFG's second evaluation needs v and the first. Five "
         "seeds are timed."
     )
-    order = 11
+    finding = "As many evaluations as CFG, and 1.09 times its time."
+    order = 17
     criteria = (
         Criterion(
             "evaluations",

@@ -64,7 +64,7 @@ class SfgCurvatureIsTheClassifier(Study):
         "For equal covariances it is an identity, for unequal ones it nearly holds (.98), on the fractal it "
         "does not (.72 to .85)."
     )
-    order = 7
+    order = 13
     criteria = (
         Criterion(
             "networks",

@@ -90,7 +90,8 @@ class SfgWithAutoguidance(Study):
         "which autoguidance alone corrects at w = 1.95, with three seeds. The distance was settled on seeds 0 to 9 and "
         "is judged on seeds from 100 on."
     )
-    order = 12
+    finding = "Both together are no better than the better one of them."
+    order = 18
     criteria = tuple(
         Criterion(
             f"{name}_{place}",

@@ -93,7 +93,7 @@ class TrainingTwoBasins(Study):
         "restricted to the fractal, and are judged on seeds from 200 on. The bundled networks and all other studies "
         "use bounded gains."
     )
-    order = 0
+    order = 9
     criteria = (
         Criterion(
             "free_positive", "With a free gain at least a tenth of the trainings end positive", _positive, at_least=0.1
