@@ -578,17 +578,31 @@ def test_the_results_open_with_what_holds_and_what_does_not(growth, tmp_path, mo
     tenfold = replace(growth.criteria[0], name="tenfold", text="It is tenfold", at_least=10.0)
     varied = Criterion("varied", "It varies", lambda rows: rows.per_seed("offset", x=1), at_least=0.1)
     monkeypatch.setattr(Growth, "finding", "Numbers grow.")
-    for criteria, first, heading, decisive in [
-        (growth.criteria, 100, "Holds", "The number doubles: 2 (2 … 2), claimed ≥ 1.5"),
-        ((*growth.criteria, tenfold), 0, "Does not hold", "It is tenfold: 2 (2 … 2), claimed ≥ 10"),
-        ((*growth.criteria, varied), 0, "Undecided", "It varies: 0.1 (-0.1484 … 0.3484), claimed ≥ 0.1"),
+    for criteria, first, heading, count, decisive in [
+        (growth.criteria, 100, "Holds", "1 of 1 criteria supported", "The number doubles: 2 (2 … 2), claimed ≥ 1.5"),
+        (
+            (*growth.criteria, tenfold),
+            0,
+            "Does not hold",
+            "1 of 2 criteria supported",
+            "It is tenfold: 2 (2 … 2), claimed ≥ 10",
+        ),
+        (
+            (*growth.criteria, varied),
+            0,
+            "Undecided",
+            "1 of 2 criteria supported",
+            "It varies: 0.1 (-0.1484 … 0.3484), claimed ≥ 0.1",
+        ),
     ]:
         monkeypatch.setattr(Growth, "criteria", criteria)
         write(run_study(growth, Plan(seeds=3, first_seed=first), tmp_path), tmp_path / "growth")
         write_results(tmp_path, [growth])
         results = (tmp_path / "RESULTS.md").read_text()
         found = lists(results)
-        assert found.pop(heading) == f"- **[Growth](growth/report.md).** {decisive}. Numbers grow.\n"
+        assert found.pop(heading) == (
+            f"- **[Growth](growth/report.md).** Numbers grow. *{count}. The one that decides: {decisive}.*\n"
+        )
         assert set(found.values()) == {"None.\n"}
         assert len(found) == 2
         seeds = {0: "seeds 0 to 2, which are for development", 100: "seeds 100 to 102, not looked at before"}

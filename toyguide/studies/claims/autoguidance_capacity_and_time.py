@@ -104,8 +104,8 @@ class AutoguidanceCapacityAndTime(Study):
         "are comparisons, and any difference counts."
     )
     finding = (
-        "With gains that cannot go wrong, the differences between guides are small: at its best weight no "
-        "guide improves the misplaced share with certainty. Less training is the better way to be weak."
+        "Differences between guides are small: even at its best weight none surely lowers the misplaced share "
+        "(outliers and missing mass). Less training looks better than less capacity."
     )
     order = 6
     criteria = (

@@ -107,8 +107,8 @@ class AutoguidanceDegradations(Study):
         "follow from the claim. Exact fields take five seeds."
     )
     finding = (
-        "Guided by the same degradation, 63 % (noise) and 74 % (dropout) of the damage is undone; by the "
-        "other one, none."
+        "Guided by the same degradation, 63 % (noise) and 74 % (dropout) of the damage is undone; guided by "
+        "the other one, nothing is, as far as the seeds can tell."
     )
     order = 5
     criteria = (

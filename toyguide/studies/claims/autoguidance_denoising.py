@@ -83,9 +83,6 @@ class AutoguidanceDenoising(Study):
         "our choice. The criteria were settled on seeds 0 and 1 and are judged on seeds from 100 on."
     )
     finding = "In short trainings the denoising target costs .04 of outliers, unguided and guided alike."
-    finding = "In short trainings the denoising target costs .04 of outliers, unguided and guided alike."
-    finding = "In short trainings the denoising target costs .04 of outliers, unguided and guided alike."
-    finding = "In short trainings the denoising target costs .04 of outliers, unguided and guided alike."
     order = 8
     criteria = tuple(criterion for judged in _JUDGED for criterion in _both_ways(*judged))
 

@@ -115,7 +115,7 @@ class CfgOvershoots(Study):
         "fields take five seeds."
     )
     finding = (
-        "On the line the claims hold; whether networks on the fractal leave the support much more than exact "
+        "On the line all claims hold. Whether networks on the fractal leave the support much more than exact "
         "fields do depends on the seed."
     )
     order = 11

@@ -62,9 +62,9 @@ class ErrorAlignment(Study):
     )
     finding = (
         "The errors lie in the same places, but hardly in the same direction (cosine .14). A little guidance "
-        "shortens the error at 43 % of the points, and at 59 % of those in the tail (82 % at sigma .03), "
-        "where outliers are; w = 3 shortens it at 4 %. Guidance moves outliers back; it does not correct the "
-        "score."
+        "shortens the error at 43 % of the points, though at 59 % of those in the tail (82 % at sigma .03), "
+        "where outliers are; w = 3 shortens it at 4 %. Guidance moves outliers back at the cost of the score "
+        "elsewhere."
     )
     order = 3
     criteria = (

@@ -61,8 +61,8 @@ class SfgCurvatureIsTheClassifier(Study):
         "seeds from 100 on."
     )
     finding = (
-        "For equal covariances it is an identity, for unequal ones it nearly holds (.98), on the fractal it "
-        "does not (.72 to .85)."
+        "For equal covariances it is an identity. For unequal ones it nearly holds (cosine .98); on the "
+        "fractal it does not (.72 to .85)."
     )
     order = 13
     criteria = (

@@ -111,7 +111,7 @@ class SfgWarmStart(Study):
         "kept at no cost. That is our question, and its criterion was settled on seeds 0 to 9 and is judged on seeds "
         "from 100 on."
     )
-    finding = "Keeping the iteration of Heun's second evaluation follows better still, at no cost."
+    finding = "Also keeping the iteration of Heun's second evaluation follows the eigenvector better, at no cost."
     order = 15
     criteria = (
         *(_follows(place, start) for start in _STARTS for place in ("fractal", "simplex16")),

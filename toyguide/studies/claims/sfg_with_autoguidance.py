@@ -90,7 +90,10 @@ class SfgWithAutoguidance(Study):
         "which autoguidance alone corrects at w = 1.95, with three seeds. The distance was settled on seeds 0 to 9 and "
         "is judged on seeds from 100 on."
     )
-    finding = "Both together are no better than the better one of them."
+    finding = (
+        "Together they are worse than the better one alone by the distance (27 % on the fractal), and better "
+        "by 5 % of its outliers."
+    )
     order = 18
     criteria = tuple(
         Criterion(
