@@ -93,6 +93,10 @@ class TrainingTwoBasins(Study):
         "restricted to the fractal, and are judged on seeds from 200 on. The bundled networks and all other studies "
         "use bounded gains."
     )
+    finding = (
+        "Of 80 free gains 32 ended positive. On the fractal that costs 38 % more loss and lets samples escape (as far "
+        "as 28; with bounded gains 1.6, where the data end at 1.5). On the simplex the sign hardly matters."
+    )
     order = 9
     criteria = (
         Criterion(
