@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import shutil
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def test_the_verdict_follows_from_the_runs(name):
     found = {j.criterion.name: j.found for j in judged} | dict(study.numbers(rows))
     for key, value in found.items():
         low, high = summary["intervals"][key]
-        written = [summary["figures"][key], low, high]
+        written = [math.nan if v is None else v for v in (summary["figures"][key], low, high)]
         # Six digits are written. Of a difference of nearly equal numbers, as many are left as the runs' own have.
         assert [value.mean, value.low, value.high] == pytest.approx(written, rel=1e-5, abs=1e-9, nan_ok=True)
     assert found.keys() == summary["figures"].keys()

@@ -81,4 +81,5 @@ def test_nothing_is_kept_of_visitors_who_have_left(name):
     (kinds, objects, views), (kinds_then, objects_then, views_then) = json.loads(done.stdout)
     assert kinds_then == kinds
     assert views_then == views
-    assert (objects_then - objects) / visits < 300
+    # What is left are weak references and their callbacks, a pair for each model of the page; a session is thousands.
+    assert (objects_then - objects) / visits < 500

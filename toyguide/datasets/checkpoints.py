@@ -78,7 +78,7 @@ def load_model(reference: str | Path) -> EnergyMLP:
 def model_names(dataset: str | None = None) -> list[str]:
     """The names of the bundled trained networks (of one dataset)."""
     names = dataset_names() if dataset is None else [dataset]
-    return [f"{n}/{p.stem}" for n in names for p in sorted((dataset_root() / n).glob("*.safetensors"))]
+    return [f"{n}/{stem}" for n in names for stem in sorted(p.stem for p in (dataset_root() / n).glob("*.safetensors"))]
 
 
 def model_path(text: str) -> Path:

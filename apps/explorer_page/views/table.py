@@ -34,6 +34,7 @@ _STYLE = """
     @media (max-width: 1250px) {
         :host { font-size: 11px; }
         th, td { padding: 3px 3px; } .interval { display: none; }
+        thead th { white-space: normal; vertical-align: bottom; }
         th:first-child, td:first-child { max-width: 105px; }
     }
 """
