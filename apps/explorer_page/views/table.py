@@ -26,7 +26,7 @@ _STYLE = """
     th, td { padding: 3px 6px; text-align: right; white-space: nowrap; border-bottom: 1px solid rgba(128,128,128,.25); }
     th:first-child, td:first-child { text-align: left; font-weight: 600; max-width: 230px; overflow: hidden;
                                      text-overflow: ellipsis; }
-    thead th { font-weight: 600; opacity: .8; cursor: help; }
+    thead th { font-weight: 600; opacity: .8; cursor: help; white-space: normal; vertical-align: bottom; }
     .interval { opacity: .6; font-size: 10.5px; display: block; line-height: 1.1; }
     .good::after { content: " ▲"; color: #0a8f6a; } .bad::after { content: " ▼"; color: #d55e00; }
     tr.difference td { border-bottom: none; }
@@ -34,7 +34,6 @@ _STYLE = """
     @media (max-width: 1250px) {
         :host { font-size: 11px; }
         th, td { padding: 3px 3px; } .interval { display: none; }
-        thead th { white-space: normal; vertical-align: bottom; }
         th:first-child, td:first-child { max-width: 105px; }
     }
 """
