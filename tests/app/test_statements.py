@@ -18,7 +18,7 @@ def test_a_preset_shows_what_its_sentence_says(key):
     state = ExplorerState()
     state.apply(key)
     assert presets()[key].shows
-    for seed in (state.seed, 1):
+    for seed in (state.seed, 1, 2):
         state.set({"seed": seed})
         unguided, guided = (numbers(run) for run in state.request().runs)
         assert state.panels[0].rule.key == "none"
