@@ -12,7 +12,11 @@ from toyguide import Experiment
 from toyguide.guidance import Rule
 from toyguide_apps.explorer_page.planes import Anchors
 
-__all__ = ["Panel", "Request", "nearest", "panel_names", "schedule"]
+__all__ = ["LETTERS", "Panel", "Request", "following", "nearest", "panel_names", "schedule"]
+
+LETTERS = "ABCD"
+"""What the panels are called on the page."""
+_REACH = 2.6  # standard deviations of the noise that a window following it shows each way: 99 % along an axis
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Request:
         bands: What fills the background.
         layers: What else is drawn.
         source: Where score, ratio and curvature come from, ``learned`` or ``exact``.
-        window: Left, bottom, right and top.
+        window: Left, bottom, right and top of the layers at this noise level.
+        still_window: The same of the layers that belong to the data, at sigma = 0.
         guide: Role and reference of the field that main is compared with.
         product_step: The finite-difference step whose error is shown; 0 when it is not shown.
         plane: The three points that the plane goes through; none for the dataset's own plane.
@@ -62,10 +67,11 @@ class Request:
     point: tuple[float, float] | None = None
     ends: tuple[str, str] | None = None
     errors: bool = False
+    still_window: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
 
 def panel_names(count: int) -> tuple[str, ...]:
-    """What presets and links call the panels: ``ref`` is what the others are compared with."""
+    """What presets and links call one to four panels: ``ref`` is what the others are compared with."""
     return ("rule",) if count == 1 else ("ref", "rule", *(f"rule{i}" for i in range(3, count + 1)))
 
 
@@ -75,6 +81,29 @@ def nearest(levels: Sequence[float], sigma: float) -> int:
         return len(levels) - 1
     positive = [k for k, level in enumerate(levels) if level > 0]
     return min(positive, key=lambda k: abs(math.log(levels[k] / sigma)))
+
+
+def following(
+    window: tuple[float, float, float, float], home: tuple[float, float, float, float], sigma: float
+) -> tuple[float, float, float, float]:
+    """The window at a noise level, of a view that follows the noise: ``window`` at 0, wide enough for all at high ones.
+
+    The half width is ``hypot(half, 2.6 sigma)``; the centre moves to that of the data as the window widens. The stage
+    computes the same in the browser (``followed`` in ``stage/view.js``).
+
+    Args:
+        window: The window at sigma = 0.
+        home: The plane's own window, whose centre is that of the data.
+        sigma: The noise level.
+    """
+    left, bottom, right, top = window
+    half = max(right - left, top - bottom) / 2
+    wide = math.hypot(half, _REACH * sigma)
+    scale, share = wide / half, 1 - half / wide
+    u = (left + right) / 2 * (1 - share) + (home[0] + home[2]) / 2 * share
+    v = (bottom + top) / 2 * (1 - share) + (home[1] + home[3]) / 2 * share
+    w, h = (right - left) / 2 * scale, (top - bottom) / 2 * scale
+    return u - w, v - h, u + w, v + h
 
 
 @lru_cache(maxsize=64)

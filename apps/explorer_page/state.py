@@ -19,7 +19,7 @@ from toyguide.datasets.checkpoints import UNION
 from toyguide.errors import InputError, unknown
 from toyguide.guidance import ROLES, Rule
 from toyguide.samplers import SAMPLERS
-from toyguide_apps.explorer_page.panels import Panel, Request, panel_names, schedule
+from toyguide_apps.explorer_page.panels import LETTERS, Panel, Request, following, panel_names, schedule
 from toyguide_apps.explorer_page.planes import checked_anchors, home_window
 from toyguide_apps.explorer_page.presets import presets
 from toyguide_apps.explorer_page.roles import AUTO, MAIN, choices, known_roles, natural, roles_of
@@ -59,7 +59,7 @@ class ExplorerState(param.Parameterized):
     """The explorer's settings: those that all panels share, and the panels.
 
     Args:
-        count: How many panels there are, which stays so.
+        count: How many panels there are at first.
         settings: As for ``set``.
     """
 
@@ -67,7 +67,8 @@ class ExplorerState(param.Parameterized):
     label: Any = param.Selector(default="A", objects=["A"])
     fields: Any = param.Dict(default={}, doc="The reference chosen for each role; a role left out has its natural one.")
 
-    panels: Any = param.Parameter(default=(), doc="The plots from left to right.")
+    panels: Any = param.Parameter(default=(), doc="The plots from left to right, one to four.")
+    selected: Any = param.Integer(default=1, bounds=(0, 3), doc="The panel whose settings the page shows.")
     limited = param.Boolean(default=False, doc="Guide only inside the interval.")
     interval: Any = param.Range(default=(0.05, 1.0), bounds=(0.0, 10.0), doc="The noise levels that are guided.")
 
@@ -81,6 +82,8 @@ class ExplorerState(param.Parameterized):
     layers: Any = param.ListSelector(default=["region", "samples"], objects=list(LAYERS))
     source: Any = param.Selector(default="learned", objects=list(SOURCES))
     window: Any = param.NumericTuple(default=(-1.0, -1.0, 1.0, 1.0), length=4)
+    following = param.Boolean(default=True, doc="Whether the view follows the noise: it widens with sigma.")
+    opacity: Any = param.Dict(default={}, doc="The opacity of each layer, from 0 to 1, where it is less than 1.")
     plane: Any = param.Parameter(default=(), doc="The three points that the plane goes through; none for its own.")
     point: Any = param.Parameter(default=None, doc="The coordinates of the inspected point in the plane, or None.")
     profile = param.Boolean(default=False, doc="Whether the edge between two classes is drawn as a profile.")
@@ -91,7 +94,7 @@ class ExplorerState(param.Parameterized):
     _own: ClassVar[tuple[str, ...]] = ("label", "sampler", "steps", "n", "seed", "interval", "fields")
 
     def __init__(self, count: int = 2, **settings: Any) -> None:
-        super().__init__(panels=_default_panels(count))
+        super().__init__(panels=_default_panels(count), selected=count - 1)
         self.param.dataset.objects = dataset_names()
         self._enter_dataset()
         self.set(settings)
@@ -144,6 +147,8 @@ class ExplorerState(param.Parameterized):
                 self._choose_field(role, settings.pop(role))
         if "panels" in settings:
             self._assign("panels", settings.pop("panels"))
+        if "count" in settings:
+            self._assign("panels", _resized(self.panels, settings.pop("count")))
         for index, name in enumerate(self.names):
             table = "params" if name == "rule" else f"{name}.params"
             if name in settings or table in settings:
@@ -162,10 +167,39 @@ class ExplorerState(param.Parameterized):
             self._assign("step", settings["step"])
         elif at_end or self.step > self.steps:
             self.step = self.steps
+        if self.selected >= len(self.panels):
+            self.selected = len(self.panels) - 1
 
     def set_rule(self, index: int, chosen: Rule) -> None:
         """Give a panel another rule."""
         self.set({"panels": _with_rule(self.panels, index, chosen)})
+
+    def set_own(self, index: int, own: Mapping[str, Any]) -> None:
+        """Replace a panel's own settings."""
+        panel = replace(self.panels[index], own=dict(own))
+        self.set({"panels": (*self.panels[:index], panel, *self.panels[index + 1 :])})
+
+    def copy_panel(self, index: int) -> None:
+        """Put a copy of a panel beside it, and choose it."""
+        self._must_have(index)
+        panels = (*self.panels[: index + 1], *self.panels[index:])
+        self.set({"panels": panels, "selected": min(index + 1, len(LETTERS) - 1)})
+
+    def remove_panel(self, index: int) -> None:
+        """Remove a panel; the last one stays."""
+        self._must_have(index)
+        selected = self.selected - (self.selected > index)
+        self.set({"panels": (*self.panels[:index], *self.panels[index + 1 :]), "selected": selected})
+
+    def swap_panels(self, index: int) -> None:
+        """Let a panel and the one on its right change places."""
+        self._must_have(index + 1)
+        left, right = self.panels[index : index + 2]
+        self.set({"panels": (*self.panels[:index], right, left, *self.panels[index + 2 :])})
+
+    def _must_have(self, index: int) -> None:
+        if index not in range(len(self.panels)):
+            raise InputError(f"panel {index + 1}: expected one of {len(self.panels)}")
 
     def _choose_field(self, role: str, reference: Any) -> None:
         roles = known_roles()
@@ -187,6 +221,8 @@ class ExplorerState(param.Parameterized):
             "interval": _checked_interval,
             "plane": lambda value: checked_anchors(self.dataset, value),
             "point": _checked_point,
+            "opacity": _checked_opacity,
+            "selected": self._checked_selected,
             "ends": lambda value: _checked_ends(self.dataset, value),
         }.get(key)
         value = check(value) if check else value
@@ -195,11 +231,15 @@ class ExplorerState(param.Parameterized):
         except (ValueError, TypeError) as problem:
             raise _refused(key, value, known) from problem
 
+    def _checked_selected(self, value: Any) -> int:
+        self._must_have(value)
+        return int(value)
+
     def _checked_panels(self, value: Any) -> tuple[Panel, ...]:
         if not isinstance(value, tuple) or not all(isinstance(p, Panel) for p in value):
             raise InputError(f"panels = {value!r}: expected panels")
-        if len(value) != len(self.panels):
-            raise InputError(f"panels: {len(value)} of them: expected {len(self.panels)}")
+        if not 1 <= len(value) <= len(LETTERS):
+            raise InputError(f"panels: {len(value)} of them: expected 1 to {len(LETTERS)}")
         return tuple(replace(panel, own=self._checked_own(panel.own)) for panel in value)
 
     def _checked_own(self, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,15 +291,16 @@ class ExplorerState(param.Parameterized):
         """
         if preset not in presets():
             raise unknown("preset", preset, presets())
-        plain: dict[str, Any] = {"panels": _default_panels(len(self.panels)), "limited": False, "source": "learned"}
+        plain: dict[str, Any] = {"panels": _default_panels(2), "selected": 1, "limited": False, "source": "learned"}
+        plain |= {"following": True, "opacity": {}}
         plain |= {"fields": {role: AUTO for role in self.fields if role != MAIN}, "point": None}
         plain |= {"profile": False, "errors": False}
         run = {key: self.param[key].default for key in ("sampler", "steps", "n", "seed")}
         self.set({**plain, **run, "step": run["steps"], **presets()[preset].settings})
 
     def go_home(self) -> None:
-        """Show the plane's own window."""
-        self.window = home_window(self.dataset, self.plane)
+        """Show the plane's own window, and follow the noise."""
+        self.set({"window": home_window(self.dataset, self.plane), "following": True})
 
     def experiment(self, index: int) -> Experiment:
         """A panel's run.
@@ -296,7 +337,8 @@ class ExplorerState(param.Parameterized):
             bands=self.bands,
             layers=layers,
             source=self.source,
-            window=self.window,
+            window=self.view_at(levels[min(step, self.steps - 1)]),
+            still_window=self.window,
             guide=self.guide(),
             product_step=self._product_step() if self.bands == "step-error" else 0.0,
             plane=self.plane,
@@ -308,6 +350,10 @@ class ExplorerState(param.Parameterized):
     def levels(self) -> tuple[float, ...]:
         """The noise levels that the scrubber stops at."""
         return schedule(self.dataset, self.steps)
+
+    def view_at(self, sigma: float) -> tuple[float, float, float, float]:
+        """The window that is shown at a noise level."""
+        return following(self.window, home_window(self.dataset, self.plane), sigma) if self.following else self.window
 
     def level(self) -> float:
         """The noise level where the scrubber is."""
@@ -344,6 +390,15 @@ def _default_panels(count: int) -> tuple[Panel, ...]:
     return ((reference,) if count > 1 else ()) + (Panel(rule("autoguidance")),) * max(1, count - 1)
 
 
+def _resized(panels: tuple[Panel, ...], count: Any) -> tuple[Panel, ...]:
+    """As many panels, the ones there are kept; new ones are copies of the last, or the default ones."""
+    if count not in range(1, len(LETTERS) + 1):
+        raise InputError(f"panels = {count!r}: expected 1 to {len(LETTERS)}")
+    if count == 1 or len(panels) == 1:
+        return _default_panels(count)
+    return (*panels[:count], *panels[-1:] * (count - len(panels)))
+
+
 def _with_rule(panels: tuple[Panel, ...], index: int, chosen: Rule) -> tuple[Panel, ...]:
     return (*panels[:index], replace(panels[index], rule=chosen), *panels[index + 1 :])
 
@@ -374,6 +429,17 @@ def _checked_interval(value: Any) -> tuple[float, float]:
     if not _numbers(value, 2) or not value[0] < value[1]:
         raise InputError(f"interval = {value!r}: expected two noise levels, low < high")
     return tuple(value)
+
+
+def _checked_opacity(value: Any) -> dict[str, float]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"opacity = {value!r}: expected a number for each layer")
+    for layer, share in value.items():
+        if layer not in (*LAYERS, "bands"):
+            raise unknown("opacity", str(layer)[:40], [*LAYERS, "bands"])
+        if not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise InputError(f"opacity of {layer} = {share!r}: expected a number from 0 to 1")
+    return {layer: float(share) for layer, share in value.items() if share < 1}
 
 
 def _checked_point(value: Any) -> tuple[float, float] | None:
