@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Left to right. A name stands for a module or a package; inside a package imports are free.
 LAYERS = [
     {"errors"},
-    {"devices", "files", "noise", "plugins", "_speed"},
+    {"devices", "files", "noise", "palette", "plugins", "_speed"},
     {"fields"},
     {"datasets"},
     {"training"},

@@ -111,8 +111,8 @@ def test_branches_by_hand(fractal, label):
 def test_soft_shares_are_unbiased(fractal):
     """The mean responsibilities of exact samples are the branches' exact shares, within 5 standard errors each."""
     r, exact = (
-        metrics._features(draw(fractal, "A", 20_000, 4), fractal, "A").responsibilities,
-        metrics._branches(fractal, "A"),
+        metrics.features_of(draw(fractal, "A", 20_000, 4), fractal, "A").responsibilities,
+        metrics.branches_of(fractal, "A"),
     )
     assert ((r.mean(0) - exact.shares).abs() < 5 * r.std(0) / 20_000**0.5).all()
     assert float(exact.shares.sum()) == pytest.approx(1, abs=1e-12)

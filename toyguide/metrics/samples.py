@@ -55,7 +55,22 @@ from toyguide.metrics import intervals
 from toyguide.metrics.exact import exact_samples, hdr_threshold
 from toyguide.metrics.sliced import Distance, distances, noise
 
-__all__ = ["METRICS", "Metric", "measure", "reference"]
+__all__ = [
+    "METRICS",
+    "Features",
+    "Metric",
+    "branches_of",
+    "coverage",
+    "dropped_mass",
+    "features_of",
+    "measure",
+    "measure_features",
+    "reference",
+    "resampled_coverage",
+    "resampled_shares",
+    "resamplings",
+    "values_of",
+]
 
 _OUTSIDE = {"outliers": 0.01, "far_outliers": 0.001}  # share of the mass outside the highest-density region
 _STRAYED = {"strays_05": 0.05, "strays_10": 0.1, "strays_20": 0.2}  # least distances
@@ -180,7 +195,7 @@ METRICS = {
 
 
 @dataclass(frozen=True)
-class _Branches:
+class Branches:
     """The branches of one class, or of all classes."""
 
     index: Tensor  # (K,), the branch of each component
@@ -188,10 +203,12 @@ class _Branches:
     tips: Tensor | None  # (B,), bool, whether the branch is in the two outermost levels
 
 
-@dataclass(frozen=True)
-class _Features:
-    """What the metrics are computed from, float64; zero for a sample that is not finite."""
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What the metrics of samples are computed from, float64; zero for a sample that is not finite."""
 
+    data: Dataset
+    label: str | None
     finite: Tensor  # (n,), bool
     flags: dict[str, Tensor]  # (n,), bool each: the metrics that are shares of the samples
     log_density: Tensor  # (n,)
@@ -217,19 +234,21 @@ def measure(x: Tensor, data: Dataset, label: str | None, *, resamples: int = 200
     Raises:
         InputError: If there are no samples, they do not fit the dataset, or there is no such label.
     """
-    if x.ndim != 2 or x.shape[1] != data.dim or not len(x):
-        raise InputError(f"samples of shape {tuple(x.shape)}: expected (n, {data.dim}) with at least one")
-    branches = _branches(data, label)
-    features = _features(x.detach().cpu().float(), data, label)
-    values = _values(features, branches)
+    return measure_features(features_of(x, data, label), resamples=resamples, seed=seed)
 
-    result: dict[str, Any] = {"n": len(x), "diverged": int((~features.finite).sum())}
+
+def measure_features(features: Features, *, resamples: int = 200, seed: int = 0) -> dict[str, Any]:
+    """The result of :func:`measure` for samples whose features are known."""
+    data, label = features.data, features.label
+    branches, values = branches_of(data, label), values_of(features)
+
+    result: dict[str, Any] = {"n": len(features.finite), "diverged": int((~features.finite).sum())}
     result |= {k: values[k] for k in METRICS if k in values}
     result["outliers_exact"] = _OUTSIDE["outliers"]
     if branches.tips is not None:
         result["tips_exact"] = float(branches.shares[branches.tips].sum())
     if resamples:
-        found = _intervals(features, branches, resamples, seed)
+        found = _intervals(features, resamples, seed)
         if features.finite.any():
             levels = zip(features.distances.items(), noise(data, label, int(features.finite.sum())), strict=True)
             found |= {name: distance.interval(level) for (name, distance), level in levels}
@@ -248,18 +267,21 @@ def _reference(data: Dataset, label: str | None, n: int, seed: int) -> dict[str,
 
 
 @lru_cache(maxsize=64)
-def _branches(data: Dataset, label: str | None) -> _Branches:
+def branches_of(data: Dataset, label: str | None) -> Branches:
+    """The branches of a class; None for all."""
     names, index = data.components.component_branch[data.mask(label)].unique(return_inverse=True)
     shares = torch.zeros(len(names), dtype=torch.float64).index_add_(0, index, data.field(label).weights)
     levels = data.components.branch_level
-    return _Branches(index, shares, None if levels is None else levels[names] >= levels.max() - 1)
+    return Branches(index, shares, None if levels is None else levels[names] >= levels.max() - 1)
 
 
-def _values(f: _Features, branches: _Branches) -> dict[str, float | None]:
+def values_of(f: Features) -> dict[str, float | None]:
+    """A value for each metric that applies; None if no sample is finite."""
+    branches = branches_of(f.data, f.label)
     filled, exact = f.responsibilities.mean(0), branches.shares
     found: dict[str, float | None] = {name: float(flag.double().mean()) for name, flag in f.flags.items()}
-    found["coverage"] = float(_coverage(filled, exact))
-    found["dropped_mass"] = float(_dropped(filled, exact))
+    found["coverage"] = float(coverage(filled, exact))
+    found["dropped_mass"] = float(dropped_mass(filled, exact))
     if branches.tips is not None:
         found["tips"] = float(filled[branches.tips].sum())
     alone = f.log_density[f.finite]
@@ -269,23 +291,17 @@ def _values(f: _Features, branches: _Branches) -> dict[str, float | None]:
     return found
 
 
-def _intervals(f: _Features, branches: _Branches, resamples: int, seed: int) -> dict[str, list[float]]:
+def _intervals(f: Features, resamples: int, seed: int) -> dict[str, list[float]]:
     """The intervals of all metrics but the distances."""
+    branches = branches_of(f.data, f.label)
     n, exact = len(f.finite), branches.shares
     found = {name: intervals.of_share(float(flag.double().mean()), n) for name, flag in f.flags.items()}
-    drawn = _drawn(n, resamples, seed)
-    filled = f.responsibilities.mean(0)
-    refilled = torch.cat([part @ f.responsibilities / n for part in drawn])
-
-    # What was found already varies about its expectation, so that branches look less evenly filled than they are, and
-    # resamples vary too much. Each share is first drawn to the exact one by what chance explains.
-    off = filled - exact
-    by_chance = exact * (1 - exact) / n / off.square().clamp(min=torch.finfo(torch.float64).tiny)
-    expected = exact + off * (1 - by_chance).clamp(min=0)
-    coverage = _coverage(expected + refilled - filled, exact)
-    found["coverage"] = _clipped(_coverage(filled, exact) + intervals.percentiles(coverage) - coverage.mean())
-    half = intervals.Z * _dropped(refilled, exact).std(correction=0)
-    found["dropped_mass"] = _clipped(_dropped(filled, exact) + torch.stack([-half, half]))
+    drawn = resamplings(n, resamples, seed)
+    filled, refilled = f.responsibilities.mean(0), resampled_shares(f, drawn)
+    by_resample = resampled_coverage(f, refilled)
+    found["coverage"] = _clipped(coverage(filled, exact) + intervals.percentiles(by_resample) - by_resample.mean())
+    half = intervals.Z * dropped_mass(refilled, exact).std(correction=0)
+    found["dropped_mass"] = _clipped(dropped_mass(filled, exact) + torch.stack([-half, half]))
 
     if branches.tips is not None:
         tips = f.responsibilities[:, branches.tips].sum(-1)
@@ -297,26 +313,54 @@ def _intervals(f: _Features, branches: _Branches, resamples: int, seed: int) -> 
     return found
 
 
+def resampled_shares(f: Features, drawn: list[Tensor]) -> Tensor:
+    """The branches' shares of the samples in each resample, with shape ``(R, B)``."""
+    return torch.cat([part @ f.responsibilities / len(f.finite) for part in drawn])
+
+
+def resampled_coverage(f: Features, refilled: Tensor) -> Tensor:
+    """The coverage of each resample (R,), which varies as the coverage of repeated runs does.
+
+    What was found already varies about its expectation, so that branches look less evenly filled than they are, and
+    resamples vary too much. Each share is first drawn to the exact one by what chance explains.
+    """
+    filled, exact = f.responsibilities.mean(0), branches_of(f.data, f.label).shares
+    off = filled - exact
+    by_chance = exact * (1 - exact) / len(f.finite) / off.square().clamp(min=torch.finfo(torch.float64).tiny)
+    expected = exact + off * (1 - by_chance).clamp(min=0)
+    return coverage(expected + refilled - filled, exact)
+
+
 def _clipped(ends: Tensor) -> list[float]:
     return [float(end) for end in ends.clamp(0.0, 1.0)]
 
 
-def _coverage(filled: Tensor, exact: Tensor) -> Tensor:
+def coverage(filled: Tensor, exact: Tensor) -> Tensor:
+    """The coverage by shares (..., B) of the branches, given the exact shares (B,)."""
     return torch.minimum(filled, exact).sum(-1)
 
 
-def _dropped(filled: Tensor, exact: Tensor) -> Tensor:
+def dropped_mass(filled: Tensor, exact: Tensor) -> Tensor:
+    """The dropped mass by shares (..., B) of the branches, given the exact shares (B,)."""
     return (filled < exact / 10).double() @ exact
 
 
-def _drawn(n: int, resamples: int, seed: int) -> list[Tensor]:
+def resamplings(n: int, resamples: int, seed: int) -> list[Tensor]:
     """How often each sample is drawn in each resample, in blocks (R, n) of a bounded size."""
     rows = max(1, min(resamples, _COUNTS // n))
     return [intervals.counts(n, min(rows, resamples - i), seed + i) for i in range(0, resamples, rows)]
 
 
-def _features(x: Tensor, data: Dataset, label: str | None) -> _Features:
-    field, branches = data.field(label), _branches(data, label)
+def features_of(x: Tensor, data: Dataset, label: str | None) -> Features:
+    """The features of samples, with shape ``(n, d)``.
+
+    Raises:
+        InputError: If there are no samples, they do not fit the dataset, or there is no such label.
+    """
+    if x.ndim != 2 or x.shape[1] != data.dim or not len(x):
+        raise InputError(f"samples of shape {tuple(x.shape)}: expected (n, {data.dim}) with at least one")
+    x = x.detach().cpu().float()
+    field, branches = data.field(label), branches_of(data, label)
     finite = x.isfinite().all(-1)
 
     log_density, filled = x.new_zeros(len(x)), x.new_zeros(len(x), len(branches.shares))
@@ -340,7 +384,7 @@ def _features(x: Tensor, data: Dataset, label: str | None) -> _Features:
     found = {}
     if finite.any():
         found = dict(zip(("sliced_w2", "trimmed_w2"), distances(x[finite], data, label), strict=True))
-    return _Features(finite, flags, log_density.double(), filled.double(), found)
+    return Features(data, label, finite, flags, log_density.double(), filled.double(), found)
 
 
 def _beyond(x: Tensor, data: Dataset, label: str | None) -> Tensor:

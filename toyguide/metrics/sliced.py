@@ -39,16 +39,29 @@ class Distance:
 
     Attributes:
         squared: The squared distance.
-        error: The first-order standard error of ``squared``.
+        potential: The first-order change of ``squared`` with each sample (n,), up to a constant.
     """
 
     squared: float
-    error: float
+    potential: Tensor
+
+    @property
+    def error(self) -> float:
+        """The first-order standard error of ``squared``."""
+        return float(self.potential.std(correction=0)) / math.sqrt(len(self.potential))
 
     @property
     def value(self) -> float:
         """The distance."""
         return math.sqrt(self.squared)
+
+    def nearness(self, noise: float) -> float:
+        """What the standard error is multiplied by, near the truth; 1 far from it.
+
+        Args:
+            noise: The expected squared distance of as many exact samples.
+        """
+        return math.sqrt(1 - min(noise / self.squared, 1.0) / 2)
 
     def interval(self, noise: float) -> list[float]:
         """The 95 % interval of the expected distance.
@@ -58,8 +71,7 @@ class Distance:
         """
         if not self.squared:
             return [0.0, 0.0]
-        near = min(noise / self.squared, 1.0)
-        factor = math.exp(Z * self.error * math.sqrt(1 - near / 2) / (2 * self.squared))
+        factor = math.exp(Z * self.error * self.nearness(noise) / (2 * self.squared))
         return [self.value / factor, self.value * factor]
 
 
@@ -89,9 +101,8 @@ def _noise(data: Dataset, label: str | None) -> tuple[float, float]:
 def _distance(line: Tensor, target: Tensor, order: Tensor, trimmed: int) -> Distance:
     """The distance without ``trimmed`` samples at each end."""
     gap = (line - target)[:, trimmed : line.shape[1] - trimmed]
-    potential = _potential(line, target, order, trimmed)
     # Each direction by itself: torch splits one large sum by the number of its threads, which shows in the last digit.
-    return Distance(float(gap.square().mean(-1).mean()), float(potential.std(correction=0)) / math.sqrt(len(potential)))
+    return Distance(float(gap.square().mean(-1).mean()), _potential(line, target, order, trimmed))
 
 
 def _potential(line: Tensor, target: Tensor, order: Tensor, trimmed: int) -> Tensor:
