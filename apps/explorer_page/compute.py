@@ -27,6 +27,7 @@ from toyguide_apps.explorer_page.layers.edge import Profile, profile
 from toyguide_apps.explorer_page.layers.errors import ErrorCurves, error_curves
 from toyguide_apps.explorer_page.layers.point import Inspection, inspect
 from toyguide_apps.explorer_page.layers.point_arrows import Drawing, drawings
+from toyguide_apps.explorer_page.layers.trail import Trail, trail
 from toyguide_apps.explorer_page.panels import Request, nearest
 from toyguide_apps.explorer_page.roles import MAIN, natural, union_role
 from toyguide_apps.explorer_page.runs import CancelledError, Paths, run_paths, scene_of, truth
@@ -59,6 +60,7 @@ class Picture:
         terms: The arrows at that point.
         profile: The edge between two classes.
         errors: What each rule does to the error over the noise levels.
+        trails: The followed sample in each run, None in a run that has not so many.
         device: Where it was computed.
     """
 
@@ -71,6 +73,7 @@ class Picture:
     terms: tuple[Drawing, ...] | None
     profile: Profile | None
     errors: tuple[ErrorCurves, ...] | None
+    trails: tuple[Trail | None, ...] | None
     device: str
 
     @property
@@ -195,8 +198,15 @@ def picture(request: Request, cancelled: Callable[[], bool] = lambda: False, fir
         terms=drawings(seen, spot.size) if seen else None,
         profile=checked(lambda: _profile(request)) if request.ends else None,
         errors=tuple(errors(e) for e in request.runs) if request.errors else None,
+        trails=None if any(run.coarse for run in runs) else _trails(request, device, cancelled),
         device=device,
     )
+
+
+def _trails(request: Request, device: str, cancelled: Callable[[], bool]) -> tuple[Trail | None, ...] | None:
+    if (sample := request.sample) is None:
+        return None
+    return tuple(trail(e, sample, device, cancelled) for e in request.runs)
 
 
 def warm() -> None:

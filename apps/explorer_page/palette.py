@@ -18,6 +18,7 @@ __all__ = [
     "MINIMUM",
     "MODE",
     "OUTLIER",
+    "PANELS",
     "RATIO",
     "REGION",
     "REGIONS",
@@ -76,3 +77,5 @@ TERMS = {
     "down": REGION,
 }
 """A rule's terms at the inspected point, and the upward and downward eigenvectors there."""
+PANELS = ("#0072b2", "#d55e00", "#009e73", "#a4508b")
+"""The panels' curves, from the first panel on."""

@@ -52,6 +52,7 @@ class Request:
         point: The inspected point in the plane, if there is one.
         ends: The classes whose joining edge is drawn as a profile, if it is.
         errors: Whether what each rule does to the error is drawn over the noise levels.
+        sample: The final sample that is followed through every run, if one is.
     """
 
     runs: tuple[Experiment, ...]
@@ -68,6 +69,7 @@ class Request:
     ends: tuple[str, str] | None = None
     errors: bool = False
     still_window: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    sample: int | None = None
 
 
 def panel_names(count: int) -> tuple[str, ...]:

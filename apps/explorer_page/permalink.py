@@ -25,7 +25,7 @@ _VERSION = "1"
 _FIRST = ("dataset", "label")
 _PLAIN = (
     *("limited", "interval", "sampler", "steps", "n", "seed"),
-    *("bands", "layers", "source", "plane", "window", "step", "point", "profile", "ends", "errors"),
+    *("bands", "layers", "source", "plane", "window", "step", "point", "profile", "ends", "errors", "sample"),
 )
 _BOOLEANS = {"true": True, "false": False}
 _EVERYWHERE = "everywhere"  # no guidance interval
@@ -160,7 +160,7 @@ def _parse(key: str, text: str) -> Any:
         return [part for part in text.split(",") if part]
     if key in ("limited", "profile", "errors"):
         return _BOOLEANS.get(text, text)
-    return _number(text) if key in ("steps", "n", "seed", "step") else text
+    return _number(text) if key in ("steps", "n", "seed", "step", "sample") else text
 
 
 def _number(text: str) -> Any:

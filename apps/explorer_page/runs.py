@@ -28,7 +28,7 @@ from toyguide.samplers import Step, follow
 from toyguide_apps.explorer_page.planes import Anchors, home_window, plane
 from toyguide_apps.explorer_page.roles import known_roles
 
-__all__ = ["CancelledError", "Paths", "field", "run_paths", "scene_of", "truth"]
+__all__ = ["CancelledError", "Paths", "field", "finished", "run_paths", "scene_of", "truth"]
 
 RESAMPLES = 100  # of the bootstrap: its interval is read off a slider, not published
 
@@ -86,7 +86,7 @@ class _Run:
 # Finished runs only; a cancelled one leaves nothing. Used by the worker thread alone.
 _paths: LRUCache[tuple[Experiment, Anchors, int], Paths] = LRUCache(64)
 # The last few in all dimensions, for another plane through the same samples.
-_runs: LRUCache[tuple[Experiment, int], _Run] = LRUCache(4)
+_runs: LRUCache[tuple[Experiment, int], _Run] = LRUCache(8)
 
 
 def run_paths(
@@ -117,10 +117,29 @@ def run_paths(
             return _paths[experiment, anchors, count]
     if n < experiment.n and (experiment, experiment.n) in _runs:
         n = experiment.n  # all of them are cached, in another plane
+    _paths[experiment, anchors, n] = _drawn(_kept(experiment, device, cancelled, n), anchors)
+    return _paths[experiment, anchors, n]
+
+
+def finished(experiment: Experiment, device: str, cancelled: Callable[[], bool]) -> tuple[Result, torch.Tensor]:
+    """A whole run in all dimensions, run again unless it is one of the last few.
+
+    Returns:
+        The run, and what the rule added to the denoised points at each step, along the paths that led to the final
+        points, with shape ``(steps, n, d)``.
+
+    Raises:
+        CancelledError: Between two solver steps, once ``cancelled()`` is true.
+        InputError: If the experiment's fields do not fit.
+    """
+    run = _kept(experiment, device, cancelled, experiment.n)
+    return run.result, run.pushes
+
+
+def _kept(experiment: Experiment, device: str, cancelled: Callable[[], bool], n: int) -> _Run:
     if (experiment, n) not in _runs:
         _runs[experiment, n] = _run(experiment, device, cancelled, n)
-    _paths[experiment, anchors, n] = _drawn(_runs[experiment, n], anchors)
-    return _paths[experiment, anchors, n]
+    return _runs[experiment, n]
 
 
 def _run(experiment: Experiment, device: str, cancelled: Callable[[], bool], n: int) -> _Run:

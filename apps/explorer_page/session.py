@@ -33,6 +33,7 @@ from toyguide_apps.explorer_page.views.plots import Plots
 from toyguide_apps.explorer_page.views.profile import ProfilePanel
 from toyguide_apps.explorer_page.views.status import Status
 from toyguide_apps.explorer_page.views.table import MetricsTable
+from toyguide_apps.explorer_page.views.trail import TrailPanel
 from toyguide_apps.shared.notices import complain, notice, told
 
 __all__ = ["Explorer"]
@@ -67,6 +68,7 @@ class Explorer(pn.viewable.Viewer):
         self._inspector = InspectorPanel(self.state)
         self._profile = ProfilePanel(self.state)
         self._errors = ErrorsPanel(self.state)
+        self._trail = TrailPanel(self.state)
         self.state.param.watch(self._changed, [k for k in self.state.param if k != "name"])
 
     def enter(self, query: dict[str, str]) -> list[str]:
@@ -113,9 +115,9 @@ class Explorer(pn.viewable.Viewer):
             return None
 
     def _scene(self) -> Request | None:
-        """The wanted request without where the visitor looks: the scrubber, the window, a point, the curves."""
+        """The wanted request without where the visitor looks: scrubber, window, point, curves, followed sample."""
         anywhere: dict[str, Any] = dict(sigma=1.0, at_end=False, window=(0.0, 0.0, 1.0, 1.0), point=None, ends=None)
-        anywhere["errors"] = False
+        anywhere |= {"errors": False, "sample": None}
         return self._wanted and replace(self._wanted, **anywhere)
 
     def _leave_preset(self) -> None:
@@ -204,6 +206,7 @@ class Explorer(pn.viewable.Viewer):
             self._inspector.show(picture)
             self._profile.show(picture)
             self._errors.show(picture)
+            self._trail.show(picture)
 
     def _warn(self, picture: Picture) -> None:
         """Show the library's warnings about the runs, each once while it lasts."""
@@ -293,6 +296,7 @@ class Explorer(pn.viewable.Viewer):
             self._inspector,
             self._profile,
             self._errors,
+            self._trail,
             self._table,
             sizing_mode="stretch_width",
             margin=0,

@@ -89,6 +89,7 @@ class ExplorerState(param.Parameterized):
     profile = param.Boolean(default=False, doc="Whether the edge between two classes is drawn as a profile.")
     ends: Any = param.Parameter(default=("A", "B"), doc="The two classes of that edge; none where there is one class.")
     errors = param.Boolean(default=False, doc="Whether the push and the error are drawn over the noise levels.")
+    sample: Any = param.Integer(default=None, allow_None=True, bounds=(0, 4095), doc="The sample that is followed.")
     held = param.Boolean(default=False, doc="Whether a slider is being dragged, so that a coarse picture will do.")
 
     _own: ClassVar[tuple[str, ...]] = ("label", "sampler", "steps", "n", "seed", "interval", "fields")
@@ -294,7 +295,7 @@ class ExplorerState(param.Parameterized):
         plain: dict[str, Any] = {"panels": _default_panels(2), "selected": 1, "limited": False, "source": "learned"}
         plain |= {"following": True, "opacity": {}}
         plain |= {"fields": {role: AUTO for role in self.fields if role != MAIN}, "point": None}
-        plain |= {"profile": False, "errors": False}
+        plain |= {"profile": False, "errors": False, "sample": None}
         run = {key: self.param[key].default for key in ("sampler", "steps", "n", "seed")}
         self.set({**plain, **run, "step": run["steps"], **presets()[preset].settings})
 
@@ -345,6 +346,7 @@ class ExplorerState(param.Parameterized):
             point=self.point,
             ends=ends,
             errors=self.errors,
+            sample=self.sample,
         )
 
     def levels(self) -> tuple[float, ...]:
