@@ -56,6 +56,7 @@ class Picture:
         scenes: The layers below them; panels with the same layers have the same object.
         guidance: What each rule adds, as arrows.
         truth: The metrics of an exact sample of the same size as each run.
+        changes: The difference of each run's metrics from the first run's, with paired intervals; empty for coarse runs.
         inspection: What is known about the inspected point.
         terms: The arrows at that point.
         profile: The edge between two classes.
@@ -69,6 +70,7 @@ class Picture:
     scenes: tuple[Scene, ...]
     guidance: tuple[Arrows | None, ...]
     truth: tuple[dict[str, Any], ...]
+    changes: tuple[dict[str, Any], ...]
     inspection: Inspection | None
     terms: tuple[Drawing, ...] | None
     profile: Profile | None
@@ -194,6 +196,7 @@ def picture(request: Request, cancelled: Callable[[], bool] = lambda: False, fir
         scenes=tuple(scenes[scene_key(request, e)] for e in request.runs),
         guidance=tuple(guidance(run) for run in runs),
         truth=tuple(truth(e.dataset, e.label, e.n) for e in request.runs),
+        changes=tuple({} for _ in runs),
         inspection=seen,
         terms=drawings(seen, spot.size) if seen else None,
         profile=checked(lambda: _profile(request)) if request.ends else None,

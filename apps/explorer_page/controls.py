@@ -14,13 +14,14 @@ from toyguide import load_dataset, rule
 from toyguide.errors import InputError
 from toyguide.guidance import Role, Rule, rules
 from toyguide.samplers import SAMPLERS
+from toyguide_apps.explorer_page.panels import LETTERS, Panel
 from toyguide_apps.explorer_page.planes import anchor_names
 from toyguide_apps.explorer_page.presets import presets
-from toyguide_apps.explorer_page.roles import choices, offered_roles, title_of
-from toyguide_apps.explorer_page.state import BANDS, LAYERS, SOURCES, ExplorerState
+from toyguide_apps.explorer_page.roles import choices, offered_roles, roles_of, title_of
+from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.shared.notices import told
 
-__all__ = ["LayerBar", "LookButtons", "PlaneCard", "RuleCard", "SceneCard", "interval_controls", "preset_menu"]
+__all__ = ["LookButtons", "PanelCard", "PlaneCard", "SceneCard", "preset_menu"]
 
 _TIGHT: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (3, 8), "size": "small"}
 
@@ -74,91 +75,190 @@ def preset_menu() -> pmui.Select:
     return pmui.Select(label="Preset", options={"Choose a preset …": "", **options}, value="", **settings)
 
 
-class RuleCard(pn.viewable.Viewer):
-    """A rule's name, its formula, its source, and a control for each of its parameters.
+class PanelCard(pn.viewable.Viewer):
+    """The settings of one panel, the selected one: its rule, and where it differs from the others.
 
     Args:
         state: The settings.
-        panel: The index of its panel.
     """
 
-    def __init__(self, state: ExplorerState, panel: int) -> None:
+    def __init__(self, state: ExplorerState) -> None:
         super().__init__()
-        self._state, self._panel = state, panel
+        self._state = state
+        self._letters = pmui.RadioButtonGroup(label="", options=[], size="small", margin=(4, 4, 4, 8))
+        self._letters.param.watch(self._select, "value")
+        self._add = pmui.Button(label="Add a panel", size="small", variant="outlined", margin=(4, 4))
+        self._add.on_click(told(lambda _: state.copy_panel(len(state.panels) - 1)))
         titles = {cls.title: key for key, cls in rules().items()}
         self._name = pmui.Select(label="Rule", options=titles, value=self._rule.key, **_TIGHT)
         self._name.param.watch(self._choose, "value")
         self._sliders = _column()
         self._widgets: dict[str, Any] = {}
         self._formula = pn.pane.LaTeX("", sizing_mode="stretch_width", margin=(2, 8), styles=_FORMULA)
-        self._about = pn.pane.HTML("", sizing_mode="stretch_width", margin=(0, 8), styles=_ABOUT)
-        self._shown: Rule | None = None
-        state.param.watch(lambda _: self._show(), "panels")
+        self._about = pn.pane.HTML("", sizing_mode="stretch_width", margin=(0, 8), stylesheets=[_ABOUT])
+        self._shown: tuple[Rule, int] | None = None
+        self._own = OwnCard(state)
+        state.param.watch(lambda *_: self._show(), ["panels", "selected"])
         self._show()
 
     @property
     def _rule(self) -> Rule:
-        return self._state.panels[self._panel].rule
+        return self._state.panels[self._state.selected].rule
+
+    @told
+    def _select(self, event: param.parameterized.Event) -> None:
+        if event.new is not None:
+            self._state.set({"selected": LETTERS.index(event.new)})
 
     @told
     def _choose(self, event: param.parameterized.Event) -> None:
         if event.new != self._rule.key:
-            self._state.set_rule(self._panel, rule(event.new))
+            self._state.set_rule(self._state.selected, rule(event.new))
 
     def _show(self) -> None:
+        count, selected = len(self._state.panels), self._state.selected
+        letters = list(LETTERS[:count])
+        self._letters.param.update(options=letters, value=letters[selected], visible=count > 1)
+        self._add.visible = count < len(LETTERS)
         chosen = self._rule
-        known = self._shown
-        self._shown = chosen
+        known, self._shown = self._shown, (chosen, selected)
         self._name.value = chosen.key
-        if known is not None and type(known) is type(chosen):
+        if known is not None and type(known[0]) is type(chosen):
             for key, value in chosen.values().items():
                 self._widgets[key].value = value
             return
         self._sliders[:] = [self._widget(key, known) for key, known in chosen.declared().items()]
         self._formula.object = _display(chosen.formula)
-        needs = ", ".join(chosen.needs)
         self._about.object = (
-            f"<details><summary>Needs {needs}. What it does, and source</summary>"
-            f"{escape(chosen.summary)}<br><i>{escape(chosen.source)}</i></details>"
+            f"<p>{escape(chosen.summary)}</p><details><summary>Source and fields</summary>"
+            f"<p>Evaluates {escape(', '.join(chosen.roles() or ['main']))}. {escape(chosen.source)}</p></details>"
         )
 
     def _widget(self, key: str, known: param.Parameter) -> pn.viewable.Viewable:
-        widget = _control(known, getattr(self._rule, key))
+        widget = _control(key, known, getattr(self._rule, key))
         if isinstance(widget, _Live):
             _tell_held(widget, self._state)
         widget.param.watch(lambda event: self._change(key, event.new), "value")
         self._widgets[key] = widget
-        return _labelled(key, known.doc or "", widget)
+        return _explained(widget, known.doc or "")
 
     @told
     def _change(self, key: str, value: Any) -> None:
-        before = getattr(self._rule, key)
+        before = getattr(self._rule, key, value)
         if value is None or value == before:
             return
         try:
-            self._state.set_rule(self._panel, rule(self._rule.key, **{**self._rule.values(), key: value}))
+            changed = rule(self._rule.key, **{**self._rule.values(), key: value})
+            self._state.set_rule(self._state.selected, changed)
         except InputError:
             self._widgets[key].value = before
             raise
 
     def __panel__(self) -> pn.viewable.Viewable:
-        return _column(self._name, self._sliders, self._formula, self._about)
+        return _column(_row(self._letters, self._add), self._name, self._sliders, self._formula, self._about, self._own)
 
 
-def _control(known: param.Parameter, value: Any) -> Any:
+class OwnCard(pn.viewable.Viewer):
+    """Where the selected panel differs from the settings of all panels; folded until it is wanted."""
+
+    _KEYS: ClassVar[dict[str, str]] = {"label": "Class", "sampler": "Sampler", "steps": "Steps"}
+
+    def __init__(self, state: ExplorerState) -> None:
+        super().__init__()
+        self._state = state
+        self._menus: dict[str, pmui.Select] = {}
+        self._body = _column()
+        self._limited = pmui.Switch(label="Guide only in an interval of σ", margin=(6, 8))
+        self._limited.param.watch(self._limit, "value")
+        self._whole = pmui.Switch(label="Not in this panel", margin=(0, 8))
+        self._whole.param.watch(self._spare, "value")
+        self._card = pmui.Accordion(
+            ("Only in this panel", self._body), active=[], margin=(4, 8), sizing_mode="stretch_width"
+        )
+        self._following = False
+        state.param.watch(lambda *_: self._follow(), ["panels", "selected", "dataset", "label", "fields", "limited"])
+        self._follow()
+
+    @property
+    def _panel(self) -> Panel:
+        return self._state.panels[self._state.selected]
+
+    def _follow(self) -> None:
+        """Menus of the panel's own settings, the first option of each being that of all panels."""
+        state, panel = self._state, self._panel
+        self._following = True
+        self._limited.value = state.limited
+        self._whole.param.update(value=panel.own.get("interval", "") is None, visible=state.limited)
+        label = panel.own.get("label", state.label)
+        wanted: dict[str, tuple[str, dict[str, Any], Any]] = {}
+        for name, role in roles_of(panel.rule).items():
+            options = {reference: reference for reference in choices(state.dataset, label, role)}
+            wanted[f"field.{name}"] = (title_of(role), options, panel.own.get("fields", {}).get(name, _AS_ALL))
+        for key, title in self._KEYS.items():
+            known = _STEPS if key == "steps" else list(state.param[key].objects)
+            options = {str(v): v for v in known}
+            if key == "sampler":
+                options = {cls.title: name for name, cls in SAMPLERS.items()}
+            wanted[key] = (title, options, panel.own.get(key, _AS_ALL))
+        if list(self._menus) != list(wanted):
+            self._menus = {key: self._menu(key, title) for key, (title, *_) in wanted.items()}
+            self._body[:] = list(self._menus.values())
+        for key, (_, options, value) in wanted.items():
+            offered = {"as in all panels": _AS_ALL, **options}
+            if value not in offered.values():
+                offered[str(value)] = value
+            self._menus[key].param.update(options=offered, value=value)
+        self._following = False
+
+    def _menu(self, key: str, title: str) -> pmui.Select:
+        menu = pmui.Select(label=title, options={"as in all panels": _AS_ALL}, value=_AS_ALL, **_TIGHT)
+        menu.param.watch(lambda event: self._choose(key, event.new), "value")
+        return menu
+
+    @told
+    def _choose(self, key: str, value: Any) -> None:
+        if self._following or value is None:
+            return
+        own = dict(self._panel.own)
+        if key.startswith("field."):
+            fields = {k: v for k, v in own.get("fields", {}).items() if k != key.removeprefix("field.")}
+            own["fields"] = fields if value == _AS_ALL else {**fields, key.removeprefix("field."): value}
+            own = own if own["fields"] else {k: v for k, v in own.items() if k != "fields"}
+        elif value == _AS_ALL:
+            own.pop(key, None)
+        else:
+            own[key] = value
+        self._state.set_own(self._state.selected, own)
+
+    @told
+    def _limit(self, event: param.parameterized.Event) -> None:
+        if not self._following:
+            self._state.set({"limited": event.new})
+
+    @told
+    def _spare(self, event: param.parameterized.Event) -> None:
+        if not self._following:
+            own = {k: v for k, v in self._panel.own.items() if k != "interval"}
+            self._state.set_own(self._state.selected, {**own, "interval": None} if event.new else own)
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return _column(self._limited, self._whole, self._card)
+
+
+def _control(key: str, known: param.Parameter, value: Any) -> Any:
     """The widget of a rule's parameter; a number without a range gets a box instead of a slider."""
     if isinstance(known, param.Selector):
-        return pmui.Select(label="", options=list(known.objects), value=value, **_TIGHT)
+        return pmui.Select(label=key, options=list(known.objects), value=value, **_TIGHT)
     if isinstance(known, param.Boolean):
-        return pmui.Switch(label="", value=value, margin=(3, 20), size="small")
+        return pmui.Switch(label=key, value=value, margin=(3, 20), size="small")
     whole = isinstance(known, param.Integer)
     low, high = known.get_soft_bounds()
     least, most = known.bounds or (None, None)
     if low is None or high is None:
         box = pmui.IntInput if whole else pmui.FloatInput
-        return box(label="", start=least, end=most, step=known.step or (1 if whole else 0.1), value=value, **_TIGHT)
+        return box(label=key, start=least, end=most, step=known.step or (1 if whole else 0.1), value=value, **_TIGHT)
     return (LiveIntSlider if whole else LiveSlider)(
-        label="",
+        label=key,
         start=min(low, value),
         end=max(high, value),
         fixed_start=least,
@@ -184,10 +284,10 @@ class SceneCard(pn.viewable.Viewer):
         self._sampler = pmui.Select.from_param(state.param.sampler, label="Sampler", options=samplers, **_TIGHT)
         self._seed = pmui.IntInput.from_param(state.param.seed, label="Seed", start=0, end=9999, step=1, **_TIGHT)
         steps = LiveIntSlider.from_param(
-            state.param.steps, label="", description="", start=4, end=64, fixed_start=2, fixed_end=128, **_TIGHT
+            state.param.steps, label="Steps", description="", start=4, end=64, fixed_start=2, fixed_end=128, **_TIGHT
         )
         _tell_held(steps, state)
-        self._steps = _labelled("Steps", "Solver steps from the highest noise level to 0.", steps)
+        self._steps = _explained(steps, "Solver steps from the highest noise level to 0.")
 
     def _follow(self) -> None:
         """A menu for each role on offer: that of the main field on a line of its own, the others in pairs."""
@@ -259,10 +359,10 @@ def _following_menu(
     return menu
 
 
-def _labelled(name: str, doc: str, widget: pn.viewable.Viewable) -> pn.Row:
-    """A widget with its name on the left, on one line; the help text shows on the name."""
-    text = f"<label title='{escape(doc, quote=True)}'>{escape(name)}</label>"
-    return _row(pn.pane.HTML(text, width=44, align="center", margin=(0, 0, 0, 10), styles=_NAME), widget)
+def _explained(widget: pn.viewable.Viewable, doc: str) -> pn.viewable.Viewable:
+    """A widget with its help text below it."""
+    text = pn.pane.HTML(escape(doc), margin=(-2, 8, 4, 10), sizing_mode="stretch_width", styles=_HELP)
+    return _column(widget, text)
 
 
 def _row(*items: pn.viewable.Viewable) -> pn.Row:
@@ -271,25 +371,6 @@ def _row(*items: pn.viewable.Viewable) -> pn.Row:
 
 def _column(*items: pn.viewable.Viewable) -> pn.Column:
     return pn.Column(*items, margin=0, sizing_mode="stretch_width")
-
-
-def interval_controls(state: ExplorerState) -> pn.viewable.Viewable:
-    """The guidance interval."""
-    limited = pmui.Switch.from_param(state.param.limited, label="Guidance interval (σ)", description="", margin=(6, 8))
-    bounds = LiveRangeSlider.from_param(
-        state.param.interval,
-        label="",
-        description="Guided where low < σ ≤ high.",
-        start=0.0,
-        end=5.0,
-        fixed_start=0.0,
-        fixed_end=10.0,
-        step=0.01,
-        visible=state.param.limited,
-        **_TIGHT,
-    )
-    _tell_held(bounds, state)
-    return _column(limited, bounds)
 
 
 class PlaneCard(pn.viewable.Viewer):
@@ -379,41 +460,15 @@ class LookButtons(pn.viewable.Viewer):
         return pn.Row(self._point, self._edge, self._errors, margin=0)
 
 
-class LayerBar(pn.viewable.Viewer):
-    """Controls for the background, the layers and the source of their fields."""
-
-    def __init__(self, state: ExplorerState) -> None:
-        super().__init__()
-        self._bands = pmui.Select.from_param(
-            state.param.bands,
-            label="",
-            options={v: k for k, v in BANDS.items()},
-            size="small",
-            width=170,
-            margin=(2, 6),
-        )
-        self._layers = pmui.CheckButtonGroup.from_param(
-            state.param.layers, label="", options={v: k for k, v in LAYERS.items()}, size="small", margin=(2, 2)
-        )
-        self._source = pmui.RadioButtonGroup.from_param(
-            state.param.source, label="", options={v: k for k, v in SOURCES.items()}, size="small", margin=(2, 6)
-        )
-
-    def __panel__(self) -> pn.viewable.Viewable:
-        return pn.FlexBox(
-            self._bands,
-            self._source,
-            self._layers,
-            align_items="center",
-            justify_content="center",
-            margin=0,
-            sizing_mode="stretch_width",
-        )
-
-
 _NAME = {"font-size": "13px", "cursor": "help"}
-_FORMULA = {"font-size": "11.5px", "overflow-x": "auto", "overflow-y": "hidden"}
-_ABOUT = {"font-size": "11.5px", "line-height": "1.35", "opacity": "0.85"}
+_FORMULA = {"font-size": "14px", "overflow-x": "auto", "overflow-y": "hidden"}
+_HELP = {"font-size": "12px", "line-height": "1.3", "opacity": "0.8"}
+_ABOUT = """
+    :host { font-size: 13px; line-height: 1.4; }
+    p { margin: 2px 0; } summary { cursor: pointer; min-height: 24px; }
+"""
+_AS_ALL = ""  # of a menu of a panel's own setting: the setting of all panels
+_STEPS = (4, 8, 12, 16, 24, 32, 48, 64, 128)
 
 
 def _display(formula: str) -> str:

@@ -19,13 +19,27 @@ from toyguide_apps.explorer_page.panels import Panel
 from toyguide_apps.explorer_page.roles import MAIN, known_roles
 from toyguide_apps.explorer_page.state import ExplorerState
 
-__all__ = ["query_of", "read", "write"]
+__all__ = ["query_of", "read", "search_of", "write"]
 
 _VERSION = "1"
 _FIRST = ("dataset", "label")
 _PLAIN = (
     *("limited", "interval", "sampler", "steps", "n", "seed"),
-    *("bands", "layers", "source", "plane", "window", "step", "point", "profile", "ends", "errors", "sample"),
+    *(
+        "bands",
+        "layers",
+        "opacity",
+        "source",
+        "plane",
+        "window",
+        "following",
+        "step",
+        "point",
+        "profile",
+        "ends",
+        "errors",
+        "sample",
+    ),
 )
 _BOOLEANS = {"true": True, "false": False}
 _EVERYWHERE = "everywhere"  # no guidance interval
@@ -48,6 +62,8 @@ def read(state: ExplorerState, query: dict[str, str]) -> list[str]:
     """
     left = {k: v for k, v in query.items() if k not in ("v", "theme")}
     problems = []
+    if "panels" in left:
+        problems += _try(state, "count", left.pop("panels"))
     # In the order in which settings depend on one another; the dataset first.
     for key in [k for k in _FIRST if k in left]:
         problems += _try(state, key, left.pop(key))
@@ -73,6 +89,8 @@ def query_of(state: ExplorerState) -> dict[str, str]:
     """The settings that differ from a fresh explorer's of the same dataset."""
     fresh = ExplorerState(len(state.panels), dataset=state.dataset)
     query = {} if state.dataset == ExplorerState().dataset else {"dataset": state.dataset}
+    if len(state.panels) != 2:
+        query["panels"] = str(len(state.panels))
     query.update({k: _text(getattr(state, k)) for k in ("label", *_PLAIN) if getattr(state, k) != getattr(fresh, k)})
     for role in {**state.fields, **fresh.fields}:
         if state.chosen(role) != fresh.chosen(role):
@@ -88,12 +106,19 @@ def query_of(state: ExplorerState) -> dict[str, str]:
     return {"v": _VERSION, **query} if query else {}
 
 
-def write(state: ExplorerState) -> None:
-    """Put the settings into the visitor's address bar."""
+def search_of(state: ExplorerState) -> str:
+    """The settings as the part of an address from its question mark on; empty for a fresh explorer."""
+    query = query_of(state)
+    pairs = (f"{quote(k)}={quote(v, safe=',/:@')}" for k, v in query.items())  # a bare + would be read as a space
+    return "?" + "&".join(pairs) if query else ""
+
+
+def write(state: ExplorerState) -> str:
+    """Put the settings into the visitor's address bar; returns what it says then."""
+    search = search_of(state)
     if pn.state.location is not None:
-        query = query_of(state)
-        pairs = (f"{quote(k)}={quote(v, safe=',/:@')}" for k, v in query.items())  # a bare + would be read as a space
-        pn.state.location.search = "?" + "&".join(pairs) if query else ""
+        pn.state.location.search = search
+    return search
 
 
 def _try(state: ExplorerState, key: str, text: str) -> list[str]:
@@ -158,9 +183,11 @@ def _parse(key: str, text: str) -> Any:
         return tuple(text.split(","))
     if key == "layers":
         return [part for part in text.split(",") if part]
-    if key in ("limited", "profile", "errors"):
+    if key == "opacity":
+        return {layer: _number(share) for layer, _, share in (part.partition(":") for part in text.split(",") if part)}
+    if key in ("limited", "following", "profile", "errors"):
         return _BOOLEANS.get(text, text)
-    return _number(text) if key in ("steps", "n", "seed", "step", "sample") else text
+    return _number(text) if key in ("steps", "n", "seed", "step", "sample", "count") else text
 
 
 def _number(text: str) -> Any:
@@ -175,6 +202,8 @@ def _number(text: str) -> Any:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ",".join(f"{layer}:{share:g}" for layer, share in value.items())
     if isinstance(value, tuple | list):
         return ",".join(_text(v) for v in value)
     if isinstance(value, float):

@@ -48,7 +48,10 @@ class Paths:
             experiment's.
         pushes: What the rule added to the denoised points at each step, with shape ``(steps, n, 2)``.
         sigma: The levels.
+        push_sizes: The root mean square of the push over the samples at each step, in all dimensions.
         outlier: Which samples end outside the exact 99 % region, with shape ``(n,)``; diverged ones do.
+        log_density: The exact log-density of the final samples, float32.
+        branch: The likeliest branch of each final sample, int16.
         metrics: The metrics of the final samples; empty for a coarse run.
         milliseconds: Time of the sampling.
         diverged: How many trajectories ended outside the finite numbers.
@@ -59,8 +62,11 @@ class Paths:
     experiment: Experiment
     frames: np.ndarray
     pushes: np.ndarray
+    push_sizes: tuple[float, ...]
     sigma: tuple[float, ...]
     outlier: np.ndarray
+    log_density: np.ndarray
+    branch: np.ndarray
     metrics: dict[str, Any]
     milliseconds: float
     diverged: int
@@ -80,6 +86,8 @@ class _Run:
     result: Result
     pushes: torch.Tensor
     outlier: np.ndarray
+    log_density: np.ndarray
+    branch: np.ndarray
     metrics: dict[str, Any]
 
 
@@ -152,14 +160,26 @@ def _run(experiment: Experiment, device: str, cancelled: Callable[[], bool], n: 
         steps.append(step)
     result = Result.of(experiment, steps, time.perf_counter() - began)
     final = result.x[-1]
-    log_density = experiment.data.field(experiment.label).log_density(final, 0.0)
+    log_density, branch = _explained(experiment, final)
     inside = log_density >= hdr_threshold(experiment.data, experiment.label)
     return _Run(
         result=result,
         pushes=_pushes(steps, result),
         outlier=~(inside & final.isfinite().all(-1)).numpy(),
+        log_density=log_density.float().numpy(),
+        branch=branch.numpy().astype(np.int16),
         metrics=result.metrics(resamples=RESAMPLES) if n == experiment.n else {},
     )
+
+
+@torch.no_grad()
+def _explained(experiment: Experiment, final: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The exact log-density of final samples, and the likeliest branch of each; both with shape ``(n,)``."""
+    data = experiment.data
+    log_density, shares = data.field(experiment.label).explain(final, 0.0)
+    branch = data.components.component_branch[data.mask(experiment.label)]
+    filled = shares.new_zeros(len(final), int(branch.max()) + 1).index_add_(-1, branch, shares.nan_to_num())
+    return log_density, filled.argmax(-1)
 
 
 def _pushes(steps: list[Step], result: Result) -> torch.Tensor:
@@ -181,8 +201,11 @@ def _drawn(run: _Run, anchors: Anchors) -> Paths:
         experiment=experiment,
         frames=_finite(surface.project(result.paths())),
         pushes=_finite(surface.project_vectors(run.pushes)),
+        push_sizes=tuple(run.pushes.square().sum(-1).nanmean(-1).sqrt().tolist()),
         sigma=tuple(result.sigma.tolist()),
         outlier=run.outlier,
+        log_density=run.log_density,
+        branch=run.branch,
         metrics=run.metrics,
         milliseconds=1e3 * result.seconds,
         diverged=result.diverged,

@@ -27,6 +27,7 @@ class Scene:
     """The layers.
 
     Attributes:
+        key: What the layers depend on, but for the noise level.
         main: The field that is sampled, by reference.
         image: The background's bands, uint8, or None.
         curves: Level lines, boundary and outline by layer.
@@ -37,6 +38,7 @@ class Scene:
         empty: Why there is no background, if one is wanted and there is none.
     """
 
+    key: object
     main: str
     image: np.ndarray | None
     curves: dict[str, Curves]
@@ -110,7 +112,9 @@ def scene(request: Request, experiment: Experiment, device: str, checked: Checke
         on_cpu = replace(spot, device="cpu")
         critical = critical_at_hand(on_cpu, source)
         missing = (on_cpu, source) if critical is None else None
+    still_key = (request.bands, request.layers, request.source, request.still_window, request.guide, request.plane)
     return Scene(
+        key=(scene_key(request, experiment), *still_key, request.product_step),
         main=main,
         image=image,
         curves={k: v for k, v in curves.items() if v is not None},

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qsl
 
 import panel as pn
 import panel_material_ui as pmui
@@ -14,33 +15,27 @@ import param
 
 from toyguide.errors import InputError
 from toyguide_apps.explorer_page.compute import FIRST, CancelledError, Job, Picture, at_hand, compute, search
-from toyguide_apps.explorer_page.controls import (
-    LayerBar,
-    LookButtons,
-    PlaneCard,
-    RuleCard,
-    SceneCard,
-    interval_controls,
-    preset_menu,
-)
+from toyguide_apps.explorer_page.controls import LookButtons, PanelCard, PlaneCard, SceneCard, preset_menu
 from toyguide_apps.explorer_page.panels import Request
 from toyguide_apps.explorer_page.permalink import read, write
 from toyguide_apps.explorer_page.presets import presets
 from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.explorer_page.views.errors import ErrorsPanel
 from toyguide_apps.explorer_page.views.inspector import InspectorPanel
-from toyguide_apps.explorer_page.views.plots import Plots
 from toyguide_apps.explorer_page.views.profile import ProfilePanel
-from toyguide_apps.explorer_page.views.status import Status
+from toyguide_apps.explorer_page.views.parts import Look
+from toyguide_apps.explorer_page.views.stage import StageView
 from toyguide_apps.explorer_page.views.table import MetricsTable
 from toyguide_apps.explorer_page.views.trail import TrailPanel
-from toyguide_apps.shared.notices import complain, notice, told
+from toyguide_apps.shared.notices import complain, complain_of_link, notice, told
 
 __all__ = ["Explorer"]
 
 _LOG = logging.getLogger(__name__)
 _STILL = 0.2  # seconds without a move after which a held slider gets its whole picture
 _LATE = 0.2  # seconds of computing after which the page shows that it is busy; most pictures take less
+_AHEAD = 2  # steps each way whose layers are sent before they are asked for
+_LEVELLED = frozenset({"boundary", "exact-lines", "main-lines", "guide-lines", "score", "guidance", "saddles"})
 _PAUSE = 0.5  # seconds without a change before the URL is written
 
 
@@ -61,9 +56,11 @@ class Explorer(pn.viewable.Viewer):
         self._given_up = False
         self._gone = False
         self._warned: list[str] = []
-        self._plots = Plots(self.state)
+        self._written = ""
+        self._plays = False
+        self._sent: set[object] = set()  # the layers that the stage has, by what they depend on and their step
+        self.stage = StageView(self.state, self._played)
         self._table = MetricsTable()
-        self._status = Status()
         self.look = LookButtons(self.state)
         self._inspector = InspectorPanel(self.state)
         self._profile = ProfilePanel(self.state)
@@ -78,7 +75,6 @@ class Explorer(pn.viewable.Viewer):
             The invalid settings, which are ignored, one line each.
         """
         self._running = True  # draws nothing until the page is loaded
-        self._plots.listen()
         problems = read(self.state, query)
         made = self._wanted and at_hand(self._wanted)
         if made:
@@ -87,10 +83,12 @@ class Explorer(pn.viewable.Viewer):
 
     def open(self, problems: list[str]) -> None:
         """Called when the page is loaded: report invalid settings, and draw what is missing."""
-        for problem in problems:
-            complain(problem)
+        if problems:
+            complain_of_link(problems)
         self._running = False
         _send_at_once()
+        if pn.state.location is not None:
+            pn.state.location.param.watch(self._travelled, "search")
         pn.state.execute(self.refresh, schedule=True)
 
     def close(self) -> None:
@@ -105,7 +103,6 @@ class Explorer(pn.viewable.Viewer):
         self._preset = None
         self.state.apply(event.new)
         self._preset = self._scene()
-        self._status.say(presets()[event.new].look)
 
     def _described(self) -> Request | None:
         """The picture that the settings describe, or None if they do not fit together."""
@@ -115,17 +112,37 @@ class Explorer(pn.viewable.Viewer):
             return None
 
     def _scene(self) -> Request | None:
-        """The wanted request without where the visitor looks: scrubber, window, point, curves, followed sample."""
-        anywhere: dict[str, Any] = dict(sigma=1.0, at_end=False, window=(0.0, 0.0, 1.0, 1.0), point=None, ends=None)
-        anywhere |= {"errors": False, "sample": None}
-        return self._wanted and replace(self._wanted, **anywhere)
+        """The wanted request without where the visitor looks: time line, window, point, curves, followed sample."""
+        found = _elsewhere(self._wanted)
+        return found and replace(found, still_window=(0.0, 0.0, 1.0, 1.0))
 
     def _leave_preset(self) -> None:
         """Clear the preset menu and its sentence once a setting differs from the preset."""
         if self._preset is not None and self._scene() != self._preset:
             self._preset = None
             self.menu.value = ""
-            self._status.say("")
+
+    def _look(self) -> Look:
+        """What is said above the picture."""
+        if self._preset is None or not self.menu.value:
+            return Look()
+        preset = presets()[self.menu.value]
+        return Look(preset.title, preset.look, tuple(dict.fromkeys(shown.metric for shown in preset.shows)))
+
+    @told
+    def _travelled(self, event: param.parameterized.Event) -> None:
+        """Apply an address that the visitor went back or on to."""
+        if event.new.removeprefix("?") == self._written.removeprefix("?"):
+            return
+        self._written = event.new
+        self.menu.value = ""
+        self._preset = None
+        self.state.reset()
+        if problems := read(self.state, dict(parse_qsl(event.new.removeprefix("?")))):
+            complain_of_link(problems)
+
+    def _played(self, playing: bool) -> None:
+        self._plays = playing
 
     async def refresh(self) -> None:
         """Compute and show pictures until the settings no longer change; the newest change always wins.
@@ -167,7 +184,39 @@ class Explorer(pn.viewable.Viewer):
             self._running = False
             if not self._gone:
                 self._busy(False)
+        await self._look_ahead()
         await self._settle()
+
+    async def _look_ahead(self) -> None:
+        """Send the layers of the next noise levels, so that the time line finds them: some, or all while it plays."""
+        while not (self._gone or self._running) and (found := self._next_level()) is not None:
+            step, request = found
+            ask = Job(
+                request, None, lambda: self._gone or self._running or _elsewhere(request) != _elsewhere(self._wanted)
+            )
+            try:
+                picture = await compute(lambda: ask)
+            except (CancelledError, InputError):
+                return
+            if self._gone or _elsewhere(request) != _elsewhere(self._wanted):
+                return
+            self.stage.ahead(picture, step)
+            self._sent.add((_elsewhere(request), step))
+
+    def _next_level(self) -> tuple[int, Request] | None:
+        """The nearest step whose layers are still to be sent, and its picture; steps to come before those gone by."""
+        if self._wanted is None or self._wanted.bands == "none" and not self._wanted.layers & _LEVELLED:
+            return None
+        here, last = self.state.step, self.state.steps
+        reach = last if self._plays else _AHEAD
+        order = sorted(range(max(0, here - reach), min(last, here + reach)), key=lambda k: (abs(k - here), -k))
+        if self._plays:
+            order = [k for k in order if k >= here] + [k for k in order if k < here]
+        for step in order:
+            request = self.state.request_at(step)
+            if (_elsewhere(request), step) not in self._sent:
+                return step, request
+        return None
 
     def _next(self) -> Request | None:
         """The request to compute next, if any."""
@@ -198,11 +247,11 @@ class Explorer(pn.viewable.Viewer):
         """Draw a picture, in one message to the browser."""
         self.picture = picture
         self._warn(picture)
+        self._sent = {known for known in self._sent if known[0] == _elsewhere(picture.request)}
         with pn.io.hold():
-            self._plots.show(picture)
+            self.stage.show(picture, self._look())
             if not picture.coarse:
                 self._table.show(picture)
-                self._status.show(picture)
             self._inspector.show(picture)
             self._profile.show(picture)
             self._errors.show(picture)
@@ -226,7 +275,7 @@ class Explorer(pn.viewable.Viewer):
 
     def _busy(self, busy: bool) -> None:
         with pn.io.hold():  # which also sees to the document's lock
-            self._plots.busy(busy)
+            self.stage.busy(busy)
 
     async def _settle(self) -> None:
         """Write the settings into the URL once they have not changed for a moment."""
@@ -234,7 +283,7 @@ class Explorer(pn.viewable.Viewer):
         news.clear()
         await asyncio.sleep(_PAUSE)
         if not (news.is_set() or self._running or self._gone):
-            write(self.state)
+            self._written = write(self.state)
 
     def _begun(self, request: Request) -> bool:
         """Whether a picture of a request is shown, even a coarse one."""
@@ -260,43 +309,30 @@ class Explorer(pn.viewable.Viewer):
         if wanted is None or wanted != self._wanted:  # the same picture stays the same object
             self._wanted = wanted
         self._leave_preset()
+        self.stage.follow(self.picture)
         self._news.set()
         pn.state.execute(self.refresh, schedule=True)
-
-    @property
-    def busy_sign(self) -> pn.viewable.Viewable:
-        """Shown while something is being computed."""
-        return self._status.sign
 
     def sidebar(self) -> list[pn.viewable.Viewable]:
         """The controls on the left."""
         scene = SceneCard(self.state)
-        count = len(self.state.panels)
-        first, *others = _headings(count)
-        rules = [part for i, text in enumerate(others, 1) for part in (_heading(text), RuleCard(self.state, i))]
-        reference = [_heading(first), RuleCard(self.state, 0)]
         return [
             self.menu,
-            *(rules or reference),
-            interval_controls(self.state),
-            _heading("Scene"),
+            PanelCard(self.state),
+            _heading("All panels"),
             scene.scene(),
             PlaneCard(self.state),
-            _heading("Sampling"),
             scene.run(),
-            *(reference if rules else []),
         ]
 
     def __panel__(self) -> pn.viewable.Viewable:
         return pn.Column(
-            LayerBar(self.state),
-            self._plots,
-            pn.Row(self._plots.scrubber(), self.look, sizing_mode="stretch_width", margin=0),
-            self._status,
+            self.stage,
+            self.look,
             self._inspector,
+            self._trail,
             self._profile,
             self._errors,
-            self._trail,
             self._table,
             sizing_mode="stretch_width",
             margin=0,
@@ -311,11 +347,10 @@ def _send_at_once() -> None:
         connection._socket.set_nodelay(True)
 
 
-def _headings(panels: int) -> list[str]:
-    """What the rules' cards are called, from the first panel on."""
-    if panels == 2:
-        return ["Reference, on the left", "Rule, on the right"]
-    return ["Reference" if panels > 1 else "Rule", *(f"Rule {i}" for i in range(2, panels + 1))]
+def _elsewhere(request: Request | None) -> Request | None:
+    """A request without its noise level: equal for the pictures between which only the time line moves."""
+    nowhere: dict[str, Any] = dict(sigma=1.0, at_end=False, window=(0.0, 0.0, 1.0, 1.0), point=None, ends=None)
+    return request and replace(request, **nowhere, errors=False, sample=None)
 
 
 def _heading(text: str) -> pn.viewable.Viewable:

@@ -27,30 +27,31 @@ from toyguide_apps.explorer_page.roles import AUTO, MAIN, choices, known_roles, 
 __all__ = ["BANDS", "LAYERS", "SAMPLE_COUNTS", "SOURCES", "ExplorerState"]
 
 BANDS = {
-    "none": "No bands",
+    "none": "Nothing",
     "exact": "Exact density",
-    "main": "Main density",
-    "guide": "Guide density",
-    "ratio": "Ratio main : guide",
-    "regions": "Regions",
+    "main": "Density of the sampled field (main)",
+    "guide": "Density of the guiding field",
+    "ratio": "Ratio of main to guiding field",
+    "regions": "Modes, saddles, tail",
     "curvature": "Curvature",
-    "step-error": "SFG's h-error",
-    "error-ratio": "Error guided : main",
+    "step-error": "Error of SFG's finite difference",
+    "error-ratio": "Where the push helps",
 }
 LAYERS = {
-    "exact-lines": "Exact lines",
-    "main-lines": "Main lines",
-    "guide-lines": "Guide lines",
-    "score": "Score",
-    "guidance": "Guidance",
-    "saddles": "Saddles",
-    "critical": "Critical points",
-    "boundary": "Boundary",
-    "region": "99 % region",
-    "paths": "Paths",
     "samples": "Samples",
+    "paths": "Paths",
+    "moves": "Moves from A",
+    "region": "99 % region",
+    "boundary": "Class boundary",
+    "exact-lines": "Exact",
+    "main-lines": "Main field",
+    "guide-lines": "Guiding field",
+    "score": "Score",
+    "guidance": "The rule's push",
+    "saddles": "Upward-curving directions",
+    "critical": "Modes and saddle points",
 }
-SOURCES = {"learned": "Learned", "exact": "Exact"}
+SOURCES = {"learned": "the sampled field", "exact": "the exact field"}
 """Which fields the score, the ratio and all curvature are taken from; ``learned`` is whatever is chosen as main."""
 SAMPLE_COUNTS = (128, 256, 512, 1024, 2048, 4096)
 
@@ -284,6 +285,15 @@ class ExplorerState(param.Parameterized):
         kept = {k: v for k, v in self.fields.items() if v in choices(self.dataset, self.label, roles[k])}
         self.fields = {**kept, MAIN: choices(self.dataset, self.label, roles[MAIN])[0]}
 
+    def reset(self) -> None:
+        """Take every setting's default."""
+        fresh = ExplorerState()
+        values = {k: v for k, v in fresh.param.values().items() if k not in ("name", "dataset", "held")}
+        with param.parameterized.batch_call_watchers(self):
+            self._assign("dataset", fresh.dataset)
+            self._enter_dataset()
+            self.param.update(**values)
+
     def apply(self, preset: str) -> None:
         """Take over a preset; everything that it does not name takes the explorer's default.
 
@@ -327,7 +337,13 @@ class ExplorerState(param.Parameterized):
         """
         layers = frozenset(self.layers)
         ends = self.ends if self.profile and self.ends else None
-        looks = self.bands != "none" or layers - {"region", "paths", "samples"} or self.point or ends or self.errors
+        looks = (
+            self.bands != "none"
+            or layers - {"region", "paths", "samples", "moves"}
+            or self.point
+            or ends
+            or self.errors
+        )
         levels = self.levels()
         step = min(self.step, self.steps) if looks else 0
         return Request(
@@ -348,6 +364,16 @@ class ExplorerState(param.Parameterized):
             errors=self.errors,
             sample=self.sample,
         )
+
+    def request_at(self, step: int) -> Request:
+        """The picture with the time line at another step, without what belongs to a point or a sample.
+
+        Raises:
+            InputError: If the settings do not fit together.
+        """
+        sigma = self.levels()[min(step, self.steps - 1)]
+        there: dict[str, Any] = dict(sigma=sigma, at_end=step == self.steps, window=self.view_at(sigma))
+        return replace(self.request(), **there, point=None, ends=None, errors=False, sample=None)
 
     def levels(self) -> tuple[float, ...]:
         """The noise levels that the scrubber stops at."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import panel as pn
 
 from toyguide.errors import InputError
 
-__all__ = ["complain", "notice", "refuse", "told"]
+__all__ = ["complain", "complain_of_link", "notice", "refuse", "told"]
+
+_MOST = 6  # complaints listed
 
 _LOG = logging.getLogger("toyguide.explorer")
 
@@ -21,6 +24,19 @@ def complain(problem: str) -> None:
     _LOG.warning(problem)
     if pn.state.notifications is not None:
         pn.state.notifications.error(problem, duration=8000)
+
+
+def complain_of_link(problems: list[str]) -> None:
+    """Show what was wrong in a link, in one message."""
+    if len(problems) == 1:
+        return complain(problems[0])
+    lines = [
+        f"{len(problems)} settings of this link were left out:",
+        *(p.removeprefix("URL: ") for p in problems[:_MOST]),
+    ]
+    if len(problems) > _MOST:
+        lines.append(f"… and {len(problems) - _MOST} more")
+    complain("<br>".join(map(escape, lines)))
 
 
 def notice(line: str) -> None:

@@ -17,7 +17,7 @@ from toyguide_apps.explorer_page.compute import Picture
 from toyguide_apps.explorer_page.layers.errors import ErrorCurves
 from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.explorer_page.views.curves import FRAME, curve_figure, side_by_side
-from toyguide_apps.explorer_page.views.plots import named
+from toyguide_apps.explorer_page.views.parts import named
 
 __all__ = ["ErrorsPanel"]
 

@@ -14,7 +14,7 @@ from toyguide_apps.explorer_page.layers.point import Inspection, Terms
 from toyguide_apps.explorer_page.layers.point_arrows import kind_of
 from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.explorer_page.views.curves import FRAME
-from toyguide_apps.explorer_page.views.plots import named
+from toyguide_apps.explorer_page.views.parts import named
 from toyguide_apps.shared.notices import told
 
 __all__ = ["InspectorPanel"]

@@ -1,0 +1,87 @@
+"""The headline above the panels: a title, one sentence, and two or three numbers of the runs that are shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from toyguide.metrics import METRICS
+from toyguide_apps.explorer_page.compute import Picture
+from toyguide_apps.explorer_page.panels import LETTERS
+from toyguide_apps.explorer_page.runs import Paths
+from toyguide_apps.explorer_page.views.parts import Look, named
+
+__all__ = ["headline", "shown_number"]
+
+_USUAL = ("outliers", "coverage", "dropped_mass")
+_MOST = 3
+
+
+def headline(picture: Picture, look: Look) -> dict[str, Any]:
+    """The headline of a picture.
+
+    Args:
+        picture: The picture.
+        look: What its preset says; a scene of one's own is described by its rules and by what was measured.
+    """
+    runs = picture.runs
+    known = [m for m in (*look.metrics, *_USUAL) if all(run.metrics.get(m) is not None for run in runs)]
+    metrics = list(dict.fromkeys(known))[:_MOST]
+    return {
+        "title": look.title or _title(runs),
+        "text": look.text or _sentence(picture),
+        "numbers": [_number(picture, metric) for metric in metrics],
+        "verdict": look.verdict,
+    }
+
+
+def shown_number(metric: str, value: float, sign: str = "") -> str:
+    """A metric's value as it is written: a share in per cent, anything else in its own format."""
+    if METRICS[metric].unit == "share":
+        return f"{100 * value:{sign}.1f} %"
+    return format(value, sign + (METRICS[metric].format if abs(value) < 100 else ".0f"))
+
+
+def _number(picture: Picture, metric: str) -> dict[str, Any]:
+    values = [
+        {"letter": LETTERS[i], "text": shown_number(metric, run.metrics[metric]), "tone": _tone(picture, i, metric)}
+        for i, run in enumerate(picture.runs)
+    ]
+    exact = picture.truth[-1].get(metric)
+    truth = "" if exact is None else f"exact samples: {shown_number(metric, exact)}"
+    return {"label": METRICS[metric].title, "doc": METRICS[metric].doc, "values": values, "truth": truth}
+
+
+def _tone(picture: Picture, index: int, metric: str) -> str | None:
+    """Whether a run's value is clearly closer to the truth than the first panel's (good), or farther from it (bad)."""
+    change = picture.changes[index].get(metric) if index else None
+    return None if change is None else {1: "good", -1: "bad"}.get(change.verdict)
+
+
+def _title(runs: tuple[Paths, ...]) -> str:
+    names = [named(run.experiment).split("  (")[0] for run in runs]
+    if len(set(names)) == len(names):
+        return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return " and ".join(dict.fromkeys(named(run.experiment).replace("  (", " (") for run in runs))
+
+
+def _sentence(picture: Picture) -> str:
+    """What is different in the last panel, and clearly so, in words."""
+    if len(picture.runs) == 1:
+        return "One run. Copy the panel to compare it with another on the same noise."
+    changes = picture.changes[-1]
+    clear = [(metric, change) for metric, change in changes.items() if change.verdict and metric in _WORDS]
+    first, last = LETTERS[0], LETTERS[len(picture.runs) - 1]
+    said = [f"{_WORDS[m][change.difference > 0]}" for m, change in clear[:_MOST]]
+    if not said:
+        return f"{last} differs from {first} by less than chance would, in every number below."
+    listed = said[0] if len(said) == 1 else ", ".join(said[:-1]) + " and " + said[-1]
+    return f"Compared with {first}, {last} {listed}, all more than by chance."
+
+
+_WORDS = {
+    "outliers": ("has fewer outliers", "has more outliers"),
+    "coverage": ("covers less of the data", "covers more of the data"),
+    "dropped_mass": ("drops fewer branches", "drops more branches"),
+    "class_leak": ("leaks less into other classes", "leaks more into other classes"),
+    "median_log_density": ("spreads out more", "concentrates more"),
+}

@@ -1,0 +1,122 @@
+"""The layer panel, which is the legend too: what each layer is, in words, and what is on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+from toyguide_apps.explorer_page.compute import Picture
+from toyguide_apps.explorer_page.layers.curvature import CURVATURE_LEVELS, ERROR_LEVELS
+from toyguide_apps.explorer_page.layers.densities import BAND_SHARES
+from toyguide_apps.explorer_page.layers.errors import RATIO_LEVELS
+from toyguide_apps.explorer_page.scene import Scene
+from toyguide_apps.explorer_page.state import BANDS, LAYERS, SOURCES, ExplorerState
+
+__all__ = ["legend"]
+
+_GROUPS = {
+    "Samples": ("samples", "paths", "moves"),
+    "Data": ("region", "boundary"),
+    "Densities at σ": ("exact-lines", "main-lines", "guide-lines"),
+    "Fields": ("score", "guidance"),
+    "Geometry": ("saddles", "critical"),
+}
+_DOCS = {
+    "samples": "Dots end inside the exact 99 % region, triangles outside it.",
+    "paths": "The way of each sample from noise to data.",
+    "moves": "From where a sample is in A to where it is here; heavy if it ends in another branch.",
+    "region": "Holds 99 % of the exact data; other classes fainter.",
+    "boundary": "Where the most likely class changes, at σ.",
+    "exact-lines": "Hold 50, 80 and 99 % of the exact density at σ.",
+    "main-lines": "The same of the sampled field: {main}.",
+    "guide-lines": "The same of the field to guide away from: {guide}.",
+    "score": "Up the log-density at σ, {source}.",
+    "guidance": "What the rule adds to the denoised point.",
+    "saddles": "Where the log-density at σ curves upward, {source}: darker is stronger.",
+    "critical": "Circles: modes. Diamonds: saddle points with their unstable direction, {source}.",
+}
+_BANDS = {
+    "none": "",
+    "exact": "Exact density at σ: the innermost band holds 25 % of it.",
+    "main": "Density of {main} at σ: the innermost band holds 25 % of it.",
+    "guide": "Density of {guide} at σ: the innermost band holds 25 % of it.",
+    "ratio": "Left: {guide} likelier. Right: main likelier. CFG-like rules push towards the right end.",
+    "regions": "Modes, saddles (σ²λ > 0) and the tail outside 99 %, {source}.",
+    "curvature": "Largest σ²λ of the log-density, {source}.",
+    "step-error": "Relative error of SFG's product at h = {h}, {source}.",
+    "error-ratio": "Length of the guided error over main's: left of 1 the push helps.",
+}
+
+
+def _between(levels: tuple[float, ...]) -> list[list[Any]]:
+    """A number at each border between bands; the first band has none below it."""
+    return [[i + 1, f"{level:g}"] for i, level in enumerate(levels)]
+
+
+_MARKS: dict[str, list[list[Any]]] = {
+    "curvature": _between(CURVATURE_LEVELS)[1::2],
+    "step-error": _between(ERROR_LEVELS)[1::2],
+    "error-ratio": [[i + 2, f"{level:g}"] for i, level in enumerate(RATIO_LEVELS)][1::2],
+    "regions": [[0.5, "mode"], [1.5, "saddle"], [2.5, "tail"]],
+    **dict.fromkeys(
+        ("exact", "main", "guide"), [[i + 1, f"{100 * share:g} %"] for i, share in enumerate(BAND_SHARES)][1::2]
+    ),
+}
+
+
+def legend(picture: Picture, state: ExplorerState) -> dict[str, Any]:
+    """The layers with what is drawn of them in a picture."""
+    request = picture.request
+    shown = picture.scenes[-1]
+    words = {
+        "main": shown.main,
+        "guide": request.guide[1],
+        "source": {"learned": f"of {shown.main}", "exact": "of the exact field"}[request.source],
+        "h": f"{request.product_step:g}",
+    }
+    rows = {
+        key: {
+            "key": key,
+            "title": LAYERS[key],
+            "doc": _DOCS[key].format(**words),
+            "note": _note(key, shown),
+            "on": key in state.layers,
+            "hidden": key == "moves" and len(picture.runs) < 2,
+        }
+        for key in LAYERS
+    }
+    return {
+        "groups": [{"title": title, "rows": [rows[key] for key in keys]} for title, keys in _GROUPS.items()],
+        "bands": {
+            "value": state.bands,
+            "options": [[key, title] for key, title in BANDS.items()],
+            "note": _BANDS.get(state.bands, "").format(**words),
+            "marks": _MARKS.get(state.bands),
+        },
+        "source": state.source,
+        "sources": [[key, title] for key, title in SOURCES.items()],
+        "level": f"Everything that depends on σ is drawn at σ = {request.sigma:.3g}.",
+    }
+
+
+def _note(key: str, shown: Scene) -> str:
+    """What is said of a layer instead of its usual sentence."""
+    if key == "saddles" and shown.saddles is not None and not len(shown.saddles.value):
+        return "None here: the log-density curves downward in every direction."
+    if key != "critical":
+        return ""
+    if shown.missing is not None:
+        return "Searching …"
+    found = shown.critical
+    if found is None:
+        return ""
+    counts = [int((found.index == i).sum()) for i in range(3)]
+    others = len(found.index) - sum(counts[:2])
+    parts = [_count(counts[0], "mode"), _count(counts[1], "saddle point")]
+    parts += [f"{others} of higher index"] if others else []
+    beyond = f"; {found.beyond} more off the plane" if found.beyond else ""
+    return f"{', '.join(parts)}, found by a short search{beyond}."
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,139 @@
+"""A picture's parts as plain dictionaries of numbers and float32 or uint8 arrays, as the stage takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toyguide import Experiment, rule
+from toyguide_apps.explorer_page.compute import Picture
+from toyguide_apps.explorer_page.layers.densities import Arrows, Curves
+from toyguide_apps.explorer_page.layers.point_arrows import Drawing
+from toyguide_apps.explorer_page.runs import Paths
+from toyguide_apps.explorer_page.scene import Scene
+
+__all__ = ["Look", "marks", "named", "run", "scene", "strokes", "title"]
+
+_STROKES = ("x0", "y0", "x1", "y1")
+_STILL = ("region", "other-regions")  # lines that belong to the data, at sigma = 0
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is said about a picture: the preset's title, sentence, metrics and verdict; empty for a scene of one's own.
+
+    Attributes:
+        title: The title.
+        text: The sentence.
+        metrics: The metrics that carry it.
+        verdict: The verdict of the study that judges it, with the study's address, or None.
+    """
+
+    title: str = ""
+    text: str = ""
+    metrics: tuple[str, ...] = ()
+    verdict: dict[str, str] | None = None
+
+
+def run(paths: Paths) -> dict[str, Any]:
+    """A run's frames, ``(steps + 1) * n`` coordinates with ``n`` for each level, and what is known of its samples."""
+    return {
+        "x": paths.frames[..., 0].ravel(),
+        "y": paths.frames[..., 1].ravel(),
+        "n": paths.frames.shape[1],
+        "sigma": list(paths.sigma),
+        "outlier": paths.outlier.astype(np.uint8),
+        "logp": paths.log_density,
+        "branch": paths.branch,
+        "push": [float(v) for v in paths.push_sizes],
+    }
+
+
+def strokes(arrows: Arrows | None) -> dict[str, Any]:
+    """Straight strokes; no columns where there are none."""
+    return {"none": True} if arrows is None else {c: _floats(getattr(arrows, c)) for c in _STROKES}
+
+
+def scene(picture: Picture, layers: Scene, step: int) -> dict[str, Any]:
+    """Layers at one step of the time line. Those of one key differ in the step alone."""
+    request = picture.request
+    still = {k: _curves(v) for k, v in layers.curves.items() if k in _STILL}
+    found: dict[str, Any] = {
+        "key": repr(layers.key),
+        "step": step,
+        "window": list(request.window),
+        "still": {"curves": still},
+        "curves": {k: _curves(v) for k, v in layers.curves.items() if k not in _STILL},
+        "bands": request.bands,
+    }
+    if layers.image is not None:
+        found |= {"image": np.ascontiguousarray(layers.image).ravel(), "pixels": len(layers.image)}
+    if layers.score is not None:
+        found["score"] = strokes(layers.score)
+    if layers.saddles is not None and len(layers.saddles.value):
+        top = float(np.quantile(layers.saddles.value, 0.98))
+        found["saddles"] = strokes(layers.saddles) | {"value": _floats(layers.saddles.value), "top": top}
+    if (critical := layers.critical) is not None:
+        groups = {"modes": critical.index == 0, "passes": critical.index == 1, "others": critical.index > 1}
+        found["critical"] = {
+            name: {
+                "x": critical.x[which],
+                "y": critical.y[which],
+                "text": [str(i) for i in critical.index[which]] if name == "others" else [],
+            }
+            for name, which in groups.items()
+        }
+        found["critical"]["unstable"] = dict(zip(_STROKES, map(_floats, critical.strokes), strict=True))
+    return found
+
+
+def marks(picture: Picture) -> dict[str, Any]:
+    """The paths and arrows at the inspected point, one entry for each panel."""
+    seen = picture.inspection
+    if seen is None:
+        return {"panels": []}
+    drawn = picture.terms or (None,) * len(seen.terms)
+    return {
+        "panels": [
+            {"way": _curves(Curves(terms.path[:, 0], terms.path[:, 1])), "arrows": _drawing(drawing)}
+            for terms, drawing in zip(seen.terms, drawn, strict=True)
+        ]
+    }
+
+
+def _drawing(drawing: Drawing | None) -> dict[str, Any] | None:
+    if drawing is None:
+        return None
+    columns = dict(zip((*_STROKES, "kind"), map(_floats, drawing.strokes), strict=True))
+    x, y = map(_floats, drawing.at)
+    return {**columns, "x": x, "y": y, "names": list(drawing.names), "kinds": _floats(drawing.kinds)}
+
+
+def named(experiment: Experiment) -> str:
+    """A run's rule with its parameters."""
+    shown = {k: v for k, v in experiment.params.items() if isinstance(v, float | int)}
+    words = {True: "on", False: "off"}
+    values = ", ".join(f"{k} {words[v]}" if isinstance(v, bool) else f"{k} = {v:g}" for k, v in shown.items())
+    name = rule(experiment.rule).title.removesuffix(" (reconstruction)")
+    return f"{name}  ({values})" if values else name
+
+
+def title(paths: Paths) -> str:
+    """What a panel shows: the rule, its parameters, and how many trajectories got lost."""
+    experiment = paths.experiment
+    text = named(experiment)
+    if paths.coarse:
+        return text + f"  ·  first {paths.frames.shape[1]} of {experiment.n}"
+    if paths.diverged:
+        text += f"  ·  {paths.diverged} of {experiment.n} diverged"
+    return text + f"  ·  {paths.far} of {experiment.n} far away" if paths.far else text
+
+
+def _curves(curves: Curves) -> dict[str, np.ndarray]:
+    return {"x": _floats(curves.x), "y": _floats(curves.y)}
+
+
+def _floats(values: Any) -> np.ndarray:
+    return np.ascontiguousarray(values, dtype=np.float32)

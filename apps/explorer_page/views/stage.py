@@ -1,0 +1,197 @@
+"""The stage: one component of the browser that draws all panels, their time line, legend and headline.
+
+Its JavaScript lies in ``stage/``. The page sends it each part of a picture that has changed; what a visitor does there
+comes back as messages, each of which is checked like any other setting.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import panel as pn
+import param
+from panel.custom import JSComponent
+
+from toyguide.errors import InputError
+from toyguide_apps.explorer_page.compute import Picture
+from toyguide_apps.explorer_page.looks import looks
+from toyguide_apps.explorer_page.panels import LETTERS
+from toyguide_apps.explorer_page.planes import home_window
+from toyguide_apps.explorer_page.state import ExplorerState
+from toyguide_apps.explorer_page.views import parts
+from toyguide_apps.explorer_page.views.headline import headline
+from toyguide_apps.explorer_page.views.legend import legend
+from toyguide_apps.shared.notices import complain
+
+__all__ = ["Stage", "StageView", "script"]
+
+_SOURCES = Path(__file__).parents[1] / "stage"
+_MODULES = ("view", "paint", "panel", "timeline", "legend", "stage")
+
+
+def script() -> str:
+    """The stage's JavaScript, with its style: what the page and an exported file both run."""
+    style = (_SOURCES / "stage.css").read_text(encoding="utf-8")
+    modules = [(_SOURCES / f"{name}.js").read_text(encoding="utf-8") for name in _MODULES]
+    return "\n".join([f"const STYLE = {json.dumps(style)}", *modules])
+
+
+def _parameters() -> dict[str, Any]:
+    """One parameter for each part that is sent by itself."""
+    names = [f"{part}_{i + 1}" for part in ("run", "scene", "arrows") for i in range(len(LETTERS))]
+    return {n: param.Dict(default={}) for n in ("looks", "board", "marks", "legend", "headline", "status", *names)}
+
+
+class Stage(JSComponent):
+    """The component; its parameters are the parts."""
+
+    _esm = script() + (_SOURCES / "panel_component.js").read_text(encoding="utf-8")
+    locals().update(_parameters())
+
+    heard: Callable[[dict[str, Any]], None] | None = None
+    _rename: ClassVar[dict[str, str | None]] = {"heard": None}
+
+    def _handle_msg(self, data: Any) -> None:
+        if self.heard is not None:
+            self.heard(data)
+
+
+class StageView(pn.viewable.Viewer):
+    """The stage, and what a visitor does on it.
+
+    Args:
+        state: Told of what the visitor does.
+        playing: Told whether the stage plays, with each step that it says.
+    """
+
+    def __init__(self, state: ExplorerState, playing: Callable[[bool], None] = lambda _: None) -> None:
+        super().__init__()
+        self._state, self._playing = state, playing
+        self._said = 0
+        self._shown: dict[str, Any] = {}
+        self.stage = Stage(name="stage", looks=looks(), sizing_mode="stretch_width", margin=(0, 8))
+        self.stage.heard = self._hear
+        self._status = {"busy": 0, "coarse": 0}
+
+    def show(self, picture: Picture, look: parts.Look) -> None:
+        """Draw a picture; what has not changed since the last one is not sent again.
+
+        Args:
+            picture: The picture.
+            look: What is said about it.
+        """
+        changes: dict[str, Any] = {}
+        scenes = list(dict.fromkeys(picture.scenes))
+        for i, (run, arrows) in enumerate(zip(picture.runs, picture.guidance, strict=True), 1):
+            if self._fresh(f"run_{i}", run):
+                changes[f"run_{i}"] = parts.run(run)
+            if self._fresh(f"arrows_{i}", arrows):
+                changes[f"arrows_{i}"] = parts.strokes(arrows)
+        for i, scene in enumerate(scenes, 1):
+            if self._fresh(f"scene_{i}", scene):
+                changes[f"scene_{i}"] = parts.scene(picture, scene, self._state.step)
+        if self._fresh("marks", (picture.inspection, picture.terms)):
+            changes["marks"] = parts.marks(picture)
+        changes["board"] = self._board(picture)
+        changes["legend"] = legend(picture, self._state)
+        if not picture.coarse:
+            changes["headline"] = headline(picture, look)
+        self._status["coarse"] = int(picture.coarse)
+        changes["status"] = dict(self._status)
+        self._send(changes)
+
+    def follow(self, picture: Picture | None) -> None:
+        """Send what the settings say about a picture that is shown already."""
+        if picture is not None and len(picture.runs) == len(self._state.panels):
+            self._send({"board": self._board(picture)})
+
+    def ahead(self, picture: Picture, step: int) -> None:
+        """Send the layers of another noise level of the same picture, for when the time line gets there."""
+        scenes = list(dict.fromkeys(picture.scenes))
+        self._send({f"scene_{i}": parts.scene(picture, scene, step) for i, scene in enumerate(scenes, 1)})
+        for i, scene in enumerate(scenes, 1):
+            self._shown[f"scene_{i}"] = scene
+
+    def busy(self, busy: bool) -> None:
+        """Say on the page whether a picture is being computed."""
+        self._status["busy"] = int(busy)
+        self._send({"status": dict(self._status)})
+
+    def _send(self, changes: dict[str, Any]) -> None:
+        fresh = {k: v for k, v in changes.items() if k not in ("board", "legend", "headline", "status")}
+        fresh |= {k: v for k, v in changes.items() if k not in fresh and getattr(self.stage, k) != v}
+        self.stage.param.update(**fresh)
+
+    def _board(self, picture: Picture) -> dict[str, Any]:
+        state = self._state
+        scenes = list(dict.fromkeys(picture.scenes))
+        return {
+            "panels": [
+                {"title": parts.title(run), "scene": scenes.index(scene) + 1, "empty": scene.empty}
+                for run, scene in zip(picture.runs, picture.scenes, strict=True)
+            ],
+            "selected": state.selected,
+            "levels": list(state.levels()),
+            "step": min(state.step, state.steps),
+            "home": list(home_window(state.dataset, state.plane)),
+            "window": list(state.window),
+            "following": state.following,
+            "layers": list(state.layers),
+            "opacity": dict(state.opacity),
+            "interval": list(state.interval) if state.limited else None,
+            "point": list(state.point) if state.point else None,
+            "sample": state.sample,
+            "said": self._said,
+        }
+
+    def _fresh(self, name: str, value: Any) -> bool:
+        """Whether this is another object, or a tuple of others, than was last shown under the name."""
+        known = self._shown.get(name, self)
+        if isinstance(value, tuple) and isinstance(known, tuple):
+            same = len(value) == len(known) and all(a is b for a, b in zip(value, known, strict=True))
+        else:
+            same = known is value
+        self._shown[name] = value
+        return not same
+
+    def _hear(self, message: Any) -> None:
+        """Apply what a visitor did; a message that is not valid is answered and changes nothing."""
+        try:
+            self._apply(message)
+        except InputError as problem:
+            complain(str(problem))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            complain(f"the page said {str(message)[:80]!r}: expected one of its own messages")
+
+    def _apply(self, message: dict[str, Any]) -> None:
+        state = self._state
+        kind, value = message["kind"], message.get("value")
+        said = message.get("said", 0)
+        self._said = said if isinstance(said, int) else 0
+        if kind == "step":
+            self._playing(message.get("playing") is True)
+            state.set({"step": value})
+        elif kind == "window":
+            state.set({"window": tuple(value), "following": message["following"] is True})
+        elif kind == "home":
+            state.go_home()
+        elif kind in ("point", "interval"):
+            state.held = message["held"] is True
+            state.set({kind: value if value is None else tuple(value)})
+        elif kind in ("sample", "bands", "source", "opacity"):
+            state.set({kind: value})
+        elif kind == "layer":
+            others = [layer for layer in state.layers if layer != message["layer"]]
+            state.set({"layers": [*others, message["layer"]] if message["on"] is True else others})
+        elif kind == "select":
+            state.set({"selected": message["panel"]})
+        elif kind in ("copy", "remove", "swap"):
+            getattr(state, f"{kind}_panel")(message["panel"])
+        else:
+            raise ValueError(kind)
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self.stage
