@@ -56,7 +56,7 @@ class Picture:
         scenes: The layers below them; panels with the same layers have the same object.
         guidance: What each rule adds, as arrows.
         truth: The metrics of an exact sample of the same size as each run.
-        changes: The difference of each run's metrics from the first run's, with paired intervals; empty for coarse runs.
+        changes: The difference of each run's metrics from the first run's, with paired intervals; none if coarse.
         inspection: What is known about the inspected point.
         terms: The arrows at that point.
         profile: The edge between two classes.

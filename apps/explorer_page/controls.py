@@ -172,9 +172,11 @@ class OwnCard(pn.viewable.Viewer):
         self._limited.param.watch(self._limit, "value")
         self._whole = pmui.Switch(label="Not in this panel", margin=(0, 8))
         self._whole.param.watch(self._spare, "value")
-        self._card = pmui.Accordion(
-            ("Only in this panel", self._body), active=[], margin=(4, 8), sizing_mode="stretch_width"
+        self._body.visible = False
+        self._fold = pmui.Toggle(
+            label="Settings of this panel only", size="small", variant="outlined", margin=(4, 8), color="primary"
         )
+        self._fold.param.watch(lambda event: setattr(self._body, "visible", event.new), "value")
         self._following = False
         state.param.watch(lambda *_: self._follow(), ["panels", "selected", "dataset", "label", "fields", "limited"])
         self._follow()
@@ -192,11 +194,11 @@ class OwnCard(pn.viewable.Viewer):
         label = panel.own.get("label", state.label)
         wanted: dict[str, tuple[str, dict[str, Any], Any]] = {}
         for name, role in roles_of(panel.rule).items():
-            options = {reference: reference for reference in choices(state.dataset, label, role)}
-            wanted[f"field.{name}"] = (title_of(role), options, panel.own.get("fields", {}).get(name, _AS_ALL))
+            own_fields = {reference: reference for reference in choices(state.dataset, label, role)}
+            wanted[f"field.{name}"] = (title_of(role), own_fields, panel.own.get("fields", {}).get(name, _AS_ALL))
         for key, title in self._KEYS.items():
             known = _STEPS if key == "steps" else list(state.param[key].objects)
-            options = {str(v): v for v in known}
+            options: dict[str, Any] = {str(v): v for v in known}
             if key == "sampler":
                 options = {cls.title: name for name, cls in SAMPLERS.items()}
             wanted[key] = (title, options, panel.own.get(key, _AS_ALL))
@@ -242,7 +244,7 @@ class OwnCard(pn.viewable.Viewer):
             self._state.set_own(self._state.selected, {**own, "interval": None} if event.new else own)
 
     def __panel__(self) -> pn.viewable.Viewable:
-        return _column(self._limited, self._whole, self._card)
+        return _column(self._limited, self._whole, self._fold, self._body)
 
 
 def _control(key: str, known: param.Parameter, value: Any) -> Any:

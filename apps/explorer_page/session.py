@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -22,8 +23,8 @@ from toyguide_apps.explorer_page.presets import presets
 from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.explorer_page.views.errors import ErrorsPanel
 from toyguide_apps.explorer_page.views.inspector import InspectorPanel
-from toyguide_apps.explorer_page.views.profile import ProfilePanel
 from toyguide_apps.explorer_page.views.parts import Look
+from toyguide_apps.explorer_page.views.profile import ProfilePanel
 from toyguide_apps.explorer_page.views.stage import StageView
 from toyguide_apps.explorer_page.views.table import MetricsTable
 from toyguide_apps.explorer_page.views.trail import TrailPanel
@@ -58,7 +59,9 @@ class Explorer(pn.viewable.Viewer):
         self._warned: list[str] = []
         self._written = ""
         self._plays = False
-        self._sent: set[object] = set()  # the layers that the stage has, by what they depend on and their step
+        self._sent: set[tuple[Request | None, int]] = (
+            set()
+        )  # the layers that the stage has, by what they depend on and their step
         self.stage = StageView(self.state, self._played)
         self._table = MetricsTable()
         self.look = LookButtons(self.state)
@@ -191,11 +194,8 @@ class Explorer(pn.viewable.Viewer):
         """Send the layers of the next noise levels, so that the time line finds them: some, or all while it plays."""
         while not (self._gone or self._running) and (found := self._next_level()) is not None:
             step, request = found
-            ask = Job(
-                request, None, lambda: self._gone or self._running or _elsewhere(request) != _elsewhere(self._wanted)
-            )
             try:
-                picture = await compute(lambda: ask)
+                picture = await compute(partial(Job, request, None, partial(self._left, request)))
             except (CancelledError, InputError):
                 return
             if self._gone or _elsewhere(request) != _elsewhere(self._wanted):
@@ -203,9 +203,13 @@ class Explorer(pn.viewable.Viewer):
             self.stage.ahead(picture, step)
             self._sent.add((_elsewhere(request), step))
 
+    def _left(self, request: Request) -> bool:
+        """Whether the layers of another noise level are no longer wanted, or must wait for a picture."""
+        return self._gone or self._running or _elsewhere(request) != _elsewhere(self._wanted)
+
     def _next_level(self) -> tuple[int, Request] | None:
         """The nearest step whose layers are still to be sent, and its picture; steps to come before those gone by."""
-        if self._wanted is None or self._wanted.bands == "none" and not self._wanted.layers & _LEVELLED:
+        if self._wanted is None or (self._wanted.bands == "none" and not self._wanted.layers & _LEVELLED):
             return None
         here, last = self.state.step, self.state.steps
         reach = last if self._plays else _AHEAD

@@ -60,7 +60,9 @@ class Legend {
     this.ramp = make("canvas", { class: "ramp", "aria-hidden": "true" })
     this.bandsNote = make("p", { class: "note" })
     this.bandsOpacity = this.slider("bands", "Background")
-    head.append(this.bands, this.ramp, this.bandsNote, this.bandsOpacity)
+    const line = make("div", { class: "line" })
+    line.append(this.bands, this.bandsOpacity)
+    head.append(line, this.ramp, this.bandsNote)
     this.body.append(head)
     for (const group of legend.groups) {
       const part = make("div", { class: "group" })
@@ -89,7 +91,9 @@ class Legend {
     label.append(box, swatch, make("span", {}, title))
     const note = make("p", { class: "note" })
     const opacity = this.slider(key, title)
-    row.append(label, note, opacity)
+    const line = make("div", { class: "line" })
+    line.append(label, opacity)
+    row.append(line, note)
     this.rows.set(key, { row, box, note, opacity, swatch })
     return row
   }
@@ -122,7 +126,7 @@ class Legend {
     context.strokeRect(0.5, 0.5, width - 1, 11)
     if (!marks) return
     context.fillStyle = look.quiet
-    context.font = "12px system-ui, sans-serif"
+    context.font = "12px Roboto, Arial, sans-serif"
     context.textBaseline = "top"
     marks.forEach(([at, text]) => {
       context.textAlign = at <= 0 ? "left" : at >= colours.length ? "right" : "center"

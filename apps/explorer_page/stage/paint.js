@@ -84,7 +84,7 @@ function polygon(context, x, y, radius, corners, turn) {
 }
 
 /** A small canvas with one mark, to be drawn thousands of times. */
-function sprite(shape, radius, fill, halo, ratio) {
+function sprite(shape, radius, rim, fill, halo, ratio) {
   const size = Math.ceil(2 * (radius * 1.4 + 1.5))
   const canvas = document.createElement("canvas")
   canvas.width = canvas.height = Math.ceil(size * ratio)
@@ -92,7 +92,7 @@ function sprite(shape, radius, fill, halo, ratio) {
   context.scale(ratio, ratio)
   context.fillStyle = fill
   context.strokeStyle = halo
-  context.lineWidth = 2
+  context.lineWidth = 2 * rim
   context.lineJoin = "round"
   drawMark(context, shape, size / 2, size / 2, radius)
   return { canvas, size }
@@ -100,7 +100,7 @@ function sprite(shape, radius, fill, halo, ratio) {
 
 /** Text on a plate of the ground's colour. */
 function drawLabel(context, text, x, y, ink, ground, align = "center") {
-  context.font = "600 12px system-ui, sans-serif"
+  context.font = "600 12px Roboto, Arial, sans-serif"
   context.textAlign = align
   context.textBaseline = "middle"
   const width = context.measureText(text).width + 6

@@ -19,15 +19,12 @@ class PanelView {
     this.chooser.onclick = () => stage.say({ kind: "select", panel: index })
     this.sigma = make("span", { class: "sigma" })
     this.tools = make("span", { class: "tools" })
-    for (const [kind, sign, text] of [
-      ["copy", "⧉", "Copy this panel"],
-      ["swap", "⇄", "Swap with the panel on its right"],
-      ["remove", "✕", "Remove this panel"],
-    ]) {
-      const button = make("button", { type: "button", class: kind, title: text, "aria-label": `${text} ${LETTERS[index]}` }, sign)
-      button.onclick = () => stage.say({ kind, panel: index })
-      this.tools.append(button)
-    }
+    for (const [kind, text] of [
+      ["copy", `Copy panel ${LETTERS[index]}`],
+      ["swap", `Swap panel ${LETTERS[index]} with the next`],
+      ["remove", `Remove panel ${LETTERS[index]}`],
+    ])
+      this.tools.append(iconButton(kind, text, () => stage.say({ kind, panel: index })))
     this.heading.append(this.chooser, this.sigma, this.tools)
     this.canvas = make("canvas", { tabindex: 0, role: "application" })
     this.tip = make("div", { class: "tip", hidden: "" })
@@ -270,8 +267,9 @@ class PanelView {
   drawSamples(context, frame, position, look) {
     const { stage, run, side } = this
     const radius = (run.n > 1500 ? 1.75 : run.n > 600 ? 2.1 : 2.5) * (side < 300 ? 0.85 : 1)
-    const inside = stage.sprite("circle", radius, look.sample, look.halo)
-    const outside = stage.sprite("triangle", radius * 1.35, look.outlier, look.halo)
+    const rim = run.n > 1500 ? 0.5 : 0.9
+    const inside = stage.sprite("circle", radius, rim, look.sample, look.halo)
+    const outside = stage.sprite("triangle", radius * 1.3, rim, look.outlier, look.halo)
     context.globalAlpha = stage.opacity("samples")
     const { x, y, n, outlier, sigma } = run
     const k = Math.min(Math.floor(position), sigma.length - 1)
@@ -314,7 +312,7 @@ class PanelView {
       for (let i = 0; i < x.length; i++) drawMark(context, shape, frame.x(x[i]), frame.y(y[i]), 5)
     }
     context.fillStyle = look.ground
-    context.font = "700 10px system-ui, sans-serif"
+    context.font = "700 10px Roboto, Arial, sans-serif"
     context.textAlign = "center"
     context.textBaseline = "middle"
     found.others.text.forEach((text, i) =>
@@ -409,7 +407,7 @@ class PanelView {
   }
 
   drawAxes(context, frame, look) {
-    context.font = "12px system-ui, sans-serif"
+    context.font = "12px Roboto, Arial, sans-serif"
     context.fillStyle = look.quiet
     context.strokeStyle = look.quiet
     context.lineWidth = 1

@@ -137,7 +137,8 @@ class Stage {
       const link = make("a", { href: verdict.href, class: "verdict" }, verdict.text)
       words.append(link)
     }
-    const figures = make("dl", { class: "numbers" })
+    const many = numbers.some(({ values }) => values.length > 2)
+    const figures = make("dl", { class: many ? "numbers many" : "numbers" })
     for (const { label, doc, values, truth } of numbers) {
       const cell = make("div", { title: doc })
       const value = make("dd")
@@ -214,10 +215,10 @@ class Stage {
   inks() {
     return `${this.dark}${[...this.layers].join()}${JSON.stringify(this.opacities)}`
   }
-  sprite(shape, radius, fill, halo) {
+  sprite(shape, radius, rim, fill, halo) {
     const ratio = window.devicePixelRatio || 1
-    const key = [shape, radius, fill, halo, ratio].join()
-    if (!this.sprites.has(key)) this.sprites.set(key, sprite(shape, radius, fill, halo, ratio))
+    const key = [shape, radius, rim, fill, halo, ratio].join()
+    if (!this.sprites.has(key)) this.sprites.set(key, sprite(shape, radius, rim, fill, halo, ratio))
     return this.sprites.get(key)
   }
 
@@ -388,6 +389,7 @@ class Stage {
       if (side > best + 1) [best, columns] = [side, across]
     }
     const side = Math.floor(Math.max(Math.min(best, width), 150))
+    this.legend.element.style.maxHeight = innerWidth < 1100 ? "" : `${Math.max(this.left.offsetHeight, 420)}px`
     this.board.style.gridTemplateColumns = `repeat(${columns}, ${side}px)`
     for (const panel of this.panels) panel.resize(side, window.devicePixelRatio || 1)
     this.redraw()
@@ -399,7 +401,7 @@ class Stage {
     this.resized = () => this.arrange()
     addEventListener("resize", this.resized)
     this.themed = () => {
-      const [r, g, b] = getComputedStyle(this.element).color.match(/[\d.]+/g).map(Number)
+      const [r, g, b] = getComputedStyle(this.root.parentElement ?? this.root).color.match(/[\d.]+/g).map(Number)
       const dark = 0.3 * r + 0.6 * g + 0.1 * b > 128
       this.element.classList.toggle("dark", dark)
       if (dark === this.dark) return

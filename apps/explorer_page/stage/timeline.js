@@ -10,24 +10,19 @@ class TimeLine {
   constructor(stage) {
     this.stage = stage
     this.element = make("div", { class: "timeline", role: "group", "aria-label": "Time line" })
-    const button = (name, sign, text, act) => {
-      const made = make("button", { type: "button", class: name, "aria-label": text, title: text }, sign)
-      made.onclick = act
-      return made
-    }
-    this.play = button("play", "▶", "Play", () => stage.toggle())
-    this.back = button("back", "⏮", "One step back", () => stage.go(Math.ceil(stage.time) - 1))
-    this.next = button("next", "⏭", "One step on", () => stage.go(Math.floor(stage.time) + 1))
+    this.play = iconButton("play", "Play", () => stage.toggle())
+    this.back = iconButton("back", "One step back", () => stage.go(Math.ceil(stage.time) - 1))
+    this.next = iconButton("next", "One step on", () => stage.go(Math.floor(stage.time) + 1))
     this.speed = make("select", { "aria-label": "Speed", title: "Speed of playing" })
     for (const speed of SPEEDS) this.speed.append(make("option", { value: speed }, `${speed}×`))
     this.speed.value = "1"
     this.speed.onchange = () => (stage.speed = Number(this.speed.value))
-    this.loop = button("loop", "⟳", "Play again and again", () => {
+    this.loop = iconButton("loop", "Play again and again", () => {
       stage.loop = !stage.loop
       this.loop.setAttribute("aria-pressed", String(stage.loop))
     })
     this.loop.setAttribute("aria-pressed", "false")
-    this.follow = button("follow", "⛶", "The view follows the noise", () => stage.setFollowing(!stage.following))
+    this.follow = iconButton("follow", "The view follows the noise", () => stage.setFollowing(!stage.following))
     const buttons = make("div", { class: "buttons" })
     buttons.append(this.play, this.back, this.next, this.speed, this.loop, this.follow)
     this.axis = make("div", { class: "axis" })
@@ -94,9 +89,9 @@ class TimeLine {
         end.setAttribute(`aria-${name}`, value)
     })
     const done = stage.time >= last
-    const [sign, text] = stage.playing ? ["⏸", "Pause"] : done ? ["↺", "Replay"] : ["▶", "Play"]
-    if (this.play.textContent !== sign) {
-      this.play.textContent = sign
+    const [icon, text] = stage.playing ? ["pause", "Pause"] : done ? ["replay", "Replay"] : ["play", "Play"]
+    if (this.play.icon !== icon) {
+      setIcon(this.play, icon)
       this.play.setAttribute("aria-label", text)
       this.play.title = `${text} (space)`
     }
@@ -135,7 +130,7 @@ class TimeLine {
     context.stroke()
     context.globalAlpha = 1
     context.fillStyle = look.quiet
-    context.font = "12px system-ui, sans-serif"
+    context.font = "12px Roboto, Arial, sans-serif"
     context.textAlign = "center"
     context.textBaseline = "top"
     context.beginPath()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 from toyguide_apps.explorer_page.compute import Picture
 from toyguide_apps.explorer_page.layers.curvature import CURVATURE_LEVELS, ERROR_LEVELS
 from toyguide_apps.explorer_page.layers.densities import BAND_SHARES

@@ -29,7 +29,7 @@ from toyguide_apps.shared.notices import complain
 __all__ = ["Stage", "StageView", "script"]
 
 _SOURCES = Path(__file__).parents[1] / "stage"
-_MODULES = ("view", "paint", "panel", "timeline", "legend", "stage")
+_MODULES = ("icons", "view", "paint", "panel", "timeline", "legend", "stage")
 
 
 def script() -> str:
@@ -175,7 +175,7 @@ class StageView(pn.viewable.Viewer):
             self._playing(message.get("playing") is True)
             state.set({"step": value})
         elif kind == "window":
-            state.set({"window": tuple(value), "following": message["following"] is True})
+            state.set({"window": tuple(value or ()), "following": message["following"] is True})
         elif kind == "home":
             state.go_home()
         elif kind in ("point", "interval"):
