@@ -37,7 +37,7 @@ LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 # The same of the apps, by the longest of these names that a module's name begins with.
 APP_LAYERS = [
     {"shared", "explorer_page.palette", "explorer_page.presets", "studies_page.results"},
-    {"explorer_page.planes", "explorer_page.roles", "studies_page.runner", "studies_page.html"},
+    {"explorer_page.code", "explorer_page.planes", "explorer_page.roles", "studies_page.runner", "studies_page.html"},
     {"explorer_page.panels", "explorer_page.runs", "studies_page.run_bar"},
     {"explorer_page.layers"},
     {"explorer_page.scene", "explorer_page.state"},

@@ -32,7 +32,7 @@ from toyguide.fields.networks import EnergyMLP
 from toyguide.files import writing
 from toyguide.guidance import ROLES, Fields, Interval, Role, Rule, Scene, rules
 from toyguide.guidance import rule as make_rule
-from toyguide.metrics import measure
+from toyguide.metrics import Difference, differences, features_of, measure
 from toyguide.noise import edm_schedule
 from toyguide.samplers import Step, follow, trajectory
 from toyguide.samplers import sampler as make_sampler
@@ -400,6 +400,24 @@ class Result:
         resamples = 0 if e.build_rule().interacts else resamples
         measured = measure(self.x[-1], e.data, e.label, resamples=resamples, seed=e.seed)
         return {**measured, "nfe": self.nfe, "gradients": self.gradients, "seconds": self.seconds}
+
+    def differences(self, other: Result, resamples: int = 200) -> dict[str, Difference]:
+        """What another run's metrics are more than this one's, with intervals; see ``toyguide.metrics.paired``.
+
+        Runs with the same seed share their noise, which makes the intervals narrow. Runs whose points affect each other
+        have none, so there are no differences with these.
+
+        Args:
+            other: A run of the same dataset, class and number of trajectories.
+            resamples: The number of bootstrap resamples.
+
+        Raises:
+            InputError: If the two runs differ in dataset, class or number of trajectories.
+        """
+        if any(r.experiment.build_rule().interacts for r in (self, other)):
+            return {}
+        mine, others = (features_of(r.x[-1], r.experiment.data, r.experiment.label) for r in (self, other))
+        return differences(mine, others, resamples=resamples, seed=self.experiment.seed)
 
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` with the arrays ``x``, ``sigma``, ``nfe`` (of each trajectory), ``gradients``, ``seconds``,

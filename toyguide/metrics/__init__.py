@@ -1,9 +1,22 @@
 """Metrics of samples and of fields, against the exact distribution."""
 
 from toyguide.metrics.exact import hdr_threshold
-from toyguide.metrics.samples import METRICS, Metric, measure, reference
+from toyguide.metrics.paired import Difference, differences
+from toyguide.metrics.samples import METRICS, Features, Metric, features_of, measure, measure_features, reference
 
-__all__ = ["METRICS", "VERSION", "Metric", "hdr_threshold", "measure", "reference"]
+__all__ = [
+    "METRICS",
+    "VERSION",
+    "Difference",
+    "Features",
+    "Metric",
+    "differences",
+    "features_of",
+    "hdr_threshold",
+    "measure",
+    "measure_features",
+    "reference",
+]
 
 VERSION = 2
 """Increase this when a change to the library changes measured numbers; studies then repeat their finished runs."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from toyguide.datasets import Dataset
 
-__all__ = ["MANY", "exact_samples", "hdr_threshold"]
+__all__ = ["MANY", "exact_log_densities", "exact_samples", "hdr_threshold"]
 
 MANY = 1 << 16
 """Exact samples that stand for the distribution itself."""
@@ -47,11 +47,11 @@ def hdr_threshold(data: Dataset, label: str | None, sigma: float = 0.0, share: f
         sigma: The noise level.
         share: The share of the mass inside the region.
     """
-    return float(_log_densities(data, label, sigma).quantile(1 - share))
+    return float(exact_log_densities(data, label, sigma).quantile(1 - share))
 
 
 @lru_cache(maxsize=4)
-def _log_densities(data: Dataset, label: str | None, sigma: float) -> Tensor:
+def exact_log_densities(data: Dataset, label: str | None, sigma: float) -> Tensor:
     """Exact log-densities of exact samples (65536,), float64."""
     field = data.field(label)
     x = field.sample(MANY, sigma, torch.Generator().manual_seed(0)).float()

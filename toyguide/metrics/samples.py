@@ -57,6 +57,7 @@ from toyguide.metrics.sliced import Distance, distances, noise
 
 __all__ = [
     "METRICS",
+    "OUTSIDE",
     "Features",
     "Metric",
     "branches_of",
@@ -72,7 +73,8 @@ __all__ = [
     "values_of",
 ]
 
-_OUTSIDE = {"outliers": 0.01, "far_outliers": 0.001}  # share of the mass outside the highest-density region
+OUTSIDE = {"outliers": 0.01, "far_outliers": 0.001}
+"""The share of the exact mass outside the highest-density region, for the metrics that count samples there."""
 _STRAYED = {"strays_05": 0.05, "strays_10": 0.1, "strays_20": 0.2}  # least distances
 _BALL = 0.999  # share of a round Gaussian inside its ball
 _BLOCK = 1 << 12  # samples whose responsibilities are computed at once
@@ -244,7 +246,7 @@ def measure_features(features: Features, *, resamples: int = 200, seed: int = 0)
 
     result: dict[str, Any] = {"n": len(features.finite), "diverged": int((~features.finite).sum())}
     result |= {k: values[k] for k in METRICS if k in values}
-    result["outliers_exact"] = _OUTSIDE["outliers"]
+    result["outliers_exact"] = OUTSIDE["outliers"]
     if branches.tips is not None:
         result["tips_exact"] = float(branches.shares[branches.tips].sum())
     if resamples:
@@ -372,7 +374,7 @@ def features_of(x: Tensor, data: Dataset, label: str | None) -> Features:
         if label is not None:
             leaked[rows] = _leaks(block, log_density[rows], data, label)
 
-    inside = {name: hdr_threshold(data, label, share=1 - share) for name, share in _OUTSIDE.items()}
+    inside = {name: hdr_threshold(data, label, share=1 - share) for name, share in OUTSIDE.items()}
     flags = {name: ~finite | (log_density < threshold) for name, threshold in inside.items()}
     beyond = torch.full((len(x),), math.inf)
     beyond[~flags["outliers"]] = 0.0

@@ -55,14 +55,6 @@ class Distance:
         """The distance."""
         return math.sqrt(self.squared)
 
-    def nearness(self, noise: float) -> float:
-        """What the standard error is multiplied by, near the truth; 1 far from it.
-
-        Args:
-            noise: The expected squared distance of as many exact samples.
-        """
-        return math.sqrt(1 - min(noise / self.squared, 1.0) / 2)
-
     def interval(self, noise: float) -> list[float]:
         """The 95 % interval of the expected distance.
 
@@ -71,7 +63,8 @@ class Distance:
         """
         if not self.squared:
             return [0.0, 0.0]
-        factor = math.exp(Z * self.error * self.nearness(noise) / (2 * self.squared))
+        near = min(noise / self.squared, 1.0)
+        factor = math.exp(Z * self.error * math.sqrt(1 - near / 2) / (2 * self.squared))
         return [self.value / factor, self.value * factor]
 
 
