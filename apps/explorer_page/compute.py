@@ -29,6 +29,7 @@ from toyguide_apps.explorer_page.layers.point import Inspection, inspect
 from toyguide_apps.explorer_page.layers.point_arrows import Drawing, drawings
 from toyguide_apps.explorer_page.layers.trail import Trail, trail
 from toyguide_apps.explorer_page.panels import Request, nearest
+from toyguide_apps.explorer_page.precedence import PICTURES
 from toyguide_apps.explorer_page.roles import MAIN, natural, union_role
 from toyguide_apps.explorer_page.runs import CancelledError, Paths, run_paths, scene_of, truth
 from toyguide_apps.explorer_page.scene import Scene, scene, scene_key, spot_of
@@ -135,7 +136,8 @@ async def compute(ask: Callable[[], Job]) -> Picture:
 
 def _do(ask: Callable[[], Job]) -> Picture:
     job = ask()
-    made = picture(job.request, job.cancelled, job.first)
+    with PICTURES.first():
+        made = picture(job.request, job.cancelled, job.first)
     if made.whole:
         with _pictures_lock:
             _pictures[job.request] = made

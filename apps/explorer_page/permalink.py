@@ -25,7 +25,21 @@ _VERSION = "1"
 _FIRST = ("dataset", "label")
 _PLAIN = (
     *("limited", "interval", "sampler", "steps", "n", "seed"),
-    *("bands", "layers", "source", "plane", "window", "step", "point", "profile", "ends", "errors", "sample"),
+    *(
+        "bands",
+        "layers",
+        "source",
+        "plane",
+        "window",
+        "step",
+        "point",
+        "profile",
+        "ends",
+        "errors",
+        "sample",
+        "curve",
+        "seeds",
+    ),
 )
 _BOOLEANS = {"true": True, "false": False}
 _EVERYWHERE = "everywhere"  # no guidance interval
@@ -154,13 +168,13 @@ def _parse(key: str, text: str) -> Any:
         raise InputError(f"{key} of {len(text)} characters: expected at most {longest}")
     if key in ("interval", "window", "point"):
         return tuple(_number(part) for part in text.split(","))
-    if key in ("plane", "ends"):
+    if key in ("plane", "ends", "curve"):
         return tuple(text.split(","))
     if key == "layers":
         return [part for part in text.split(",") if part]
     if key in ("limited", "profile", "errors"):
         return _BOOLEANS.get(text, text)
-    return _number(text) if key in ("steps", "n", "seed", "step", "sample") else text
+    return _number(text) if key in ("steps", "n", "seed", "step", "sample", "seeds") else text
 
 
 def _number(text: str) -> Any:

@@ -31,6 +31,7 @@ from toyguide_apps.explorer_page.views.errors import ErrorsPanel
 from toyguide_apps.explorer_page.views.inspector import InspectorPanel
 from toyguide_apps.explorer_page.views.plots import Plots
 from toyguide_apps.explorer_page.views.profile import ProfilePanel
+from toyguide_apps.explorer_page.views.responses import ResponsesPanel
 from toyguide_apps.explorer_page.views.status import Status
 from toyguide_apps.explorer_page.views.table import MetricsTable
 from toyguide_apps.explorer_page.views.trail import TrailPanel
@@ -69,6 +70,7 @@ class Explorer(pn.viewable.Viewer):
         self._profile = ProfilePanel(self.state)
         self._errors = ErrorsPanel(self.state)
         self._trail = TrailPanel(self.state)
+        self._responses = ResponsesPanel(self.state)
         self.state.param.watch(self._changed, [k for k in self.state.param if k != "name"])
 
     def enter(self, query: dict[str, str]) -> list[str]:
@@ -96,6 +98,7 @@ class Explorer(pn.viewable.Viewer):
     def close(self) -> None:
         """Called when the visitor has left: stop computing for this session."""
         self._gone = True
+        self._responses.close()
 
     @told
     def _choose(self, event: param.parameterized.Event) -> None:
@@ -297,6 +300,7 @@ class Explorer(pn.viewable.Viewer):
             self._profile,
             self._errors,
             self._trail,
+            self._responses,
             self._table,
             sizing_mode="stretch_width",
             margin=0,
