@@ -32,7 +32,7 @@ from toyguide.fields.networks import EnergyMLP
 from toyguide.files import writing
 from toyguide.guidance import ROLES, Fields, Interval, Role, Rule, Scene, rules
 from toyguide.guidance import rule as make_rule
-from toyguide.metrics import Difference, differences, features_of, measure
+from toyguide.metrics import Difference, Features, differences, features_of, measure_features
 from toyguide.noise import edm_schedule
 from toyguide.samplers import Step, follow, trajectory
 from toyguide.samplers import sampler as make_sampler
@@ -391,14 +391,19 @@ class Result:
         """The paths of the final points, with the shape of ``x``; through their ancestors if the rule resampled."""
         return self.x if self.ancestors is None else follow(self.x, list(self.ancestors))
 
-    def metrics(self, resamples: int = 200) -> dict[str, Any]:
+    def metrics(self, resamples: int = 200, features: Features | None = None) -> dict[str, Any]:
         """The final samples compared with the exact field; see ``toyguide.metrics.measure``.
 
         Points that affect each other are not independent samples, so a run of such a rule has no intervals.
+
+        Args:
+            resamples: The number of bootstrap resamples; 0 for no intervals.
+            features: Those of the final samples, if they are known.
         """
         e = self.experiment
         resamples = 0 if e.build_rule().interacts else resamples
-        measured = measure(self.x[-1], e.data, e.label, resamples=resamples, seed=e.seed)
+        features = features or features_of(self.x[-1], e.data, e.label)
+        measured = measure_features(features, resamples=resamples, seed=e.seed)
         return {**measured, "nfe": self.nfe, "gradients": self.gradients, "seconds": self.seconds}
 
     def differences(self, other: Result, resamples: int = 200) -> dict[str, Difference]:

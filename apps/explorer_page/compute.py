@@ -20,6 +20,7 @@ from toyguide import Experiment
 from toyguide.devices import resolve_device
 from toyguide.errors import InputError
 from toyguide.guidance import ROLES, Evaluation
+from toyguide.metrics import Difference
 from toyguide_apps.explorer_page.layers import densities
 from toyguide_apps.explorer_page.layers.critical import find_critical
 from toyguide_apps.explorer_page.layers.densities import Arrows
@@ -29,8 +30,9 @@ from toyguide_apps.explorer_page.layers.point import Inspection, inspect
 from toyguide_apps.explorer_page.layers.point_arrows import Drawing, drawings
 from toyguide_apps.explorer_page.layers.trail import Trail, trail
 from toyguide_apps.explorer_page.panels import Request, nearest
+from toyguide_apps.explorer_page.precedence import PICTURES
 from toyguide_apps.explorer_page.roles import MAIN, natural, union_role
-from toyguide_apps.explorer_page.runs import CancelledError, Paths, run_paths, scene_of, truth
+from toyguide_apps.explorer_page.runs import CancelledError, Paths, changes, run_paths, scene_of, truth
 from toyguide_apps.explorer_page.scene import Scene, scene, scene_key, spot_of
 from toyguide_apps.explorer_page.state import ExplorerState
 
@@ -70,7 +72,7 @@ class Picture:
     scenes: tuple[Scene, ...]
     guidance: tuple[Arrows | None, ...]
     truth: tuple[dict[str, Any], ...]
-    changes: tuple[dict[str, Any], ...]
+    changes: tuple[dict[str, Difference], ...]
     inspection: Inspection | None
     terms: tuple[Drawing, ...] | None
     profile: Profile | None
@@ -137,7 +139,8 @@ async def compute(ask: Callable[[], Job]) -> Picture:
 
 def _do(ask: Callable[[], Job]) -> Picture:
     job = ask()
-    made = picture(job.request, job.cancelled, job.first)
+    with PICTURES.first():
+        made = picture(job.request, job.cancelled, job.first)
     if made.whole:
         with _pictures_lock:
             _pictures[job.request] = made
@@ -196,7 +199,10 @@ def picture(request: Request, cancelled: Callable[[], bool] = lambda: False, fir
         scenes=tuple(scenes[scene_key(request, e)] for e in request.runs),
         guidance=tuple(guidance(run) for run in runs),
         truth=tuple(truth(e.dataset, e.label, e.n) for e in request.runs),
-        changes=tuple({} for _ in runs),
+        changes=tuple(
+            {} if any(run.coarse for run in runs) else changes(request.runs[0], e, device, cancelled)
+            for e in request.runs
+        ),
         inspection=seen,
         terms=drawings(seen, spot.size) if seen else None,
         profile=checked(lambda: _profile(request)) if request.ends else None,

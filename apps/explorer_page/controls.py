@@ -14,6 +14,7 @@ from toyguide import load_dataset, rule
 from toyguide.errors import InputError
 from toyguide.guidance import Role, Rule, rules
 from toyguide.samplers import SAMPLERS
+from toyguide_apps.explorer_page.layers.responses import parameters
 from toyguide_apps.explorer_page.panels import LETTERS, Panel
 from toyguide_apps.explorer_page.planes import anchor_names
 from toyguide_apps.explorer_page.presets import presets
@@ -426,7 +427,7 @@ class PlaneCard(pn.viewable.Viewer):
 
 
 class LookButtons(pn.viewable.Viewer):
-    """Buttons that open the inspector of a point, the edge between two classes, and the errors over sigma."""
+    """Buttons that open the inspector of a point, the edge between two classes, the errors over sigma, and a curve."""
 
     def __init__(self, state: ExplorerState) -> None:
         super().__init__()
@@ -439,15 +440,18 @@ class LookButtons(pn.viewable.Viewer):
         self._errors = pmui.Toggle(
             label="Errors", description="Errors: what each rule does to main's, over the noise levels.", **style
         )
+        self._curve = pmui.Toggle(label="Curve", description="A metric against a parameter, over seeds.", **style)
+        self._curve.param.watch(self._draw_curve, "value")
         self._errors.param.watch(lambda event: state.set({"errors": event.new}), "value")
         self._point.param.watch(self._inspect, "value")
         self._edge.param.watch(lambda event: state.set({"profile": event.new}), "value")
-        state.param.watch(lambda *_: self._follow(), ["point", "profile", "ends", "errors"])
+        state.param.watch(lambda *_: self._follow(), ["point", "profile", "ends", "errors", "curve"])
         self._follow()
 
     def _follow(self) -> None:
         state = self._state
         self._errors.value = state.errors
+        self._curve.value = state.curve is not None
         self._point.value = state.point is not None
         self._edge.param.update(value=state.profile, visible=bool(state.ends))
 
@@ -458,8 +462,15 @@ class LookButtons(pn.viewable.Viewer):
         left, bottom, right, top = self._state.window
         self._state.set({"point": ((left + right) / 2, (bottom + top) / 2) if event.new else None})
 
+    @told
+    def _draw_curve(self, event: param.parameterized.Event) -> None:
+        """Outliers against the first parameter of a rule, to begin with."""
+        if event.new != (self._state.curve is not None):
+            first = parameters([self._state.experiment(i) for i in range(len(self._state.panels))])[0]
+            self._state.set({"curve": ("outliers", first) if event.new else None})
+
     def __panel__(self) -> pn.viewable.Viewable:
-        return pn.Row(self._point, self._edge, self._errors, margin=0)
+        return pn.Row(self._point, self._edge, self._errors, self._curve, margin=0)
 
 
 _NAME = {"font-size": "13px", "cursor": "help"}

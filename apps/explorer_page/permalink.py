@@ -39,6 +39,8 @@ _PLAIN = (
         "ends",
         "errors",
         "sample",
+        "curve",
+        "seeds",
     ),
 )
 _BOOLEANS = {"true": True, "false": False}
@@ -179,7 +181,7 @@ def _parse(key: str, text: str) -> Any:
         raise InputError(f"{key} of {len(text)} characters: expected at most {longest}")
     if key in ("interval", "window", "point"):
         return tuple(_number(part) for part in text.split(","))
-    if key in ("plane", "ends"):
+    if key in ("plane", "ends", "curve"):
         return tuple(text.split(","))
     if key == "layers":
         return [part for part in text.split(",") if part]
@@ -187,7 +189,7 @@ def _parse(key: str, text: str) -> Any:
         return {layer: _number(share) for layer, _, share in (part.partition(":") for part in text.split(",") if part)}
     if key in ("limited", "following", "profile", "errors"):
         return _BOOLEANS.get(text, text)
-    return _number(text) if key in ("steps", "n", "seed", "step", "sample", "count") else text
+    return _number(text) if key in ("steps", "n", "seed", "step", "sample", "count", "seeds") else text
 
 
 def _number(text: str) -> Any:

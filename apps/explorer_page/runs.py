@@ -23,12 +23,12 @@ from toyguide.experiment import Result
 from toyguide.fields import Field
 from toyguide.fields.networks import EnergyMLP
 from toyguide.guidance import Scene
-from toyguide.metrics import hdr_threshold, reference
+from toyguide.metrics import Difference, Features, differences, features_of, hdr_threshold, reference
 from toyguide.samplers import Step, follow
 from toyguide_apps.explorer_page.planes import Anchors, home_window, plane
 from toyguide_apps.explorer_page.roles import known_roles
 
-__all__ = ["CancelledError", "Paths", "field", "finished", "run_paths", "scene_of", "truth"]
+__all__ = ["CancelledError", "Paths", "changes", "field", "finished", "run_paths", "scene_of", "truth"]
 
 RESAMPLES = 100  # of the bootstrap: its interval is read off a slider, not published
 
@@ -88,6 +88,7 @@ class _Run:
     outlier: np.ndarray
     log_density: np.ndarray
     branch: np.ndarray
+    features: Features
     metrics: dict[str, Any]
 
 
@@ -160,26 +161,18 @@ def _run(experiment: Experiment, device: str, cancelled: Callable[[], bool], n: 
         steps.append(step)
     result = Result.of(experiment, steps, time.perf_counter() - began)
     final = result.x[-1]
-    log_density, branch = _explained(experiment, final)
+    features = features_of(final, experiment.data, experiment.label)
+    log_density = torch.where(features.finite, features.log_density, torch.nan)
     inside = log_density >= hdr_threshold(experiment.data, experiment.label)
     return _Run(
         result=result,
         pushes=_pushes(steps, result),
         outlier=~(inside & final.isfinite().all(-1)).numpy(),
         log_density=log_density.float().numpy(),
-        branch=branch.numpy().astype(np.int16),
-        metrics=result.metrics(resamples=RESAMPLES) if n == experiment.n else {},
+        branch=features.responsibilities.argmax(-1).numpy().astype(np.int16),
+        features=features,
+        metrics=result.metrics(resamples=RESAMPLES, features=features) if n == experiment.n else {},
     )
-
-
-@torch.no_grad()
-def _explained(experiment: Experiment, final: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The exact log-density of final samples, and the likeliest branch of each; both with shape ``(n,)``."""
-    data = experiment.data
-    log_density, shares = data.field(experiment.label).explain(final, 0.0)
-    branch = data.components.component_branch[data.mask(experiment.label)]
-    filled = shares.new_zeros(len(final), int(branch.max()) + 1).index_add_(-1, branch, shares.nan_to_num())
-    return log_density, filled.argmax(-1)
 
 
 def _pushes(steps: list[Step], result: Result) -> torch.Tensor:
@@ -212,6 +205,21 @@ def _drawn(run: _Run, anchors: Anchors) -> Paths:
         far=int((off & final.isfinite().all(-1)).sum()),
         warnings=tuple(experiment.warnings()),
     )
+
+
+# Of pairs of runs, by their experiments. Used by the worker thread alone.
+_changes: LRUCache[tuple[Experiment, Experiment], dict[str, Difference]] = LRUCache(256)
+
+
+def changes(first: Experiment, second: Experiment, device: str, cancelled: Callable[[], bool]) -> dict[str, Difference]:
+    """How the metrics of a run differ from another's, pair by pair of samples; none if they sample other things."""
+    same = (first.dataset, first.label, first.n) == (second.dataset, second.label, second.n)
+    if first == second or not same or any(e.build_rule().interacts for e in (first, second)):
+        return {}
+    if (first, second) not in _changes:
+        one, other = (_kept(e, device, cancelled, e.n).features for e in (first, second))
+        _changes[first, second] = differences(one, other, resamples=RESAMPLES)
+    return _changes[first, second]
 
 
 @lru_cache(maxsize=64)

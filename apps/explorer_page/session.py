@@ -25,6 +25,7 @@ from toyguide_apps.explorer_page.views.errors import ErrorsPanel
 from toyguide_apps.explorer_page.views.inspector import InspectorPanel
 from toyguide_apps.explorer_page.views.parts import Look
 from toyguide_apps.explorer_page.views.profile import ProfilePanel
+from toyguide_apps.explorer_page.views.responses import ResponsesPanel
 from toyguide_apps.explorer_page.views.stage import StageView
 from toyguide_apps.explorer_page.views.table import MetricsTable
 from toyguide_apps.explorer_page.views.trail import TrailPanel
@@ -59,9 +60,7 @@ class Explorer(pn.viewable.Viewer):
         self._warned: list[str] = []
         self._written = ""
         self._plays = False
-        self._sent: set[tuple[Request | None, int]] = (
-            set()
-        )  # the layers that the stage has, by what they depend on and their step
+        self._sent: set[tuple[Request | None, int]] = set()  # layers that were sent: what they depend on, step
         self.stage = StageView(self.state, self._played)
         self._table = MetricsTable()
         self.look = LookButtons(self.state)
@@ -69,6 +68,7 @@ class Explorer(pn.viewable.Viewer):
         self._profile = ProfilePanel(self.state)
         self._errors = ErrorsPanel(self.state)
         self._trail = TrailPanel(self.state)
+        self._responses = ResponsesPanel(self.state)
         self.state.param.watch(self._changed, [k for k in self.state.param if k != "name"])
 
     def enter(self, query: dict[str, str]) -> list[str]:
@@ -97,6 +97,7 @@ class Explorer(pn.viewable.Viewer):
     def close(self) -> None:
         """Called when the visitor has left: stop computing for this session."""
         self._gone = True
+        self._responses.close()
 
     @told
     def _choose(self, event: param.parameterized.Event) -> None:
@@ -337,6 +338,7 @@ class Explorer(pn.viewable.Viewer):
             self._trail,
             self._profile,
             self._errors,
+            self._responses,
             self._table,
             sizing_mode="stretch_width",
             margin=0,

@@ -19,6 +19,7 @@ from toyguide.datasets.checkpoints import UNION
 from toyguide.errors import InputError, unknown
 from toyguide.guidance import ROLES, Rule
 from toyguide.samplers import SAMPLERS
+from toyguide_apps.explorer_page.layers.responses import checked_curve
 from toyguide_apps.explorer_page.panels import LETTERS, Panel, Request, following, panel_names, schedule
 from toyguide_apps.explorer_page.planes import checked_anchors, home_window
 from toyguide_apps.explorer_page.presets import presets
@@ -91,6 +92,8 @@ class ExplorerState(param.Parameterized):
     ends: Any = param.Parameter(default=("A", "B"), doc="The two classes of that edge; none where there is one class.")
     errors = param.Boolean(default=False, doc="Whether the push and the error are drawn over the noise levels.")
     sample: Any = param.Integer(default=None, allow_None=True, bounds=(0, 4095), doc="The sample that is followed.")
+    curve: Any = param.Parameter(default=None, doc="The metric and the parameters of a curve or a map, or None.")
+    seeds: Any = param.Integer(default=5, bounds=(2, 50), doc="Over how many seeds the curve is taken.")
     held = param.Boolean(default=False, doc="Whether a slider is being dragged, so that a coarse picture will do.")
 
     _own: ClassVar[tuple[str, ...]] = ("label", "sampler", "steps", "n", "seed", "interval", "fields")
@@ -225,6 +228,7 @@ class ExplorerState(param.Parameterized):
             "point": _checked_point,
             "opacity": _checked_opacity,
             "selected": self._checked_selected,
+            "curve": checked_curve,
             "ends": lambda value: _checked_ends(self.dataset, value),
         }.get(key)
         value = check(value) if check else value
@@ -305,7 +309,7 @@ class ExplorerState(param.Parameterized):
         plain: dict[str, Any] = {"panels": _default_panels(2), "selected": 1, "limited": False, "source": "learned"}
         plain |= {"following": True, "opacity": {}}
         plain |= {"fields": {role: AUTO for role in self.fields if role != MAIN}, "point": None}
-        plain |= {"profile": False, "errors": False, "sample": None}
+        plain |= {"profile": False, "errors": False, "sample": None, "curve": None}
         run = {key: self.param[key].default for key in ("sampler", "steps", "n", "seed")}
         self.set({**plain, **run, "step": run["steps"], **presets()[preset].settings})
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -61,12 +61,15 @@ def sweep(
         yield rows
 
 
-def run_batch(texts: Sequence[str], device: str) -> list[dict[str, Any]]:
+def run_batch(
+    texts: Sequence[str], device: str, watch: Callable[[Iterator[Step]], Iterable[Step]] = iter
+) -> list[dict[str, Any]]:
     """Run a batch of experiments and measure each: one task of a worker.
 
     Args:
         texts: The experiments of a batch, as JSON.
         device: ``auto``, ``cpu`` or ``cuda``.
+        watch: Wraps the iterator of steps, for example to stop between two of them.
 
     Returns:
         A row for each experiment: its identity, its settings (``params.w``, ``interval.low``, …), and its metrics.
@@ -75,7 +78,7 @@ def run_batch(texts: Sequence[str], device: str) -> list[dict[str, Any]]:
     experiments = [Experiment.from_json(text) for text in texts]
     fields = experiments[0].build_fields(device)
     began = time.perf_counter()
-    (last,) = deque(walk_batch(experiments, device, fields), maxlen=1)
+    (last,) = deque(watch(walk_batch(experiments, device, fields)), maxlen=1)
     seconds = (time.perf_counter() - began) / len(experiments)
     rows = []
     for i, e in enumerate(experiments):

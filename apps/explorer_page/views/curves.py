@@ -15,16 +15,17 @@ FRAME = {"border-top": "1px solid rgba(128,128,128,.35)", "margin-top": "4px", "
 _HEIGHT = 170
 
 
-def curve_figure(name: str, title: str, **axes: Any) -> figure:
+def curve_figure(name: str, title: str, height: int = _HEIGHT, **axes: Any) -> figure:
     """A small figure for curves.
 
     Args:
         name: Of the Bokeh model.
         title: Above it.
+        height: In pixels.
         **axes: Bokeh's settings of ranges and axes.
     """
     f = figure(
-        height=_HEIGHT,
+        height=height,
         sizing_mode="stretch_width",
         tools="",
         toolbar_location=None,
@@ -45,5 +46,5 @@ def curve_figure(name: str, title: str, **axes: Any) -> figure:
 
 def side_by_side(figures: Iterable[figure]) -> pn.Row:
     """Small figures in a row, of equal widths."""
-    panes = [pn.pane.Bokeh(f, sizing_mode="stretch_width", height=_HEIGHT, margin=0) for f in figures]
+    panes = [pn.pane.Bokeh(f, sizing_mode="stretch_width", height=f.height, margin=0) for f in figures]
     return pn.Row(*panes, sizing_mode="stretch_width", margin=0)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from toyguide.metrics import METRICS
+from toyguide.metrics import METRICS, Difference
 from toyguide_apps.explorer_page.compute import Picture
 from toyguide_apps.explorer_page.panels import LETTERS
 from toyguide_apps.explorer_page.runs import Paths
 from toyguide_apps.explorer_page.views.parts import Look, named
 
-__all__ = ["headline", "shown_number"]
+__all__ = ["headline", "moved", "shown_number", "verdict"]
 
 _USUAL = ("outliers", "coverage", "dropped_mass")
 _MOST = 3
@@ -54,7 +54,19 @@ def _number(picture: Picture, metric: str) -> dict[str, Any]:
 def _tone(picture: Picture, index: int, metric: str) -> str | None:
     """Whether a run's value is clearly closer to the truth than the first panel's (good), or farther from it (bad)."""
     change = picture.changes[index].get(metric) if index else None
-    return None if change is None else {1: "good", -1: "bad"}.get(change.verdict)
+    return {1: "good", -1: "bad"}.get(verdict(change)) if change else None
+
+
+def verdict(change: Difference) -> int:
+    """1 if a run is closer to the truth than the first one beyond chance, -1 if it is farther from it, else 0."""
+    low, high = change.gain_interval
+    return int(low > 0) - int(high < 0)
+
+
+def moved(change: Difference) -> bool:
+    """Whether the metric differs beyond chance, in whatever direction."""
+    low, high = change.interval
+    return low > 0 or high < 0
 
 
 def _title(runs: tuple[Paths, ...]) -> str:
@@ -69,13 +81,13 @@ def _sentence(picture: Picture) -> str:
     if len(picture.runs) == 1:
         return "One run. Copy the panel to compare it with another on the same noise."
     changes = picture.changes[-1]
-    clear = [(metric, change) for metric, change in changes.items() if change.verdict and metric in _WORDS]
+    clear = [(metric, changes[metric]) for metric in _WORDS if metric in changes and moved(changes[metric])]
     first, last = LETTERS[0], LETTERS[len(picture.runs) - 1]
-    said = [f"{_WORDS[m][change.difference > 0]}" for m, change in clear[:_MOST]]
+    said = [f"{_WORDS[m][change.value > 0]}" for m, change in clear[:_MOST]]
     if not said:
-        return f"{last} differs from {first} by less than chance would, in every number below."
+        return f"No difference between {first} and {last} is beyond chance at this number of samples."
     listed = said[0] if len(said) == 1 else ", ".join(said[:-1]) + " and " + said[-1]
-    return f"Compared with {first}, {last} {listed}, all more than by chance."
+    return f"Compared with {first}, {last} {listed}."
 
 
 _WORDS = {
