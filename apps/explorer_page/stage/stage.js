@@ -401,8 +401,7 @@ class Stage {
     this.resized = () => this.arrange()
     addEventListener("resize", this.resized)
     this.themed = () => {
-      const [r, g, b] = getComputedStyle(this.root.parentElement ?? this.root).color.match(/[\d.]+/g).map(Number)
-      const dark = 0.3 * r + 0.6 * g + 0.1 * b > 128
+      const dark = document.documentElement.classList.contains("dark")
       this.element.classList.toggle("dark", dark)
       if (dark === this.dark) return
       this.dark = dark
@@ -410,11 +409,9 @@ class Stage {
       this.redraw()
     }
     this.dark = false
-    this.themes = new MutationObserver(() => setTimeout(this.themed, 60))
-    for (const node of [document.documentElement, document.body])
-      this.themes.observe(node, { attributes: true, attributeFilter: ["class", "style", "data-theme"] })
-    setTimeout(this.themed)
-    setTimeout(this.themed, 400)
+    this.themes = new MutationObserver(this.themed)
+    this.themes.observe(document.documentElement, { attributes: true, attributeFilter: ["class"] })
+    this.themed()
     if (innerWidth < 1100) this.legend.fold(true)
     this.typed = (event) => this.shortcut(event)
     document.addEventListener("keydown", this.typed)

@@ -26,7 +26,7 @@ from toyguide_apps.explorer_page.views.headline import headline
 from toyguide_apps.explorer_page.views.legend import legend
 from toyguide_apps.shared.notices import complain
 
-__all__ = ["Stage", "StageView", "script"]
+__all__ = ["StageModel", "StageView", "script"]
 
 _SOURCES = Path(__file__).parents[1] / "stage"
 _MODULES = ("icons", "view", "paint", "panel", "timeline", "legend", "stage")
@@ -45,7 +45,7 @@ def _parameters() -> dict[str, Any]:
     return {n: param.Dict(default={}) for n in ("looks", "board", "marks", "legend", "headline", "status", *names)}
 
 
-class Stage(JSComponent):
+class StageModel(JSComponent):
     """The component; its parameters are the parts."""
 
     _esm = script() + (_SOURCES / "panel_component.js").read_text(encoding="utf-8")
@@ -72,7 +72,7 @@ class StageView(pn.viewable.Viewer):
         self._state, self._playing = state, playing
         self._said = 0
         self._shown: dict[str, Any] = {}
-        self.stage = Stage(name="stage", looks=looks(), sizing_mode="stretch_width", margin=(0, 8))
+        self.stage = StageModel(name="stage", looks=looks(), sizing_mode="stretch_width", margin=(0, 8))
         self.stage.heard = self._hear
         self._status = {"busy": 0, "coarse": 0}
 
