@@ -14,7 +14,6 @@ from toyguide import load_dataset, rule
 from toyguide.errors import InputError
 from toyguide.guidance import Role, Rule, rules
 from toyguide.samplers import SAMPLERS
-from toyguide_apps.explorer_page.layers.responses import parameters
 from toyguide_apps.explorer_page.panels import LETTERS, Panel
 from toyguide_apps.explorer_page.planes import anchor_names
 from toyguide_apps.explorer_page.presets import presets
@@ -22,7 +21,7 @@ from toyguide_apps.explorer_page.roles import choices, offered_roles, roles_of, 
 from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.shared.notices import told
 
-__all__ = ["LookButtons", "PanelCard", "PlaneCard", "SceneCard", "preset_menu"]
+__all__ = ["PanelCard", "PlaneCard", "SceneCard", "preset_menu"]
 
 _TIGHT: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (3, 8), "size": "small"}
 
@@ -424,53 +423,6 @@ class PlaneCard(pn.viewable.Viewer):
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self._card
-
-
-class LookButtons(pn.viewable.Viewer):
-    """Buttons that open the inspector of a point, the edge between two classes, the errors over sigma, and a curve."""
-
-    def __init__(self, state: ExplorerState) -> None:
-        super().__init__()
-        self._state = state
-        style: dict[str, Any] = {"size": "small", "variant": "outlined", "margin": (6, 3), "color": "primary"}
-        self._point = pmui.Toggle(
-            label="Inspect", description="Click into a plot to look into a point, or start here.", **style
-        )
-        self._edge = pmui.Toggle(label="Edge", description="The edge between two classes as curves.", **style)
-        self._errors = pmui.Toggle(
-            label="Errors", description="Errors: what each rule does to main's, over the noise levels.", **style
-        )
-        self._curve = pmui.Toggle(label="Curve", description="A metric against a parameter, over seeds.", **style)
-        self._curve.param.watch(self._draw_curve, "value")
-        self._errors.param.watch(lambda event: state.set({"errors": event.new}), "value")
-        self._point.param.watch(self._inspect, "value")
-        self._edge.param.watch(lambda event: state.set({"profile": event.new}), "value")
-        state.param.watch(lambda *_: self._follow(), ["point", "profile", "ends", "errors", "curve"])
-        self._follow()
-
-    def _follow(self) -> None:
-        state = self._state
-        self._errors.value = state.errors
-        self._curve.value = state.curve is not None
-        self._point.value = state.point is not None
-        self._edge.param.update(value=state.profile, visible=bool(state.ends))
-
-    @told
-    def _inspect(self, event: param.parameterized.Event) -> None:
-        if event.new == (self._state.point is not None):
-            return
-        left, bottom, right, top = self._state.window
-        self._state.set({"point": ((left + right) / 2, (bottom + top) / 2) if event.new else None})
-
-    @told
-    def _draw_curve(self, event: param.parameterized.Event) -> None:
-        """Outliers against the first parameter of a rule, to begin with."""
-        if event.new != (self._state.curve is not None):
-            first = parameters([self._state.experiment(i) for i in range(len(self._state.panels))])[0]
-            self._state.set({"curve": ("outliers", first) if event.new else None})
-
-    def __panel__(self) -> pn.viewable.Viewable:
-        return pn.Row(self._point, self._edge, self._errors, self._curve, margin=0)
 
 
 _NAME = {"font-size": "13px", "cursor": "help"}

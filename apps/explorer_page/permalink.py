@@ -38,6 +38,7 @@ _PLAIN = (
         "profile",
         "ends",
         "errors",
+        "table",
         "sample",
         "curve",
         "seeds",
@@ -187,7 +188,7 @@ def _parse(key: str, text: str) -> Any:
         return [part for part in text.split(",") if part]
     if key == "opacity":
         return {layer: _number(share) for layer, _, share in (part.partition(":") for part in text.split(",") if part)}
-    if key in ("limited", "following", "profile", "errors"):
+    if key in ("limited", "following", "profile", "errors", "table"):
         return _BOOLEANS.get(text, text)
     return _number(text) if key in ("steps", "n", "seed", "step", "sample", "count", "seeds") else text
 

@@ -16,7 +16,7 @@ import param
 
 from toyguide.errors import InputError
 from toyguide_apps.explorer_page.compute import FIRST, CancelledError, Job, Picture, at_hand, compute, search
-from toyguide_apps.explorer_page.controls import LookButtons, PanelCard, PlaneCard, SceneCard, preset_menu
+from toyguide_apps.explorer_page.controls import PanelCard, PlaneCard, SceneCard, preset_menu
 from toyguide_apps.explorer_page.panels import Request
 from toyguide_apps.explorer_page.permalink import read, write
 from toyguide_apps.explorer_page.presets import presets
@@ -62,8 +62,7 @@ class Explorer(pn.viewable.Viewer):
         self._plays = False
         self._sent: set[tuple[Request | None, int]] = set()  # layers that were sent: what they depend on, step
         self.stage = StageView(self.state, self._played)
-        self._table = MetricsTable()
-        self.look = LookButtons(self.state)
+        self._table = MetricsTable(self.state)
         self._inspector = InspectorPanel(self.state)
         self._profile = ProfilePanel(self.state)
         self._errors = ErrorsPanel(self.state)
@@ -333,13 +332,12 @@ class Explorer(pn.viewable.Viewer):
     def __panel__(self) -> pn.viewable.Viewable:
         return pn.Column(
             self.stage,
-            self.look,
+            self._table,
             self._inspector,
             self._trail,
             self._profile,
             self._errors,
             self._responses,
-            self._table,
             sizing_mode="stretch_width",
             margin=0,
         )

@@ -94,6 +94,7 @@ class ExplorerState(param.Parameterized):
     sample: Any = param.Integer(default=None, allow_None=True, bounds=(0, 4095), doc="The sample that is followed.")
     curve: Any = param.Parameter(default=None, doc="The metric and the parameters of a curve or a map, or None.")
     seeds: Any = param.Integer(default=5, bounds=(2, 50), doc="Over how many seeds the curve is taken.")
+    table = param.Boolean(default=False, doc="Whether the table of all metrics is folded out.")
     held = param.Boolean(default=False, doc="Whether a slider is being dragged, so that a coarse picture will do.")
 
     _own: ClassVar[tuple[str, ...]] = ("label", "sampler", "steps", "n", "seed", "interval", "fields")
@@ -309,7 +310,7 @@ class ExplorerState(param.Parameterized):
         plain: dict[str, Any] = {"panels": _default_panels(2), "selected": 1, "limited": False, "source": "learned"}
         plain |= {"following": True, "opacity": {}}
         plain |= {"fields": {role: AUTO for role in self.fields if role != MAIN}, "point": None}
-        plain |= {"profile": False, "errors": False, "sample": None, "curve": None}
+        plain |= {"profile": False, "errors": False, "sample": None, "curve": None, "table": False}
         run = {key: self.param[key].default for key in ("sampler", "steps", "n", "seed")}
         self.set({**plain, **run, "step": run["steps"], **presets()[preset].settings})
 

@@ -7,6 +7,7 @@ from typing import Protocol
 import panel as pn
 import panel_material_ui as pmui
 from bokeh.document import Document
+from bokeh.models import CustomJS
 from panel.links import Callback
 from panel.util import edit_readonly
 
@@ -33,7 +34,9 @@ _THEME = {
             }
         },
         "MuiToolbar": {
-            "styleOverrides": {"root": {"minHeight": "42px !important", "& h3": {"fontSize": "17px !important"}}}
+            "styleOverrides": {
+                "root": {"minHeight": "42px !important", "& h3": {"fontSize": "17px !important", "color": "inherit"}}
+            }
         },
         # No text below 12 px: a label on a field's edge is 0.86 of 14 px instead of 0.75.
         "MuiInputLabel": {"styleOverrides": {"shrink": {"transform": "translate(14px, -9px) scale(0.88)"}}},
@@ -45,6 +48,15 @@ _THEME = {
         "MuiButton": {"styleOverrides": {"root": {"padding": "3px 8px", "whiteSpace": "nowrap", "minWidth": 0}}},
     },
 }
+
+
+# What only the browser knows: the system's theme, which an address may overrule, and whether there is room for the
+# sidebar beside the page.
+_AT_HOME = """
+    const page = [...Bokeh.documents[0].all_models].find((model) => model.name == 'page' && 'dark_theme' in model)
+    if (!location.search.includes('theme=') && matchMedia('(prefers-color-scheme: dark)').matches) page.dark_theme = true
+    if (innerWidth < 900) page.sidebar_open = false
+"""
 
 
 class Framed(Protocol):
@@ -77,6 +89,7 @@ def framed(here: str, content: Framed, query: dict[str, str], *header: pn.viewab
         header: Further items of the header.
     """
     page = pmui.Page(
+        name="page",
         title=f"toyguide {here}",
         sidebar=content.sidebar(),
         sidebar_width=318,
@@ -92,6 +105,8 @@ def framed(here: str, content: Framed, query: dict[str, str], *header: pn.viewab
     with edit_readonly(page):
         page.busy = False
     document = pn.state.curdoc
+    if document is not None:
+        document.js_on_event("document_ready", CustomJS(code=_AT_HOME))
     pn.state.on_session_destroyed(lambda _context: _release(page, document))
     return page
 

@@ -10,6 +10,12 @@ export function render({ model, el }) {
     take()
     model.on(name, take)
   }
+  const page = [...Bokeh.documents[0].all_models].find((one) => one.name === "page" && "dark_theme" in one)
+  if (page) {
+    const themed = () => stage.setDark(page.dark_theme)
+    page.properties.dark_theme.change.connect(themed)
+    themed()
+  }
   model.on("remove", () => stage.destroy())
   window.toyguide = stage
 }

@@ -15,6 +15,13 @@ const LINES = [
   ["guide-lines", "guide-lines"],
   ["boundary", "boundary"],
 ]
+const MORE = [
+  ["table", "All numbers", "Every metric of every panel, with intervals"],
+  ["curve", "A metric against a parameter", "A metric over all values of a parameter, with several seeds"],
+  ["point", "One point", "Scores, curvature and every term of the rules at a point; a click into a plot does the same"],
+  ["errors", "Errors over σ", "What each rule does to the error of the main field, over the noise levels"],
+  ["edge", "The edge between two classes", "Density, curvature and posterior on the line between two classes"],
+]
 const DURATION = 5 // seconds of a whole play at speed 1
 const REST = 140 // milliseconds without a move after which lines are drawn anew
 const KEPT = 140 // scenes of other noise levels
@@ -45,6 +52,7 @@ class Stage {
     this.point = null
     this.sample = null
     this.hovered = null
+    this.dark = false
     this.opacities = {}
     this.layers = new Set()
     this.marks = {}
@@ -60,10 +68,22 @@ class Stage {
     this.line = new TimeLine(this)
     this.legend = new Legend(this)
     this.left.append(this.board, this.line.element)
+    this.more = make("div", { class: "more", role: "group", "aria-label": "Look closer" })
+    this.more.append(make("span", {}, "Look closer:"))
+    for (const [what, text, doc] of MORE) {
+      const button = make("button", { type: "button", title: doc }, text)
+      button.what = what
+      button.onclick = () => {
+        const on = button.getAttribute("aria-pressed") !== "true"
+        this.say({ kind: "open", what, on })
+        if (on) setTimeout(() => this.more.scrollIntoView({ block: "center", behavior: "smooth" }), 300)
+      }
+      this.more.append(button)
+    }
     this.row.append(this.left, this.legend.element)
     this.flash = make("div", { class: "flash", role: "status", hidden: "" })
     this.keys = this.shortcuts()
-    this.element.append(make("style", {}, STYLE), this.headline, this.row, this.flash, this.keys)
+    this.element.append(make("style", {}, STYLE), this.headline, this.row, this.more, this.flash, this.keys)
     root.append(this.element)
     this.watch()
   }
@@ -119,6 +139,11 @@ class Stage {
       this.point = board.point
       this.sample = board.sample
       this.opacities = { ...board.opacity }
+    }
+    for (const button of this.more.querySelectorAll("button")) {
+      const on = board.open[button.what]
+      button.hidden = on === null || on === undefined
+      button.setAttribute("aria-pressed", String(Boolean(on)))
     }
     this.boarded = board
     this.arrange()
@@ -383,8 +408,7 @@ class Stage {
     let [best, columns] = [0, 1]
     for (let across = 1; across <= count; across++) {
       const down = Math.ceil(count / across)
-      const narrow = window.innerWidth < 600
-      const tall = narrow ? Infinity : (room - (down - 1) * 4) / down - 30
+      const tall = (room - (down - 1) * 4) / down - 30
       const side = Math.min((width - (across - 1) * 10) / across, tall)
       if (side > best + 1) [best, columns] = [side, across]
     }
@@ -395,23 +419,21 @@ class Stage {
     this.redraw()
   }
 
+  setDark(dark) {
+    this.dark = dark
+    this.element.classList.toggle("dark", dark)
+    const inks = getComputedStyle(this.element)
+    for (const name of ["good", "bad"]) // for the tables below the stage
+      document.documentElement.style.setProperty(`--toyguide-${name}`, inks.getPropertyValue(`--${name}`))
+    if (this.legended) this.legend.show(this.legended)
+    this.redraw()
+  }
+
   watch() {
     this.sized = new ResizeObserver(() => this.arrange())
     this.sized.observe(this.left)
     this.resized = () => this.arrange()
     addEventListener("resize", this.resized)
-    this.themed = () => {
-      const dark = document.documentElement.classList.contains("dark")
-      this.element.classList.toggle("dark", dark)
-      if (dark === this.dark) return
-      this.dark = dark
-      if (this.legended) this.legend.show(this.legended)
-      this.redraw()
-    }
-    this.dark = false
-    this.themes = new MutationObserver(this.themed)
-    this.themes.observe(document.documentElement, { attributes: true, attributeFilter: ["class"] })
-    this.themed()
     if (innerWidth < 1100) this.legend.fold(true)
     this.typed = (event) => this.shortcut(event)
     document.addEventListener("keydown", this.typed)
@@ -462,7 +484,6 @@ class Stage {
   destroy() {
     this.gone = true
     this.sized.disconnect()
-    this.themes.disconnect()
     removeEventListener("resize", this.resized)
     document.removeEventListener("keydown", this.typed)
   }

@@ -17,6 +17,7 @@ from panel.custom import JSComponent
 
 from toyguide.errors import InputError
 from toyguide_apps.explorer_page.compute import Picture
+from toyguide_apps.explorer_page.layers.responses import parameters
 from toyguide_apps.explorer_page.looks import looks
 from toyguide_apps.explorer_page.panels import LETTERS
 from toyguide_apps.explorer_page.planes import home_window
@@ -144,6 +145,13 @@ class StageView(pn.viewable.Viewer):
             "interval": list(state.interval) if state.limited else None,
             "point": list(state.point) if state.point else None,
             "sample": state.sample,
+            "open": {
+                "table": state.table,
+                "point": state.point is not None,
+                "curve": state.curve is not None,
+                "errors": state.errors,
+                "edge": state.profile if state.ends else None,
+            },
             "said": self._said,
         }
 
@@ -188,10 +196,25 @@ class StageView(pn.viewable.Viewer):
             state.set({"layers": [*others, message["layer"]] if message["on"] is True else others})
         elif kind == "select":
             state.set({"selected": message["panel"]})
+        elif kind == "open":
+            self._open(message["what"], message["on"] is True)
         elif kind in ("copy", "remove", "swap"):
             getattr(state, f"{kind}_panel")(message["panel"])
         else:
             raise ValueError(kind)
+
+    def _open(self, what: str, on: bool) -> None:
+        """Open or close one of the parts below the stage."""
+        state = self._state
+        if what == "point":
+            left, bottom, right, top = state.window
+            state.set({"point": ((left + right) / 2, (bottom + top) / 2) if on else None})
+        elif what == "curve":
+            # Outliers against the first parameter of a rule, to begin with.
+            first = parameters([state.experiment(i) for i in range(len(state.panels))])[0]
+            state.set({"curve": ("outliers", first) if on else None})
+        else:
+            state.set({{"table": "table", "errors": "errors", "edge": "profile"}[what]: on})
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.stage
