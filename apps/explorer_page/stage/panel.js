@@ -16,6 +16,7 @@ class PanelView {
     this.element = make("section", { class: "panel" })
     this.heading = make("div", { class: "heading" })
     this.chooser = make("button", { class: "title", type: "button" })
+    this.chooser.disabled = stage.fixed
     this.chooser.onclick = () => stage.say({ kind: "select", panel: index })
     this.sigma = make("span", { class: "sigma" })
     this.tools = make("span", { class: "tools" })
@@ -42,10 +43,10 @@ class PanelView {
     this.chooser.innerHTML = ""
     if (several) this.chooser.append(make("b", { class: `letter letter-${this.index}` }, letter))
     this.chooser.append(make("span", {}, panel.title))
-    this.chooser.title = several ? `${panel.title}: click to set this panel's rule` : panel.title
-    if (several) this.chooser.setAttribute("aria-pressed", String(selected))
+    this.chooser.title = several && !this.stage.fixed ? `${panel.title}: click to set this panel's rule` : panel.title
+    if (several && !this.stage.fixed) this.chooser.setAttribute("aria-pressed", String(selected))
     else this.chooser.removeAttribute("aria-pressed")
-    this.element.classList.toggle("selected", several && selected)
+    this.element.classList.toggle("selected", several && selected && !this.stage.fixed)
     const [copy, swap, remove] = this.tools.children
     copy.hidden = count === LETTERS.length
     swap.hidden = this.index === count - 1
@@ -54,7 +55,7 @@ class PanelView {
     this.note.hidden = !panel.empty
     this.canvas.setAttribute(
       "aria-label",
-      `Panel ${letter}: ${panel.title}. Arrow keys move the view, plus and minus zoom, 0 shows all, Enter looks into its middle.`,
+      `Panel ${letter}: ${panel.title}. Arrow keys move the view, plus and minus zoom, 0 shows all${this.stage.fixed ? "" : ", Enter looks into its middle"}.`,
     )
   }
 

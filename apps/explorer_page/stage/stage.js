@@ -1,6 +1,6 @@
 // The stage: one to four panels on the same noise, their time line, headline and legend.
 //
-// `createStage(root, send)` builds it. What it shows is set part by part with `stage.set(name, value)`: `board`, `run_1`
+// `createStage(root, send, fixed)` builds it; `fixed` leaves out what only a server can do. What it shows is set part by part with `stage.set(name, value)`: `board`, `run_1`
 // to `run_4`, `scene_1` to `scene_4`, `arrows_1` to `arrows_4`, `marks`, `legend`, `headline`, `status` and `looks`. What
 // a visitor does is said with `send(message)`. The explorer and exported files use the same stage.
 
@@ -34,8 +34,9 @@ function make(tag, attributes = {}, text = "") {
 }
 
 class Stage {
-  constructor(root, send) {
+  constructor(root, send, fixed) {
     this.send = send
+    this.fixed = fixed
     this.root = root
     this.panels = []
     this.runs = {}
@@ -60,7 +61,7 @@ class Stage {
     this.scenes = new Map()
     this.sprites = new Map()
     this.generation = 0
-    this.element = make("div", { class: "stage" })
+    this.element = make("div", { class: fixed ? "stage fixed" : "stage" })
     this.headline = make("header", { class: "headline" })
     this.row = make("div", { class: "row" })
     this.left = make("div", { class: "left" })
@@ -341,6 +342,7 @@ class Stage {
     this.redraw()
   }
   putPoint(point, held) {
+    if (this.fixed) return
     this.point = point
     this.tell({ kind: "point", value: point, held })
     this.redraw()
@@ -467,11 +469,11 @@ class Stage {
     for (const [key, text] of [
       ["space", "play, pause, replay"],
       [", .", "one step back, one step on"],
-      ["1 … 4", "choose the panel whose settings are shown"],
+      ...(this.fixed ? [] : [["1 … 4", "choose the panel whose settings are shown"]]),
       ["arrow keys", "in a plot: move the view; on the time line: step"],
       ["+ − 0", "in a plot: zoom in, zoom out, show all"],
-      ["Enter", "in a plot: look into its middle"],
-      ["Escape", "close the inspected point and the followed sample"],
+      ...(this.fixed ? [] : [["Enter", "in a plot: look into its middle"]]),
+      ["Escape", this.fixed ? "close the followed sample" : "close the inspected point and the followed sample"],
       ["?", "this list"],
     ])
       list.append(make("dt", {}, key), make("dd", {}, text))
@@ -489,6 +491,6 @@ class Stage {
   }
 }
 
-function createStage(root, send) {
-  return new Stage(root, send)
+function createStage(root, send, fixed = false) {
+  return new Stage(root, send, fixed)
 }
