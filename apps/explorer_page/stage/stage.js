@@ -59,7 +59,7 @@ class Stage {
     this.marks = {}
     this.said = 0 // messages that change what the server knows as well
     this.scenes = new Map()
-    this.sprites = new Map()
+    this.stamps = new Map()
     this.generation = 0
     this.element = make("div", { class: fixed ? "stage fixed" : "stage" })
     this.headline = make("header", { class: "headline" })
@@ -241,11 +241,11 @@ class Stage {
   inks() {
     return `${this.dark}${[...this.layers].join()}${JSON.stringify(this.opacities)}`
   }
-  sprite(shape, radius, rim, fill, halo) {
+  stamp(shape, radius, rim, fill, halo) {
     const ratio = window.devicePixelRatio || 1
     const key = [shape, radius, rim, fill, halo, ratio].join()
-    if (!this.sprites.has(key)) this.sprites.set(key, sprite(shape, radius, rim, fill, halo, ratio))
-    return this.sprites.get(key)
+    if (!this.stamps.has(key)) this.stamps.set(key, stamp(shape, radius, rim, fill, halo, ratio))
+    return this.stamps.get(key)
   }
 
   // Time
