@@ -47,10 +47,10 @@ _PAGE = """<!DOCTYPE html>
 <script type="text/plain" id="recorded">{packed}</script>
 <script type="module">
 {script}
-themeSwitch(document.getElementById("theme"))
 const recorded = await unpack(document.getElementById("recorded").text)
 const code = (picture) => writeCodes(document.getElementById("code"), recorded.said.codes[picture])
 window.toyguide = new Player(document.getElementById("stage"), recorded, code)
+themeSwitch(document.getElementById("theme"), toyguide.stage)
 </script>
 </body>
 </html>

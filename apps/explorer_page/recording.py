@@ -51,7 +51,7 @@ class Slider:
 
 
 def parse_slider(text: str, state: ExplorerState) -> Slider:
-    """A slider from a text like ``w=1:4:11``, or ``B.w=1:4:11``: eleven values of w from 1 to 4.
+    """A slider from a text like ``w=1:4:11``, or ``B.w=1:4:11``: eleven values of w from 1 to 4, and the scene's own.
 
     Args:
         text: The text; without a letter it is the chosen panel that is meant.
@@ -101,7 +101,9 @@ def _checked(panel: int, name: str, values: list[float], state: ExplorerState) -
     numbers = [round(v) if whole else float(f"{v:.6g}") for v in values]
     for value in (numbers[0], numbers[-1]):
         rule(chosen.key, **{name: value})
-    return Slider(panel, name, tuple(dict.fromkeys(numbers)))
+    own = getattr(chosen, name)
+    kept = {*numbers, own} if numbers[0] <= own <= numbers[-1] else set(numbers)
+    return Slider(panel, name, tuple(sorted(kept)))
 
 
 class Recording:

@@ -128,11 +128,12 @@ class Player {
   }
 }
 
-/** The button that changes the theme; it follows the system until it is pressed. */
-function themeSwitch(button) {
+/** Let a stage have the system's theme, until the button is pressed that changes it. */
+function themeSwitch(button, stage) {
   const system = matchMedia("(prefers-color-scheme: dark)")
   const dress = (dark) => {
     document.documentElement.classList.toggle("dark", dark)
+    stage.setDark(dark)
     button.textContent = dark ? "Light" : "Dark"
   }
   const follow = () => dress(system.matches)
