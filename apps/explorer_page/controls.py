@@ -70,11 +70,9 @@ def _tell_held(slider: _Live, state: ExplorerState) -> None:
 
 def preset_menu() -> pmui.Select:
     """A menu of the presets; its value is a preset's key, or empty."""
-    groups: dict[str, dict[str, str]] = {}
-    for preset in presets().values():
-        groups.setdefault(preset.group, {})[preset.title] = preset.key
+    options = {preset.title: preset.key for preset in presets().values()}
     settings = {**_TIGHT, "margin": (12, 8, 3, 8)}
-    return pmui.Select(label="Preset", groups={"": {"Choose a preset …": ""}, **groups}, value="", **settings)
+    return pmui.Select(label="Preset", options={"Choose a preset …": "", **options}, value="", **settings)
 
 
 class PanelCard(pn.viewable.Viewer):

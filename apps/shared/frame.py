@@ -38,6 +38,7 @@ _THEME = {
                 "root": {
                     "minHeight": "42px !important",
                     "& h3": {"fontSize": "17px !important", "color": "inherit !important"},
+                    "& a": {"color": "inherit !important"},
                 }
             }
         },

@@ -148,6 +148,7 @@ class StageView(pn.viewable.Viewer):
             "open": {
                 "table": state.table,
                 "point": state.point is not None,
+                "sample": state.sample,
                 "curve": state.curve is not None,
                 "errors": state.errors,
                 "edge": state.profile if state.ends else None,
@@ -209,6 +210,8 @@ class StageView(pn.viewable.Viewer):
         if what == "point":
             left, bottom, right, top = state.window
             state.set({"point": ((left + right) / 2, (bottom + top) / 2) if on else None})
+        elif what == "sample":
+            state.set({"sample": None})
         elif what == "curve":
             # Outliers against the first parameter of a rule, to begin with.
             first = parameters([state.experiment(i) for i in range(len(state.panels))])[0]
