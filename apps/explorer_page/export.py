@@ -67,8 +67,7 @@ def preset_scene(name: str) -> tuple[ExplorerState, Look]:
         raise unknown("preset", name, presets())
     state = ExplorerState()
     state.apply(name)
-    preset = presets()[name]
-    return state, Look(preset.title, preset.look, tuple(dict.fromkeys(shown.metric for shown in preset.shows)))
+    return state, Look.of(presets()[name])
 
 
 def linked_scene(link: str) -> tuple[ExplorerState, Look]:

@@ -77,7 +77,7 @@ class Packer:
 
     def packed(self, said: dict[str, Any]) -> str:
         """Everything as base64, with ``said`` beside the parts."""
-        text = json.dumps(said, allow_nan=False)[:-1] + f', "parts": [{",".join(self._parts)}]}}'
+        text = f'{{"parts":[{",".join(self._parts)}],"said":{json.dumps(said, allow_nan=False)}}}'
         head = text.encode()
         padding = b" " * (-len(head) % 4)
         whole = len(head + padding).to_bytes(4, "little") + head + padding + bytes(self._arrays)

@@ -129,8 +129,7 @@ class Explorer(pn.viewable.Viewer):
         """What is said above the picture."""
         if self._preset is None or not self.menu.value:
             return Look()
-        preset = presets()[self.menu.value]
-        return Look(preset.title, preset.look, tuple(dict.fromkeys(shown.metric for shown in preset.shows)))
+        return Look.of(presets()[self.menu.value])
 
     @told
     def _travelled(self, event: param.parameterized.Event) -> None:

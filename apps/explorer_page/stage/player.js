@@ -6,8 +6,8 @@ async function unpack(text) {
   const stream = new Blob([deflated]).stream().pipeThrough(new DecompressionStream("deflate-raw"))
   const bytes = await new Response(stream).arrayBuffer()
   const length = new DataView(bytes).getUint32(0, true)
-  const said = JSON.parse(new TextDecoder().decode(new Uint8Array(bytes, 4, length)))
-  return { said, bytes, from: 4 + length }
+  const { said, parts } = JSON.parse(new TextDecoder().decode(new Uint8Array(bytes, 4, length)))
+  return { said, parts, bytes, from: 4 + length }
 }
 
 const ARRAYS = { u8: Uint8Array, i16: Int16Array, f32: Float32Array, u16: Uint16Array }
@@ -31,10 +31,10 @@ function revived(value, bytes, from) {
 
 class Player {
   /** `onchange` is called with the number of each picture that is shown. */
-  constructor(root, { said, bytes, from }, onchange) {
+  constructor(root, { said, parts, bytes, from }, onchange) {
     this.said = said
     this.onchange = onchange
-    this.revive = (part) => revived(part, bytes, from)
+    this.revive = (index) => revived(parts[index], bytes, from)
     this.parts = new Map()
     this.shown = {}
     this.view = { ...said.start, said: 0 } // what a visitor can change
@@ -52,7 +52,7 @@ class Player {
   }
 
   part(index) {
-    if (!this.parts.has(index)) this.parts.set(index, this.revive(this.said.parts[index]))
+    if (!this.parts.has(index)) this.parts.set(index, this.revive(index))
     return this.parts.get(index)
   }
 

@@ -11,6 +11,7 @@ from toyguide import Experiment, rule
 from toyguide_apps.explorer_page.compute import Picture
 from toyguide_apps.explorer_page.layers.densities import Arrows, Curves
 from toyguide_apps.explorer_page.layers.point_arrows import Drawing
+from toyguide_apps.explorer_page.presets import Preset
 from toyguide_apps.explorer_page.runs import Paths
 from toyguide_apps.explorer_page.scene import Scene
 
@@ -35,6 +36,11 @@ class Look:
     text: str = ""
     metrics: tuple[str, ...] = ()
     verdict: dict[str, str] | None = None
+
+    @classmethod
+    def of(cls, preset: Preset) -> Look:
+        """What a preset says."""
+        return cls(preset.title, preset.look, tuple(dict.fromkeys(shown.metric for shown in preset.shows)))
 
 
 def run(paths: Paths) -> dict[str, Any]:
