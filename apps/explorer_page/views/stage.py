@@ -30,7 +30,7 @@ from toyguide_apps.shared.notices import complain
 __all__ = ["StageModel", "StageView", "script"]
 
 _SOURCES = Path(__file__).parents[1] / "stage"
-_MODULES = ("icons", "view", "paint", "panel", "timeline", "legend", "stage")
+_MODULES = ("icons", "view", "paint", "panel", "timeline", "legend", "welcome", "stage")
 
 
 def script() -> str:
