@@ -12,9 +12,22 @@ except ImportError as problem:
         "figures need matplotlib, which is not installed: expected pip install 'toyguide[plot]'"
     ) from problem
 
+from toyguide.plots.animation import FILMS, animate
 from toyguide.plots.figures import figure_1, figure_2, plot_run
 from toyguide.plots.parts import FORMATS, save
 from toyguide.plots.sheets import draw_sheet
 from toyguide.plots.stage import LAYERS, compare, draw
 
-__all__ = ["FORMATS", "LAYERS", "compare", "draw", "draw_sheet", "figure_1", "figure_2", "plot_run", "save"]
+__all__ = [
+    "FILMS",
+    "FORMATS",
+    "LAYERS",
+    "animate",
+    "compare",
+    "draw",
+    "draw_sheet",
+    "figure_1",
+    "figure_2",
+    "plot_run",
+    "save",
+]
