@@ -35,11 +35,11 @@ from toyguide.geometry.contours import region_levels
 from toyguide.geometry.planes import Plane, Window, plane_of, window_of
 from toyguide.guidance import ROLES, Role
 from toyguide.guidance import rule as make_rule
+from toyguide.metrics import are_outliers
 from toyguide.palette import LIGHT, PATH_OPACITY, bands, two_sided
 from toyguide.plots.parts import (
     TEXT,
     draw_points,
-    ends_outside,
     fine_grid,
     frame_panel,
     grid_ticks,
@@ -356,7 +356,7 @@ def _paint_paths(view: _View, name: str) -> list[Any]:
 
 def _paint_samples(view: _View, name: str) -> list[Any]:
     x = view.result.paths()
-    outside = ends_outside(x[-1], view.data, view.label)
+    outside = are_outliers(x[-1], view.data, view.label)
     kept = x[: view.step + 1].isfinite().all(-1).all(0)
     draw_points(view.axes, view.plane.project(x[view.step, kept]), outside[kept], _DOT)
     return sample_keys()
