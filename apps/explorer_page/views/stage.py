@@ -30,7 +30,7 @@ from toyguide_apps.shared.notices import complain
 __all__ = ["StageModel", "StageView", "script"]
 
 _SOURCES = Path(__file__).parents[1] / "stage"
-_MODULES = ("icons", "view", "paint", "panel", "timeline", "legend", "stage")
+_MODULES = ("icons", "view", "paint", "panel", "timeline", "legend", "welcome", "stage")
 
 
 def script() -> str:
@@ -43,7 +43,10 @@ def script() -> str:
 def _parameters() -> dict[str, Any]:
     """One parameter for each part that is sent by itself."""
     names = [f"{part}_{i + 1}" for part in ("run", "scene", "arrows") for i in range(len(LETTERS))]
-    return {n: param.Dict(default={}) for n in ("looks", "board", "marks", "legend", "headline", "status", *names)}
+    return {
+        n: param.Dict(default={})
+        for n in ("looks", "address", "board", "marks", "legend", "headline", "status", *names)
+    }
 
 
 class StageModel(JSComponent):
@@ -66,11 +69,17 @@ class StageView(pn.viewable.Viewer):
     Args:
         state: Told of what the visitor does.
         playing: Told whether the stage plays, with each step that it says.
+        travelled: Told of the address that the visitor went back or on to, from its question mark on.
     """
 
-    def __init__(self, state: ExplorerState, playing: Callable[[bool], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        state: ExplorerState,
+        playing: Callable[[bool], None] = lambda _: None,
+        travelled: Callable[[str], None] = lambda _: None,
+    ) -> None:
         super().__init__()
-        self._state, self._playing = state, playing
+        self._state, self._playing, self._travelled = state, playing, travelled
         self._said = 0
         self._shown: dict[str, Any] = {}
         self.stage = StageModel(name="stage", looks=looks(), sizing_mode="stretch_width", margin=(0, 8))
@@ -115,6 +124,10 @@ class StageView(pn.viewable.Viewer):
         self._send({f"scene_{i}": parts.scene(picture, scene, step) for i, scene in enumerate(scenes, 1)})
         for i, scene in enumerate(scenes, 1):
             self._shown[f"scene_{i}"] = scene
+
+    def write_address(self, search: str) -> None:
+        """Put the settings into the visitor's address bar."""
+        self.stage.address = {"search": search, "count": self.stage.address.get("count", 0) + 1}
 
     def busy(self, busy: bool) -> None:
         """Say on the page whether a picture is being computed."""
@@ -197,6 +210,8 @@ class StageView(pn.viewable.Viewer):
             state.set({"layers": [*others, message["layer"]] if message["on"] is True else others})
         elif kind == "select":
             state.set({"selected": message["panel"]})
+        elif kind == "travel":
+            self._travelled(str(value))
         elif kind == "open":
             self._open(message["what"], message["on"] is True)
         elif kind in ("copy", "remove", "swap"):
