@@ -46,6 +46,8 @@ APP_LAYERS = [
     {"explorer_page.controls", "explorer_page.views"},
     {"explorer_page.recording"},
     {"explorer_page.export"},
+    {"explorer_page.files"},
+    {"explorer_page.takeaway"},
     {"explorer_page.session", "studies_page.session"},
     {"explorer_page.page", "studies_page.page"},
     {"explorer", "studies", "serve"},

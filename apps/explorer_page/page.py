@@ -19,7 +19,7 @@ def explorer_page() -> pmui.Page:
     pn.config.exception_handler = refuse
     query = asked()
     problems = explorer.enter(query)
-    page = framed("explorer", explorer, query)
+    page = framed("explorer", explorer, query, explorer.take_away)
     pn.state.on_session_destroyed(lambda _context, explorer=explorer: explorer.close())
     pn.state.onload(lambda: explorer.open(problems))
     return page
