@@ -80,6 +80,7 @@ class Explorer(pn.viewable.Viewer):
             The invalid settings, which are ignored, one line each.
         """
         self._running = True  # draws nothing until the page is loaded
+        self._responses.wait()
         self._plots.listen()
         problems = read(self.state, query)
         made = self._wanted and at_hand(self._wanted)
@@ -92,6 +93,7 @@ class Explorer(pn.viewable.Viewer):
         for problem in problems:
             complain(problem)
         self._running = False
+        self._responses.open()
         _send_at_once()
         pn.state.execute(self.refresh, schedule=True)
 
