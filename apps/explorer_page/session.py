@@ -77,6 +77,7 @@ class Explorer(pn.viewable.Viewer):
             The invalid settings, which are ignored, one line each.
         """
         self._running = True  # draws nothing until the page is loaded
+        self._responses.wait()
         problems = read(self.state, query)
         self._written = search_of(self.state)
         made = self._wanted and at_hand(self._wanted)
@@ -89,6 +90,7 @@ class Explorer(pn.viewable.Viewer):
         if problems:
             complain_of_link(problems)
         self._running = False
+        self._responses.open()
         _send_at_once()
         pn.state.execute(self.refresh, schedule=True)
 
