@@ -13,6 +13,7 @@ from matplotlib.text import Text
 
 from toyguide import load_dataset
 from toyguide.metrics import hdr_threshold
+from toyguide.palette import LIGHT
 from toyguide.studies.charts import Chart, Cloud, Map, Mark, Series, Sheet, Strokes, series
 from toyguide.studies.rows import Interval
 
@@ -223,7 +224,7 @@ def test_marks_are_grey_lines_with_words_that_cover_no_words_and_no_points():
     lines = [part for part in axes.lines if part.get_linestyle() == "--"]
     assert [set(part.get_ydata()) for part in lines if len(set(part.get_ydata())) == 1] == [{0.01}, {0.2}]
     assert [set(part.get_xdata()) for part in lines if len(set(part.get_xdata())) == 1] == [{4.0}, {4.1}]
-    assert {to_hex(part.get_color()) for part in lines} == {parts.PALETTE["quiet"]}
+    assert {to_hex(part.get_color()) for part in lines} == {LIGHT.quiet}
     assert [t.get_text() for t in axes.texts] == ["exact samples", "the paper's", "also"]
     assert_legible(figure)
     frame = axes.get_window_extent()

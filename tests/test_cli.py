@@ -103,7 +103,7 @@ def test_version_and_help(capsys):
 @pytest.mark.parametrize(
     ("argv", "complaint"),
     [
-        (["smaple"], r"unknown command 'smaple': expected one of app, .*did you mean 'sample'\?"),
+        (["smaple"], r"unknown command 'smaple': expected one of animate, app, .*did you mean 'sample'\?"),
         (["--vresion"], r"unknown flag of toyguide '--vresion': .*did you mean '--version'\?"),
         (["rules", "--jsn"], r"unknown flag of toyguide rules '--jsn': .*did you mean '--json'\?"),
         (

@@ -70,7 +70,7 @@ def _tell_held(slider: _Live, state: ExplorerState) -> None:
 
 def preset_menu() -> pmui.Select:
     """A menu of the presets; its value is a preset's key, or empty."""
-    options = {p.title: p.key for p in presets().values()}
+    options = {preset.title: preset.key for preset in presets().values()}
     settings = {**_TIGHT, "margin": (12, 8, 3, 8)}
     return pmui.Select(label="Preset", options={"Choose a preset …": "", **options}, value="", **settings)
 

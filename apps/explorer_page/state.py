@@ -123,8 +123,9 @@ class ExplorerState(param.Parameterized):
         """Take over many settings as one change; those that are not named keep their values.
 
         Besides the parameters' names there may be: a role, for the reference of its field; a panel's name (``rule``,
-        ``ref``), for its rule or the rule's name; and ``params`` (of ``rule``) or ``ref.params``, for a table of the
-        rule's parameters. ``dataset`` first resets what belongs to a dataset; ``fields`` is merged.
+        ``ref``), for its rule or the rule's name; ``params`` (of ``rule``) or ``ref.params``, for a table of the
+        rule's parameters; ``ref.own``, for a panel's own settings; and ``count``, for how many panels there are.
+        ``dataset`` first resets what belongs to a dataset; ``fields`` is merged.
 
         Raises:
             InputError: If a value is not valid; nothing is changed then.
@@ -161,6 +162,9 @@ class ExplorerState(param.Parameterized):
                 key = settings.pop(name, self.panels[index].rule.key)
                 chosen = key if isinstance(key, Rule) else rule(str(key), **settings.pop(table, {}))
                 self._assign("panels", _with_rule(self.panels, index, chosen))
+            if f"{name}.own" in settings:
+                own = replace(self.panels[index], own=settings.pop(f"{name}.own"))
+                self._assign("panels", (*self.panels[:index], own, *self.panels[index + 1 :]))
         at_end = self.step == self.steps
         if "plane" in settings:  # another plane has other coordinates
             self._assign("plane", settings.pop("plane"))

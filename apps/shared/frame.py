@@ -35,7 +35,11 @@ _THEME = {
         },
         "MuiToolbar": {
             "styleOverrides": {
-                "root": {"minHeight": "42px !important", "& h3": {"fontSize": "17px !important", "color": "inherit"}}
+                "root": {
+                    "minHeight": "42px !important",
+                    "& h3": {"fontSize": "17px !important", "color": "inherit !important"},
+                    "& a": {"color": "inherit !important"},
+                }
             }
         },
         # No text below 12 px: a label on a field's edge is 0.86 of 14 px instead of 0.75.
@@ -54,7 +58,8 @@ _THEME = {
 # sidebar beside the page.
 _AT_HOME = """
     const page = [...Bokeh.documents[0].all_models].find((model) => model.name == 'page' && 'dark_theme' in model)
-    if (!location.search.includes('theme=') && matchMedia('(prefers-color-scheme: dark)').matches) page.dark_theme = true
+    const dark = matchMedia('(prefers-color-scheme: dark)').matches
+    if (dark && !location.search.includes('theme=')) page.dark_theme = true
     if (innerWidth < 900) page.sidebar_open = false
 """
 

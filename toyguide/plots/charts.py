@@ -15,7 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullLocator
 
-from toyguide.plots.parts import PALETTE, TEXT
+from toyguide.palette import LIGHT
+from toyguide.plots.parts import TEXT
 from toyguide.studies.charts import Chart, Series
 
 __all__ = ["Key", "Keys", "categories", "colour_of", "draw_chart", "numbers_of", "positions"]
@@ -64,14 +65,14 @@ def draw_chart(axes: Axes, chart: Chart, numbers: dict[str, int], size: tuple[fl
         handle = _draw_series(axes, series, positions(chart, i), number, _bar_width(chart))
         keys.setdefault((series.label, number), handle)
     for mark in chart.marks:
-        line: dict[str, Any] = {"color": PALETTE["quiet"], "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 1.5}
+        line: dict[str, Any] = {"color": LIGHT.quiet, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 1.5}
         if mark.x is not None:
             axes.axvline(mark.x, **line)
         if mark.y is not None:
             axes.axhline(mark.y, **line)
     if not any(np.isfinite(s.y).any() for s in chart.series):
         where: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
-        axes.text(0.5, 0.5, "nothing finite", color=PALETTE["quiet"], fontsize=TEXT - 1, **where)
+        axes.text(0.5, 0.5, "nothing finite", color=LIGHT.quiet, fontsize=TEXT - 1, **where)
     return {key: handle for key, handle in keys.items() if key[0]}
 
 
@@ -125,7 +126,7 @@ def _draw_series(axes: Axes, series: Series, x: Any, number: int, width: float) 
     if series.style == "bars":
         axes.bar(x, y, width, zorder=2, **look)
         if len(low):
-            axes.vlines(x, low, high, color=PALETTE["ink"], linewidth=0.9, zorder=3)
+            axes.vlines(x, low, high, color=LIGHT.ink, linewidth=0.9, zorder=3)
         return Patch(**look)
     if series.style == "dashed":
         look |= {"linewidth": 1.2, "linestyle": (0, (5, 2))}
@@ -149,8 +150,8 @@ def _bar_width(chart: Chart) -> float:
 def _set_axes(axes: Axes, chart: Chart, size: tuple[float, float]) -> None:
     """Set limits, scales, ticks and labels, all of which follow from the chart."""
     for side, spine in axes.spines.items():
-        spine.set(linewidth=0.6, color=PALETTE["quiet"], visible=side in ("left", "bottom"))
-    axes.tick_params(labelsize=TEXT - 1, labelcolor=PALETTE["quiet"], color=PALETTE["quiet"], width=0.6, length=3)
+        spine.set(linewidth=0.6, color=LIGHT.quiet, visible=side in ("left", "bottom"))
+    axes.tick_params(labelsize=TEXT - 1, labelcolor=LIGHT.quiet, color=LIGHT.quiet, width=0.6, length=3)
     axes.set_autoscale_on(False)
     names = categories(chart)
     low, high = _extent(chart)
@@ -163,8 +164,8 @@ def _set_axes(axes: Axes, chart: Chart, size: tuple[float, float]) -> None:
         _wrap_categories(axes, names, size[0])
     else:
         _set_ticks(axes, "x", chart.x_scale, size[0])
-    axes.set_title("\n".join(wrap(chart.title, _letters(size[0] + 0.4))), fontsize=TEXT, color=PALETTE["ink"], pad=5)
-    style: dict[str, Any] = {"fontsize": TEXT - 1, "color": PALETTE["quiet"]}
+    axes.set_title("\n".join(wrap(chart.title, _letters(size[0] + 0.4))), fontsize=TEXT, color=LIGHT.ink, pad=5)
+    style: dict[str, Any] = {"fontsize": TEXT - 1, "color": LIGHT.quiet}
     axes.set_xlabel("\n".join(wrap(chart.x_label, _letters(size[0]))), **style)
     axes.set_ylabel("\n".join(wrap(chart.y_label, _letters(size[1]))), **style)
 

@@ -12,7 +12,6 @@ from textwrap import wrap
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -25,8 +24,8 @@ from toyguide.fields import denoised_from_score
 from toyguide.geometry.contours import region_levels
 from toyguide.geometry.planes import Plane, Window, plane_of, window_of
 from toyguide.metrics import measure
+from toyguide.palette import LIGHT, bands
 from toyguide.plots.parts import (
-    PALETTE,
     draw_regions,
     draw_samples,
     fine_grid,
@@ -39,7 +38,9 @@ from toyguide.plots.parts import (
     row_of_squares,
     sample_keys,
     write_caption,
+    write_title,
 )
+from toyguide.plots.stage import draw
 
 __all__ = ["figure_1", "figure_2", "plot_run"]
 
@@ -49,7 +50,6 @@ _CLOSE_UP = Window((0.26, 0.70), (0.80, 1.24))
 _SIGMA_MID = 0.03
 _BANDS = (0.99, 0.9, 0.75, 0.5, 0.25)  # shares of the visible mass, from the outermost
 _LINES = (0.99, 0.9, 0.5)
-_PATHS = 128  # drawn trajectories of a run
 
 
 def figure_1(device: str = "cpu", n: int = 4096, seed: int = 0) -> Figure:
@@ -80,7 +80,7 @@ def figure_1(device: str = "cpu", n: int = 4096, seed: int = 0) -> Figure:
         found = measure(x, data, "A", resamples=0)
         write_caption(axes, f"outliers {found['outliers']:.1%},  coverage {found['coverage']:.0%}")
     row[2].add_patch(
-        Rectangle(_CLOSE_UP.low, *_CLOSE_UP.size, fill=False, edgecolor=PALETTE["ink"], linewidth=0.8, zorder=4)
+        Rectangle(_CLOSE_UP.low, *_CLOSE_UP.size, fill=False, edgecolor=LIGHT.ink, linewidth=0.8, zorder=4)
     )
     legend_beneath(
         figure,
@@ -124,12 +124,12 @@ def figure_2(device: str = "cpu", n: int = 4096, seed: int = 0) -> Figure:
     for axes, name, density, score in zip(
         row, ("main", "guide"), (main, guide), (score_main, score_guide), strict=False
     ):
-        _draw_bands(axes, density, PALETTE[name], region_levels(density, _BANDS))
+        _draw_bands(axes, density, LIGHT.density[name], region_levels(density, _BANDS))
         _draw_lines(axes, exact, region_levels(exact, _LINES))
         _draw_arrows(axes, points, score)
     ratio = main - guide
     held = ratio[guide > region_levels(guide, [0.999])]
-    _draw_bands(row[2], ratio, PALETTE["ratio"], held.quantile(torch.linspace(0.05, 0.95, 7, device=held.device)))
+    _draw_bands(row[2], ratio, LIGHT.maps["ratio"][1], held.quantile(torch.linspace(0.05, 0.95, 7, device=held.device)))
     _draw_arrows(row[2], points, score_main - score_guide)
     regions = regions_of(data, "A", plane_of(data), _CLOSE_UP)
     for axes, experiment in zip(row[3:], runs.values(), strict=True):
@@ -139,11 +139,11 @@ def figure_2(device: str = "cpu", n: int = 4096, seed: int = 0) -> Figure:
         _draw_paths(axes, chosen, width=0.6, opacity=0.6)
         draw_samples(axes, chosen[-1], data, "A", plane_of(data), size=5)
 
-    line = Line2D([], [], color=PALETTE["class"], linewidth=0.8, label=r"exact, at $\sigma_\mathrm{mid}$")
+    line = Line2D([], [], color=LIGHT.density["exact"], linewidth=0.8, label=r"exact, at $\sigma_\mathrm{mid}$")
     arrow = Line2D(
         [],
         [],
-        color=PALETTE["ink"],
+        color=LIGHT.ink,
         marker=r"$\rightarrow$",
         ls="",
         ms=9,
@@ -156,25 +156,20 @@ def figure_2(device: str = "cpu", n: int = 4096, seed: int = 0) -> Figure:
 
 
 def plot_run(result: Result) -> Figure:
-    """A run in the plane of its dataset: samples, some trajectories, and the projected exact regions.
+    """A run in the plane of its dataset: samples, some trajectories, and the exact density and region.
 
     Trajectories that are not finite are left out; the caption counts them, and the samples outside the window.
     """
     experiment, data = result.experiment, result.experiment.data
     plane = plane_of(data)
     window = window_of(data, plane)
-    drawn = result.x[:, result.x.isfinite().all(-1).all(0)]
 
     caption = [line for text in (*_settings(experiment), _findings(result, plane, window)) for line in wrap(text, 76)]
-    figure, (axes,) = row_of_squares(1, foot=0.5 + 0.16 * len(caption), side=5.2)
-    frame_panel(axes, window, f"{data.title}: {experiment.label or 'all classes'}, {experiment.rule}")
-    draw_regions(axes, regions_of(data, experiment.label, plane, window), window)
-    _draw_paths(axes, plane.project(drawn[:, :_PATHS]), width=0.35, opacity=0.35)
-    draw_samples(axes, drawn[-1], data, experiment.label, plane, size=3)
+    figure, (axes,) = row_of_squares(1, foot=0.66 + 0.16 * len(caption), side=5.2)
+    keys = draw(axes, result, plane=plane, window=window)
+    write_title(axes, f"{data.title}: {experiment.label or 'all classes'}, {experiment.rule}")
     write_caption(axes, "\n".join(caption))
-
-    region = f"{experiment.label or 'all classes'}, 99 %{'' if data.dim == 2 else ', projected'}"
-    legend_beneath(figure, [*sample_keys(), _path_key(), region_key("class", region)], columns=2)
+    legend_beneath(figure, keys, columns=2)
     return figure
 
 
@@ -223,8 +218,7 @@ def _spread(x: Tensor, window: Window, distance: float) -> Tensor:
 def _draw_bands(axes: Axes, values: Tensor, colour: str, levels: Tensor) -> None:
     u, v = grid_ticks(_CLOSE_UP)
     rising = sorted(set(levels.tolist()))
-    tints = [to_rgba(colour, 0.12 + 0.6 * i / len(rising)) for i in range(len(rising))]
-    axes.contourf(u, v, values.cpu(), levels=rising, colors=tints, extend="max")
+    axes.contourf(u, v, values.cpu(), levels=rising, colors=bands(colour, len(rising) + 1)[1:], extend="max")
 
 
 def _draw_lines(axes: Axes, values: Tensor, levels: Tensor) -> None:
@@ -234,7 +228,7 @@ def _draw_lines(axes: Axes, values: Tensor, levels: Tensor) -> None:
         v,
         values.cpu(),
         levels=sorted(levels.tolist()),
-        colors=[PALETTE["class"]],
+        colors=[LIGHT.density["exact"]],
         linewidths=0.8,
         linestyles="solid",
     )
@@ -244,16 +238,16 @@ def _draw_arrows(axes: Axes, points: Tensor, score: Tensor) -> None:
     """Draw arrows from points to their denoised points: the score times the square of the noise level."""
     u, v = points.T
     to_u, to_v = (denoised_from_score(score, points, _SIGMA_MID) - points).T
-    ink = PALETTE["ink"]
+    ink = LIGHT.ink
     axes.scatter(u, v, s=2.5, color=ink, linewidths=0, zorder=5)
     axes.quiver(u, v, to_u, to_v, angles="xy", scale_units="xy", scale=1, width=0.007, minlength=0, color=ink, zorder=5)
 
 
 def _draw_paths(axes: Axes, x: Tensor, width: float, opacity: float) -> None:
     """Draw trajectories, with shape ``(steps + 1, n, 2)``."""
-    paths = LineCollection(list(x.transpose(0, 1).numpy()), colors=PALETTE["ink"], linewidths=width, alpha=opacity)
+    paths = LineCollection(list(x.transpose(0, 1).numpy()), colors=LIGHT.path, linewidths=width, alpha=opacity)
     axes.add_collection(paths, autolim=False)
 
 
 def _path_key() -> Line2D:
-    return Line2D([], [], color=PALETTE["ink"], linewidth=0.6, alpha=0.6, label="trajectories")
+    return Line2D([], [], color=LIGHT.path, linewidth=0.6, alpha=0.6, label="trajectories")

@@ -12,8 +12,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from toyguide.palette import LIGHT
 from toyguide.plots.charts import positions
-from toyguide.plots.parts import PALETTE, TEXT
+from toyguide.plots.parts import TEXT
 from toyguide.studies.charts import Chart, Mark
 
 __all__ = ["label_marks"]
@@ -53,7 +54,7 @@ def _write(axes: Axes, mark: Mark, **where: Any) -> Text:
         s=mark.text,
         transform=axes.transAxes,
         fontsize=TEXT - 2,
-        color=PALETTE["quiet"],
+        color=LIGHT.quiet,
         path_effects=[withStroke(linewidth=2, foreground="white")],
         zorder=6,
         **where,

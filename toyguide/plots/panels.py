@@ -21,9 +21,9 @@ from torch import Tensor
 from toyguide.datasets import Dataset, load_dataset
 from toyguide.geometry.planes import Plane, Window, plane_of, window_of
 from toyguide.metrics import hdr_threshold
+from toyguide.palette import LIGHT
 from toyguide.plots.charts import Keys, colour_of
 from toyguide.plots.parts import (
-    PALETTE,
     TEXT,
     Region,
     draw_regions,
@@ -92,7 +92,7 @@ def draw_cloud(axes: Axes, cloud: Cloud, backdrop: Backdrop, width: float) -> Ke
     counts = {"diverged": len(cloud.x) - len(finite), "beyond the frame": beyond}
     notes = [cloud.caption, ", ".join(f"{count} {what}" for what, count in counts.items() if count)]
     lines = [line for note in notes for line in wrap(note, int(width / _LETTER * 1.1))]
-    axes.set_xlabel("\n".join(lines), fontsize=TEXT - 1, color=PALETTE["quiet"])
+    axes.set_xlabel("\n".join(lines), fontsize=TEXT - 1, color=LIGHT.quiet)
 
     projected = "" if data.dim == 2 else ", projected"
     handles = [*sample_keys(), region_key("class", f"{f'class {label}' if label else 'all classes'}, 99 %{projected}")]
@@ -139,11 +139,11 @@ def _draw_values(axes: Axes, map_: Map, values: np.ndarray[Any, Any]) -> None:
     axes.set(xlim=(left, right), ylim=(bottom, top))
     key = axes.inset_axes((1.03, 0.0, 0.035, 1.0))
     bar = axes.figure.colorbar(image, cax=key)
-    bar.outline.set(linewidth=0.5, edgecolor=PALETTE["quiet"])
+    bar.outline.set(linewidth=0.5, edgecolor=LIGHT.quiet)
     bar.locator = MaxNLocator(5)
     bar.update_ticks()
-    key.tick_params(labelsize=TEXT - 2, labelcolor=PALETTE["quiet"], color=PALETTE["quiet"], width=0.5, length=2)
-    key.set_ylabel(map_.value_label, fontsize=TEXT - 1, color=PALETTE["quiet"])
+    key.tick_params(labelsize=TEXT - 2, labelcolor=LIGHT.quiet, color=LIGHT.quiet, width=0.5, length=2)
+    key.set_ylabel(map_.value_label, fontsize=TEXT - 1, color=LIGHT.quiet)
 
 
 def _draw_strokes(axes: Axes, strokes: Strokes, colour: str) -> Line2D:

@@ -1,12 +1,13 @@
-"""What the figures share: colours, frames, exact regions, samples, the legend, and saving a figure.
+"""What the figures share: frames, exact regions, samples, the legend, and saving a figure.
 
-Exact regions are orange (the sampled class) or grey (the other classes). They are highest-density regions, so a border
-encloses the same share of the mass in every panel. Samples are blue, those outside the exact 99 % region vermillion.
-The colours are those of Okabe and Ito, which do not rely on telling red from green.
+Exact regions have the colour of the exact density (the sampled class) or are grey (the other classes). They are
+highest-density regions, so a border encloses the same share of the mass in every panel. Colours are those of
+:mod:`toyguide.palette`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import matplotlib
 import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -28,14 +30,16 @@ from toyguide.files import writing
 from toyguide.geometry.contours import in_chunks, log_density_levels
 from toyguide.geometry.planes import Plane, Window, window_of
 from toyguide.metrics import hdr_threshold
+from toyguide.palette import LIGHT
 
 __all__ = [
     "FORMATS",
-    "PALETTE",
     "TEXT",
     "Region",
+    "draw_points",
     "draw_regions",
     "draw_samples",
+    "ends_outside",
     "fine_grid",
     "frame_panel",
     "grid_ticks",
@@ -47,28 +51,21 @@ __all__ = [
     "sample_keys",
     "save",
     "write_caption",
+    "write_title",
 ]
 
 FORMATS = (".png", ".svg", ".pdf")
 
-PALETTE = {
-    "class": "#e69f00",  # orange: the sampled class
-    "others": "#9aa0a8",  # grey: the other classes
-    "samples": "#1b5fa8",  # blue
-    "outside": "#d55e00",  # vermillion
-    "main": "#009e73",  # green: the learned density
-    "guide": "#b3458a",  # purple: the density to guide away from
-    "ratio": "#0072b2",  # blue: their ratio
-    "ink": "#22262b",
-    "quiet": "#5d6570",
-}
+_REGIONS = {"class": LIGHT.density["exact"], "others": LIGHT.region}
 
 TEXT = 9.0  # points
 _FINE = 400  # grid points along an axis
 _COARSE = 100
 _REGION = 0.99  # share of the mass inside a drawn region
 
-_GAP, _EDGE, _HEAD = 0.10, 0.10, 0.27  # inches
+_GAP, _EDGE = 0.10, 0.10  # inches
+_HALO = 0.7  # points added to a dot's diameter
+_TRIANGLE = 2.2  # area of an outlier's triangle, in dots
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ def regions_of(data: Dataset, label: str | None, plane: Plane, window: Window) -
     for colour, field in fields.items():
         marginal = plane.marginal(field)
         level = float(log_density_levels(marginal, 0.0, [_REGION], flat, window_of(data, plane), n=_COARSE))
-        regions.append(Region(PALETTE[colour], _near(marginal, window, level), level))
+        regions.append(Region(_REGIONS[colour], _near(marginal, window, level), level))
     return regions
 
 
@@ -118,10 +115,10 @@ def log_density_on(field: Field, x: Tensor, sigma: float) -> Tensor:
     return in_chunks(lambda part: field.log_density(part, sigma), x)
 
 
-def row_of_squares(panels: int, foot: float, side: float = 1.92) -> tuple[Figure, list[Axes]]:
-    """A row of square panels ``side`` inches wide, with space for a title above and ``foot`` inches below."""
+def row_of_squares(panels: int, foot: float, side: float = 1.92, head: float = 0.27) -> tuple[Figure, list[Axes]]:
+    """A row of square panels ``side`` inches wide, with ``head`` inches above for titles and ``foot`` inches below."""
     width = 2 * _EDGE + panels * side + (panels - 1) * _GAP
-    height = _HEAD + side + foot + _EDGE
+    height = head + side + foot + _EDGE
     figure = Figure(figsize=(width, height), facecolor="white")
     places = [(_EDGE + i * (side + _GAP), _EDGE + foot) for i in range(panels)]
     return figure, [figure.add_axes((x / width, y / height, side / width, side / height)) for x, y in places]
@@ -131,14 +128,16 @@ def frame_panel(axes: Axes, window: Window, title: str) -> None:
     axes.set(xlim=(window.low[0], window.high[0]), ylim=(window.low[1], window.high[1]), aspect="equal")
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
-        spine.set(linewidth=0.6, color=PALETTE["quiet"])
-    axes.set_title(title, fontsize=TEXT, color=PALETTE["ink"], pad=4)
+        spine.set(linewidth=0.6, color=LIGHT.quiet)
+    write_title(axes, title)
+
+
+def write_title(axes: Axes, text: str) -> None:
+    axes.set_title(text, fontsize=TEXT, color=LIGHT.ink, pad=4)
 
 
 def write_caption(axes: Axes, text: str) -> None:
-    axes.text(
-        0.5, -0.03, text, transform=axes.transAxes, ha="center", va="top", fontsize=TEXT - 1, color=PALETTE["quiet"]
-    )
+    axes.text(0.5, -0.03, text, transform=axes.transAxes, ha="center", va="top", fontsize=TEXT - 1, color=LIGHT.quiet)
 
 
 def draw_regions(axes: Axes, regions: Sequence[Region], window: Window) -> None:
@@ -159,20 +158,50 @@ def grid_ticks(window: Window) -> tuple[Tensor, Tensor]:
 
 
 def draw_samples(axes: Axes, x: Tensor, data: Dataset, label: str | None, plane: Plane, size: float = 0.9) -> None:
-    outside = data.field(label).log_density(x, 0.0) < hdr_threshold(data, label)
-    uv = plane.project(x)
-    for name, kept in (("samples", ~outside), ("outside", outside)):
-        u, v = uv[kept].T
-        axes.scatter(u, v, s=size, color=PALETTE[name], linewidths=0, rasterized=True, zorder=3, label=name)
+    draw_points(axes, plane.project(x), ends_outside(x, data, label), size)
+
+
+def ends_outside(x: Tensor, data: Dataset, label: str | None) -> Tensor:
+    """Which final samples (n, d) lie outside the exact 99 % region, or are not finite; bool, with shape ``(n,)``."""
+    return ~(data.field(label).log_density(x, 0.0) >= hdr_threshold(data, label))
+
+
+def draw_points(axes: Axes, uv: Tensor, outside: Tensor, size: float) -> dict[str, PathCollection]:
+    """Draw samples as dots and outliers as triangles, with halos below all of them.
+
+    Args:
+        axes: The axes to draw on.
+        uv: Coordinates, with shape ``(n, 2)``.
+        outside: Which are outliers, with shape ``(n,)``.
+        size: The area of a dot, in square points.
+
+    Returns:
+        The scatters by name, outliers with their halos below them.
+    """
+    halo = (math.sqrt(size) + _HALO) ** 2 / size
+    looks = {
+        "halo": (~outside, 1.0, halo, LIGHT.halo, "o"),
+        "samples": (~outside, 1.0, 1.0, LIGHT.sample, "o"),
+        "outside halo": (outside, _TRIANGLE, halo, LIGHT.halo, "^"),
+        "outside": (outside, _TRIANGLE, 1.0, LIGHT.outlier, "^"),
+    }
+    found = {}
+    for name, (kept, shape, margin, colour, marker) in looks.items():
+        look: dict[str, Any] = {"s": size * shape * margin, "color": colour, "marker": marker, "label": name}
+        found[name] = axes.scatter(*uv[kept].T, linewidths=0, rasterized=True, zorder=3, **look)
+    return found
 
 
 def sample_keys() -> list[Line2D]:
-    keys = {"samples": "samples", "outside": "outside the exact 99 % region"}
-    return [Line2D([], [], marker="o", ls="", ms=3.5, mew=0, color=PALETTE[k], label=v) for k, v in keys.items()]
+    looks = (
+        ("samples", "o", 3.5, LIGHT.sample),
+        ("outside the exact 99 % region", "^", 4.5, LIGHT.outlier),
+    )
+    return [Line2D([], [], marker=m, ls="", ms=size, mew=0, color=c, label=text) for text, m, size, c in looks]
 
 
 def region_key(colour: str, text: str) -> Patch:
-    return Patch(facecolor=to_rgba(PALETTE[colour], 0.3), edgecolor=PALETTE[colour], linewidth=0.6, label=text)
+    return Patch(facecolor=to_rgba(_REGIONS[colour], 0.3), edgecolor=_REGIONS[colour], linewidth=0.6, label=text)
 
 
 def legend_beneath(figure: Figure, keys: Sequence[Any], columns: int) -> None:
@@ -182,7 +211,7 @@ def legend_beneath(figure: Figure, keys: Sequence[Any], columns: int) -> None:
         ncols=columns,
         frameon=False,
         fontsize=TEXT - 1,
-        labelcolor=PALETTE["quiet"],
+        labelcolor=LIGHT.quiet,
         borderaxespad=0.2,
         handletextpad=0.4,
         columnspacing=1.6,

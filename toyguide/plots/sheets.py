@@ -12,10 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
+from toyguide.palette import LIGHT
 from toyguide.plots.charts import Keys, categories, draw_chart, numbers_of
 from toyguide.plots.marks import label_marks
 from toyguide.plots.panels import Backdrop, backdrop_of, draw_cloud, draw_map
-from toyguide.plots.parts import PALETTE, TEXT
+from toyguide.plots.parts import TEXT
 from toyguide.studies.charts import Chart, Cloud, Map, Sheet
 
 __all__ = ["draw_sheet"]
@@ -233,7 +234,7 @@ def _trials(figure: Figure, handles: list[Any]) -> Iterator[Legend]:
             ncols=math.ceil(len(handles) / lines),
             frameon=False,
             fontsize=TEXT - 1,
-            labelcolor=PALETTE["quiet"],
+            labelcolor=LIGHT.quiet,
             borderaxespad=0.0,
             borderpad=0.1,
             handletextpad=0.5,

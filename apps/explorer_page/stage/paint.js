@@ -83,19 +83,71 @@ function polygon(context, x, y, radius, corners, turn) {
   }
 }
 
-/** A small canvas with one mark, to be drawn thousands of times. */
-function sprite(shape, radius, rim, fill, halo, ratio) {
-  const size = Math.ceil(2 * (radius * 1.4 + 1.5))
+const PARTS = 4 // places of a stamp between two pixels, each way
+
+/**
+ * One mark as pixels, for stamping thousands of them: a pattern for each of its places between two pixels.
+ *
+ * Writing pixels is several times faster than drawing shapes or images where no graphics card draws.
+ */
+function stamp(shape, radius, rim, fill, halo, ratio) {
+  const size = Math.ceil(2 * (radius * 1.4 + rim) * ratio) + 2
   const canvas = document.createElement("canvas")
-  canvas.width = canvas.height = Math.ceil(size * ratio)
-  const context = canvas.getContext("2d")
-  context.scale(ratio, ratio)
-  context.fillStyle = fill
-  context.strokeStyle = halo
-  context.lineWidth = 2 * rim
-  context.lineJoin = "round"
-  drawMark(context, shape, size / 2, size / 2, radius)
-  return { canvas, size }
+  canvas.width = canvas.height = size
+  const context = canvas.getContext("2d", { willReadFrequently: true })
+  const patterns = []
+  for (let j = 0; j < PARTS; j++) {
+    for (let i = 0; i < PARTS; i++) {
+      context.setTransform(1, 0, 0, 1, 0, 0)
+      context.clearRect(0, 0, size, size)
+      context.setTransform(ratio, 0, 0, ratio, size / 2 + i / PARTS, size / 2 + j / PARTS)
+      context.fillStyle = fill
+      context.strokeStyle = halo
+      context.lineWidth = 2 * rim
+      context.lineJoin = "round"
+      drawMark(context, shape, 0, 0, radius)
+      patterns.push(pattern(context.getImageData(0, 0, size, size), size))
+    }
+  }
+  return { size, patterns }
+}
+
+/** The visible pixels of an image: where they are, their colour, and how opaque they are. */
+function pattern({ data }, size) {
+  const words = new Uint32Array(data.buffer)
+  const found = { dx: [], dy: [], colour: [], alpha: [] }
+  for (let i = 0; i < size * size; i++) {
+    if (data[4 * i + 3] < 8) continue
+    found.dx.push(i % size)
+    found.dy.push(Math.floor(i / size))
+    found.colour.push(words[i])
+    found.alpha.push(data[4 * i + 3])
+  }
+  return { dx: Int32Array.from(found.dx), dy: Int32Array.from(found.dy), colour: Uint32Array.from(found.colour), alpha: Uint8Array.from(found.alpha) }
+}
+
+/** Put a stamp's middle at a pixel (not a whole one) of an image of `side` pixels each way. */
+function press(target, side, { size, patterns }, x, y) {
+  const [left, top] = [x - size / 2, y - size / 2]
+  const [i, j] = [Math.floor(left), Math.floor(top)]
+  const { dx, dy, colour, alpha } = patterns[Math.floor((top - j) * PARTS) * PARTS + Math.floor((left - i) * PARTS)]
+  const inside = i >= 0 && j >= 0 && i + size <= side && j + size <= side
+  for (let k = 0; k < dx.length; k++) {
+    const [px, py] = [i + dx[k], j + dy[k]]
+    if (!inside && (px < 0 || py < 0 || px >= side || py >= side)) continue
+    const at = py * side + px
+    if (alpha[k] === 255 || target[at] === 0) target[at] = colour[k]
+    else target[at] = over(colour[k], alpha[k], target[at])
+  }
+}
+
+/** A pixel of some opacity over another one, both as little-endian RGBA words. */
+function over(above, alpha, below) {
+  const a = alpha / 255
+  const b = (below >>> 24) / 255
+  const out = a + b * (1 - a)
+  const mix = (shift) => Math.round((((above >>> shift) & 255) * a + ((below >>> shift) & 255) * b * (1 - a)) / out) << shift
+  return (mix(0) | mix(8) | mix(16) | (Math.round(255 * out) << 24)) >>> 0
 }
 
 /** Text on a plate of the ground's colour. */

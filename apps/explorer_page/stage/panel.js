@@ -3,6 +3,7 @@
 const MOST_PATHS = 512 // more of them hide each other
 const TAIL = 7 // steps of a path that are drawn while it plays
 const NEAR = 9 // pixels from the mouse at which a sample is meant
+const LINED = ["exact-lines", "main-lines", "guide-lines", "boundary", "score", "saddles"]
 const MARKS = { modes: "circle", passes: "diamond", others: "square" }
 
 class PanelView {
@@ -123,6 +124,7 @@ class PanelView {
     // While the view moves, lines are images of themselves, drawn once at the window where they will rest.
     const outlines = calm ? frame : new Frame(stage.base, this.side)
     this.drawRaster(context, frame, "still", still, outlines, (c, f) => this.drawCurves(c, f, still, STILL, look))
+    if (!LINED.some((layer) => stage.shows(layer))) return
     const lines = calm ? frame : new Frame(scene.window, this.side)
     this.drawRaster(context, frame, "scene", scene, lines, (c, f) => {
       this.drawCurves(c, f, scene, LINES, look)
@@ -264,31 +266,50 @@ class PanelView {
     context.globalAlpha = 1
   }
 
+  /** The samples, as pixels on a canvas of their own that lies over this one. */
   drawSamples(context, frame, position, look) {
-    const { stage, run, side } = this
+    const { stage, run, side, ratio } = this
     const radius = (run.n > 1500 ? 1.75 : run.n > 600 ? 2.1 : 2.5) * (side < 300 ? 0.85 : 1)
     const rim = run.n > 1500 ? 0.5 : 0.9
-    const inside = stage.sprite("circle", radius, rim, look.sample, look.halo)
-    const outside = stage.sprite("triangle", radius * 1.3, rim, look.outlier, look.halo)
-    context.globalAlpha = stage.opacity("samples")
+    const marks = [
+      stage.stamp("circle", radius, rim, look.sample, look.halo),
+      stage.stamp("triangle", radius * 1.3, rim, look.outlier, look.halo),
+    ]
+    const { image, words, canvas, inner } = this.pixels()
+    words.fill(0)
     const { x, y, n, outlier, sigma } = run
     const k = Math.min(Math.floor(position), sigma.length - 1)
     const a = k * n
     const b = Math.min(k + 1, sigma.length - 1) * n
     const share = position - k
-    const { scale, window } = frame
+    const scale = frame.scale * ratio
+    const [left, , , top] = frame.window
+    const width = canvas.width
     for (const late of [0, 1]) {
-      const mark = late ? outside : inside
-      const half = mark.size / 2
       for (let i = 0; i < n; i++) {
         if (outlier[i] !== late) continue
-        const px = (x[a + i] + share * (x[b + i] - x[a + i]) - window[0]) * scale
-        const py = (window[3] - y[a + i] - share * (y[b + i] - y[a + i])) * scale
-        if (px > -9 && px < side + 9 && py > -9 && py < side + 9)
-          context.drawImage(mark.canvas, px - half, py - half, mark.size, mark.size)
+        const px = (x[a + i] + share * (x[b + i] - x[a + i]) - left) * scale
+        const py = (top - y[a + i] - share * (y[b + i] - y[a + i])) * scale
+        if (px > -9 && px < width + 9 && py > -9 && py < width + 9) press(words, width, marks[late], px, py)
       }
     }
+    inner.putImageData(image, 0, 0)
+    context.globalAlpha = stage.opacity("samples")
+    context.drawImage(canvas, 0, 0, side, side)
     context.globalAlpha = 1
+  }
+
+  /** An image as large as the panel, and a canvas to bring it onto another one. */
+  pixels() {
+    const width = this.canvas.width
+    if (this.kept?.canvas.width !== width) {
+      const canvas = document.createElement("canvas")
+      canvas.width = canvas.height = width
+      const inner = canvas.getContext("2d", { willReadFrequently: true })
+      const image = inner.createImageData(width, width)
+      this.kept = { canvas, inner, image, words: new Uint32Array(image.data.buffer) }
+    }
+    return this.kept
   }
 
   drawCritical(context, frame, scene, look) {

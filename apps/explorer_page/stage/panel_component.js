@@ -16,6 +16,7 @@ export function render({ model, el }) {
     page.properties.dark_theme.change.connect(themed)
     themed()
   }
+  welcome(stage)
   model.on("remove", () => stage.destroy())
   window.toyguide = stage
 }

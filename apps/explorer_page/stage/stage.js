@@ -19,6 +19,7 @@ const MORE = [
   ["table", "All numbers", "Every metric of every panel, with intervals"],
   ["curve", "A metric against a parameter", "A metric over all values of a parameter, with several seeds"],
   ["point", "One point", "Scores, curvature and every term of the rules at a point; a click into a plot does the same"],
+  ["sample", "Sample", "Close what is known of the sample that is followed"],
   ["errors", "Errors over σ", "What each rule does to the error of the main field, over the noise levels"],
   ["edge", "The edge between two classes", "Density, curvature and posterior on the line between two classes"],
 ]
@@ -58,7 +59,7 @@ class Stage {
     this.marks = {}
     this.said = 0 // messages that change what the server knows as well
     this.scenes = new Map()
-    this.sprites = new Map()
+    this.stamps = new Map()
     this.generation = 0
     this.element = make("div", { class: "stage" })
     this.headline = make("header", { class: "headline" })
@@ -143,7 +144,8 @@ class Stage {
     for (const button of this.more.querySelectorAll("button")) {
       const on = board.open[button.what]
       button.hidden = on === null || on === undefined
-      button.setAttribute("aria-pressed", String(Boolean(on)))
+      button.setAttribute("aria-pressed", String(on !== false))
+      if (button.what === "sample") button.textContent = `Sample ${on}, step by step`
     }
     this.boarded = board
     this.arrange()
@@ -240,11 +242,11 @@ class Stage {
   inks() {
     return `${this.dark}${[...this.layers].join()}${JSON.stringify(this.opacities)}`
   }
-  sprite(shape, radius, rim, fill, halo) {
+  stamp(shape, radius, rim, fill, halo) {
     const ratio = window.devicePixelRatio || 1
     const key = [shape, radius, rim, fill, halo, ratio].join()
-    if (!this.sprites.has(key)) this.sprites.set(key, sprite(shape, radius, rim, fill, halo, ratio))
-    return this.sprites.get(key)
+    if (!this.stamps.has(key)) this.stamps.set(key, stamp(shape, radius, rim, fill, halo, ratio))
+    return this.stamps.get(key)
   }
 
   // Time
@@ -347,6 +349,7 @@ class Stage {
   }
   follow(sample) {
     this.sample = sample
+    this.hint(`Sample ${sample}: its path is lit in every panel; its terms, step by step, are below`)
     this.tell({ kind: "sample", value: sample })
     this.redraw()
   }
@@ -367,7 +370,7 @@ class Stage {
     this.flash.textContent = text
     this.flash.hidden = false
     clearTimeout(this.hinted)
-    this.hinted = setTimeout(() => (this.flash.hidden = true), 1600)
+    this.hinted = setTimeout(() => (this.flash.hidden = true), 2600)
   }
 
   // Drawing
@@ -375,6 +378,7 @@ class Stage {
   /** The view has moved: lines are drawn quickly until it rests. */
   touch() {
     this.moving = true
+    for (const panel of this.panels) panel.tip.hidden = true
     clearTimeout(this.resting)
     this.resting = setTimeout(() => {
       this.moving = this.playing
@@ -405,14 +409,16 @@ class Stage {
     if (!count || !width) return
     const top = this.board.getBoundingClientRect().top + window.scrollY
     const room = Math.max(window.innerHeight - top - 96, 320)
-    let [best, columns] = [0, 1]
+    let [best, columns, chosen] = [0, 1, 0]
     for (let across = 1; across <= count; across++) {
       const down = Math.ceil(count / across)
       const tall = (room - (down - 1) * 4) / down - 30
       const side = Math.min((width - (across - 1) * 10) / across, tall)
-      if (side > best + 1) [best, columns] = [side, across]
+      // Side by side compares better than one above the other.
+      const worth = count === 2 && across === 2 ? 1.4 * side : side
+      if (worth > best + 1) [best, columns, chosen] = [worth, across, side]
     }
-    const side = Math.floor(Math.max(Math.min(best, width), 150))
+    const side = Math.floor(Math.max(Math.min(chosen, width), 150))
     this.legend.element.style.maxHeight = innerWidth < 1100 ? "" : `${Math.max(this.left.offsetHeight, 420)}px`
     this.board.style.gridTemplateColumns = `repeat(${columns}, ${side}px)`
     for (const panel of this.panels) panel.resize(side, window.devicePixelRatio || 1)

@@ -4,7 +4,7 @@ const SPEEDS = [0.25, 0.5, 1, 2, 4]
 const TICKS = [50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001]
 const EDGE = 22 // pixels beside the axis
 const DATA = 0.06 // of the axis' width: the stretch from the last positive noise level to 0
-const HEIGHT = 62
+const HEIGHT = 66
 
 class TimeLine {
   constructor(stage) {
@@ -140,17 +140,17 @@ class TimeLine {
       if (level > levels[0] * 1.001 || level < least * 0.999) continue
       const x = Math.round(this.x(level)) + 0.5
       context.moveTo(x, line)
-      context.lineTo(x, line + 5)
+      context.lineTo(x, line + 6)
       const half = context.measureText(String(level)).width / 2
       if (x - half < free + 8 || x + half > end - 34) continue
-      context.fillText(String(level), x, line + 8)
+      context.fillText(String(level), x, line + 14)
       free = x + half
     }
     context.stroke()
     context.textAlign = "right"
-    context.fillText("data", Math.min(end + 16, width), line + 8)
+    context.fillText("data", Math.min(end + 16, width), line + 14)
     context.textAlign = "left"
-    context.fillText("σ", 2, line + 8)
+    context.fillText("σ", 2, line + 14)
   }
 
   /** The root mean square push of each run over the noise levels, on a scale of its own. */

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from html import escape
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,11 @@ import panel_material_ui as pmui
 from bokeh.models import ColumnDataSource, NumeralTickFormatter, Range1d, Span
 from bokeh.plotting import figure
 
+from toyguide.palette import DASHES, LIGHT
 from toyguide_apps.explorer_page import palette
 from toyguide_apps.explorer_page.compute import Picture
 from toyguide_apps.explorer_page.layers.errors import ErrorCurves
+from toyguide_apps.explorer_page.panels import LETTERS
 from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.explorer_page.views.curves import FRAME, curve_figure, side_by_side
 from toyguide_apps.explorer_page.views.parts import named
@@ -28,12 +29,8 @@ _TITLES = {
     "shortened": "Share of points with a shorter error",
 }
 _NEUTRAL = {"cosine": 0.0, "size": 1.0, "shortened": 0.5}
-_LOOKS: tuple[tuple[str, Any, str], ...] = (
-    (palette.DENSITY["main"], "solid", "──"),
-    (palette.OUTLIER, [7, 3], "╌╌"),
-    (palette.SAMPLE, [2, 2], "┄┄"),
-)
-"""Colour and dashes of the panels' curves, in turn, and a sign like them."""
+_LOOKS = tuple(zip(LIGHT.panels, map(list, DASHES), LETTERS, strict=True))
+"""Colour and dashes of the panels' curves, and the panels' letters."""
 
 
 class ErrorsPanel(pn.viewable.Viewer):
@@ -48,7 +45,7 @@ class ErrorsPanel(pn.viewable.Viewer):
         self._state = state
         self._sources = [
             ColumnDataSource({"sigma": _NONE, **dict.fromkeys(_TITLES, _NONE)}, name=f"errors-{i + 1}")
-            for i in range(len(state.panels))
+            for i in range(len(LETTERS))
         ]
         self._shown: dict[int, ErrorCurves] = {}
         self._plots = pn.Row()  # made when they are first wanted
@@ -81,7 +78,7 @@ class ErrorsPanel(pn.viewable.Viewer):
             axis.formatter = NumeralTickFormatter(format="0.[000]")
         f.add_layout(Span(location=_NEUTRAL[name], dimension="width", line_color=palette.REGION, line_width=1))
         f.add_layout(here)
-        for source, (colour, dash, _) in zip(self._sources, cycle(_LOOKS), strict=False):
+        for source, (colour, dash, _) in zip(self._sources, _LOOKS, strict=True):
             f.line("sigma", name, source=source, line_color=colour, line_width=2.2, line_dash=dash)
         return f
 
@@ -92,7 +89,8 @@ class ErrorsPanel(pn.viewable.Viewer):
         sigma = picture.errors[0].sigma
         self._x_range.update(start=float(sigma[0]) / 1.2, end=float(sigma[-1]) * 1.2)
         self._plots.visible = any(seen.values for seen in picture.errors)
-        for i, (source, seen) in enumerate(zip(self._sources, picture.errors, strict=True)):
+        for i, source in enumerate(self._sources):
+            seen = picture.errors[i] if i < len(picture.errors) else ErrorCurves(picture.runs[0].experiment, sigma, {})
             if seen is self._shown.get(i):
                 continue
             self._shown[i] = seen
@@ -108,7 +106,7 @@ class ErrorsPanel(pn.viewable.Viewer):
 
 def _text(seen: tuple[ErrorCurves, ...], sigma: float) -> str:
     parts = [f"Over the noise level, on exact diffused points; line at σ = {sigma:.3g}"]
-    for curves, (colour, _, sign) in zip(seen, cycle(_LOOKS), strict=False):
+    for curves, (colour, _, sign) in zip(seen, _LOOKS, strict=False):
         said = curves.empty
         if not said:
             at = int(np.abs(np.log(curves.sigma / sigma)).argmin())

@@ -12,6 +12,7 @@ from toyguide_apps.explorer_page import palette
 from toyguide_apps.explorer_page.compute import Picture
 from toyguide_apps.explorer_page.layers.point import Inspection, Terms
 from toyguide_apps.explorer_page.layers.point_arrows import kind_of
+from toyguide_apps.explorer_page.panels import LETTERS
 from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.explorer_page.views.curves import FRAME
 from toyguide_apps.explorer_page.views.parts import named
@@ -93,8 +94,7 @@ class InspectorPanel(pn.viewable.Viewer):
         self._shown = seen
         scale = picture.terms[0].scale if picture.terms else 1.0
         self._title.object = _title(seen, scale)
-        places = ("Left", "Right") if len(seen.terms) == 2 else tuple(f"Panel {i + 1}" for i in range(len(seen.terms)))
-        terms = (_terms(seen, place, t) for place, t in zip(places, seen.terms, strict=True))
+        terms = (_terms(seen, letter, t) for letter, t in zip(LETTERS, seen.terms, strict=False))
         cards = [_field(seen), _curvature(seen), _posterior(seen), *terms]
         self._body.object = f"<div class='cards'>{''.join(f'<div>{c}</div>' for c in cards)}</div>"
 

@@ -31,7 +31,7 @@ from toyguide_apps.shared.notices import complain
 __all__ = ["StageModel", "StageView", "script"]
 
 _SOURCES = Path(__file__).parents[1] / "stage"
-_MODULES = ("icons", "view", "paint", "panel", "timeline", "legend", "stage")
+_MODULES = ("icons", "view", "paint", "panel", "timeline", "legend", "welcome", "stage")
 
 
 def script() -> str:
@@ -158,6 +158,7 @@ class StageView(pn.viewable.Viewer):
             "open": {
                 "table": state.table,
                 "point": state.point is not None,
+                "sample": state.sample,
                 "curve": state.curve is not None,
                 "errors": state.errors,
                 "edge": state.profile if state.ends else None,
@@ -219,6 +220,8 @@ class StageView(pn.viewable.Viewer):
         if what == "point":
             left, bottom, right, top = state.window
             state.set({"point": ((left + right) / 2, (bottom + top) / 2) if on else None})
+        elif what == "sample":
+            state.set({"sample": None})
         elif what == "curve":
             # Outliers against the first parameter of a rule, to begin with.
             first = parameters([state.experiment(i) for i in range(len(state.panels))])[0]
