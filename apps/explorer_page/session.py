@@ -60,7 +60,7 @@ class Explorer(pn.viewable.Viewer):
         self._warned: list[str] = []
         self._written = ""
         self._plays = False
-        self._sent: set[tuple[Request | None, int]] = set()  # layers that were sent: what they depend on, step
+        self._sent: set[tuple[Request | None, bool, int]] = set()  # layers that were sent: of what, following, step
         self.stage = StageView(self.state, self._played, self._travelled)
         self._table = MetricsTable(self.state)
         self._inspector = InspectorPanel(self.state)
@@ -107,6 +107,8 @@ class Explorer(pn.viewable.Viewer):
         self._preset = None
         self.state.apply(event.new)
         self._preset = self._scene()
+        if self.picture is not None and self.picture.request == self._wanted:
+            self._show(self.picture)  # the same picture has another headline now
 
     def _described(self) -> Request | None:
         """The picture that the settings describe, or None if they do not fit together."""
@@ -201,7 +203,7 @@ class Explorer(pn.viewable.Viewer):
             if self._gone or _elsewhere(request) != _elsewhere(self._wanted):
                 return
             self.stage.ahead(picture, step)
-            self._sent.add((_elsewhere(request), step))
+            self._sent.add(self._level(request, step))
 
     def _left(self, request: Request) -> bool:
         """Whether the layers of another noise level are no longer wanted, or must wait for a picture."""
@@ -218,9 +220,13 @@ class Explorer(pn.viewable.Viewer):
             order = [k for k in order if k >= here] + [k for k in order if k < here]
         for step in order:
             request = self.state.request_at(step)
-            if (_elsewhere(request), step) not in self._sent:
+            if self._level(request, step) not in self._sent:
                 return step, request
         return None
+
+    def _level(self, request: Request, step: int) -> tuple[Request | None, bool, int]:
+        """By what the layers of a step are known once they are sent; the last step has those of the one before."""
+        return _elsewhere(request), self.state.following, min(step, self.state.steps - 1)
 
     def _next(self) -> Request | None:
         """The request to compute next, if any."""
@@ -251,7 +257,8 @@ class Explorer(pn.viewable.Viewer):
         """Draw a picture, in one message to the browser."""
         self.picture = picture
         self._warn(picture)
-        self._sent = {known for known in self._sent if known[0] == _elsewhere(picture.request)}
+        here = self._level(picture.request, self.state.step)
+        self._sent = {here, *(known for known in self._sent if known[:2] == here[:2])}
         with pn.io.hold():
             self.stage.show(picture, self._look())
             if not picture.coarse:

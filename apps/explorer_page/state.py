@@ -429,7 +429,7 @@ def _default_panels(count: int) -> tuple[Panel, ...]:
 
 def _resized(panels: tuple[Panel, ...], count: Any) -> tuple[Panel, ...]:
     """As many panels, the ones there are kept; new ones are copies of the last, or the default ones."""
-    if count not in range(1, len(LETTERS) + 1):
+    if type(count) is not int or not 1 <= count <= len(LETTERS):
         raise InputError(f"panels = {count!r}: expected 1 to {len(LETTERS)}")
     if count == 1 or len(panels) == 1:
         return _default_panels(count)

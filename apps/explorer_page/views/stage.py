@@ -21,6 +21,7 @@ from toyguide_apps.explorer_page.layers.responses import parameters
 from toyguide_apps.explorer_page.looks import looks
 from toyguide_apps.explorer_page.panels import LETTERS
 from toyguide_apps.explorer_page.planes import home_window
+from toyguide_apps.explorer_page.scene import Scene
 from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.explorer_page.views import parts
 from toyguide_apps.explorer_page.views.headline import headline
@@ -102,7 +103,7 @@ class StageView(pn.viewable.Viewer):
                 changes[f"arrows_{i}"] = parts.strokes(arrows)
         for i, scene in enumerate(scenes, 1):
             if self._fresh(f"scene_{i}", scene):
-                changes[f"scene_{i}"] = parts.scene(picture, scene, self._state.step)
+                changes[f"scene_{i}"] = self._layers(picture, scene, self._state.step)
         if self._fresh("marks", (picture.inspection, picture.terms)):
             changes["marks"] = parts.marks(picture)
         changes["board"] = self._board(picture)
@@ -121,7 +122,7 @@ class StageView(pn.viewable.Viewer):
     def ahead(self, picture: Picture, step: int) -> None:
         """Send the layers of another noise level of the same picture, for when the time line gets there."""
         scenes = list(dict.fromkeys(picture.scenes))
-        self._send({f"scene_{i}": parts.scene(picture, scene, step) for i, scene in enumerate(scenes, 1)})
+        self._send({f"scene_{i}": self._layers(picture, scene, step) for i, scene in enumerate(scenes, 1)})
         for i, scene in enumerate(scenes, 1):
             self._shown[f"scene_{i}"] = scene
 
@@ -138,6 +139,15 @@ class StageView(pn.viewable.Viewer):
         fresh = {k: v for k, v in changes.items() if k not in ("board", "legend", "headline", "status")}
         fresh |= {k: v for k, v in changes.items() if k not in fresh and getattr(self.stage, k) != v}
         self.stage.param.update(**fresh)
+
+    def _layers(self, picture: Picture, scene: Scene, step: int) -> dict[str, Any]:
+        """Layers for the browser, which keeps those of one key by their step: so a key is of one time line.
+
+        The last step shows those of the one before, since learned fields have no value at sigma = 0.
+        """
+        state = self._state
+        made = parts.scene(picture, scene, min(step, state.steps - 1))
+        return made | {"key": repr((state.dataset, state.steps, state.following)) + made["key"]}
 
     def _board(self, picture: Picture) -> dict[str, Any]:
         state = self._state
