@@ -502,7 +502,11 @@ class PanelView {
     })
     const release = (event) => {
       touches.delete(event.pointerId)
-      if (!grip || event.type === "pointercancel") return void (grip = null)
+      if (!grip) return
+      if (event.type === "pointercancel") {
+        if (grip.kind === "point" && grip.moved) stage.putPoint(stage.point, false)
+        return void (grip = null)
+      }
       const [x, y] = pixel(event)
       if (grip.kind === "point" && grip.moved) stage.putPoint([this.frame.u(x), this.frame.v(y)], false)
       else if (!grip.moved) {

@@ -165,7 +165,7 @@ class StageView(pn.viewable.Viewer):
             "following": state.following,
             "layers": list(state.layers),
             "opacity": dict(state.opacity),
-            "interval": list(state.interval) if state.limited else None,
+            "interval": self._interval(),
             "point": list(state.point) if state.point else None,
             "sample": state.sample,
             "open": {
@@ -178,6 +178,13 @@ class StageView(pn.viewable.Viewer):
             },
             "said": self._said,
         }
+
+    def _interval(self) -> list[float] | None:
+        """The guidance interval of the selected panel, which has handles on the time line; None for everywhere."""
+        state = self._state
+        shared = state.interval if state.limited else None
+        interval = state.panels[state.selected].own.get("interval", shared)
+        return None if interval is None else list(interval)
 
     def _fresh(self, name: str, value: Any) -> bool:
         """Whether this is another object, or a tuple of others, than was last shown under the name."""
@@ -210,9 +217,16 @@ class StageView(pn.viewable.Viewer):
             state.set({"window": tuple(value or ()), "following": message["following"] is True})
         elif kind == "home":
             state.go_home()
-        elif kind in ("point", "interval"):
+        elif kind == "point":
+            state.set({"point": value if value is None else tuple(value)})
             state.held = message["held"] is True
-            state.set({kind: value if value is None else tuple(value)})
+        elif kind == "interval":
+            own = state.panels[state.selected].own
+            if own.get("interval") is not None:
+                state.set_own(state.selected, {**own, "interval": tuple(value or ())})
+            else:
+                state.set({"interval": tuple(value or ())})
+            state.held = message["held"] is True
         elif kind in ("sample", "bands", "source", "opacity"):
             state.set({kind: value})
         elif kind == "layer":
