@@ -26,6 +26,7 @@ __all__ = [
     "SADDLE",
     "SAMPLE",
     "TERMS",
+    "TWIST",
     "UNSTABLE",
     "WAY",
 ]
@@ -60,6 +61,8 @@ ERROR_RATIO = ["#00000000", *_bands("#2166ac", 5, 0.7)[:0:-1], "#8a8a8a2e", *_ba
 """Far from the data; then from a shorter error (blue) by as long a one (grey) to a longer one (brown)."""
 REGIONS = ["#009e7366", "#cc3d8f70", "#8a8a8a30"]
 """Mode, saddle and tail."""
+TWIST = [*_bands("#00695c", 5, 0.75)[:0:-1], "#00000000", *_bands("#ad1457", 5, 0.75)[1:]]
+"""Curl and divergence of the guided field: negative (teal) … positive (crimson)."""
 BACKGROUNDS = {
     **BANDS,
     "ratio": RATIO,
@@ -67,6 +70,8 @@ BACKGROUNDS = {
     "curvature": CURVATURE,
     "step-error": ERRORS,
     "error-ratio": ERROR_RATIO,
+    "curl": TWIST,
+    "divergence": TWIST,
 }
 """The colours of each background's bands."""
 

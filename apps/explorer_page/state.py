@@ -37,6 +37,8 @@ BANDS = {
     "curvature": "Curvature",
     "step-error": "SFG's h-error",
     "error-ratio": "Error guided : main",
+    "curl": "Curl of the guided field",
+    "divergence": "Divergence of the guided field",
 }
 LAYERS = {
     "exact-lines": "Exact lines",

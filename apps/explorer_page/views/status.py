@@ -12,6 +12,7 @@ from toyguide_apps.explorer_page import palette
 from toyguide_apps.explorer_page.compute import Picture
 from toyguide_apps.explorer_page.layers.curvature import CURVATURE_LEVELS, ERROR_LEVELS
 from toyguide_apps.explorer_page.layers.errors import RATIO_LEVELS
+from toyguide_apps.explorer_page.layers.twist import CURL_LEVELS, DIVERGENCE_LEVELS
 
 __all__ = ["Status"]
 
@@ -46,7 +47,13 @@ _BACKGROUNDS: dict[str, Callable[[Picture], list[str]]] = {
     "ratio": lambda _: [_fill(palette.RATIO, "guide likelier … main likelier")],
     "regions": lambda picture: _regions(picture),
     "curvature": lambda p: [_steps(palette.CURVATURE, CURVATURE_LEVELS, f"top σ²λ ({p.request.source})")],
-    "error-ratio": lambda p: _errors(p),
+    "error-ratio": lambda p: _of_the_rule(
+        p, palette.ERROR_RATIO[1:], RATIO_LEVELS, "length of the guided error / main's error"
+    ),
+    "curl": lambda p: _of_the_rule(p, palette.TWIST, CURL_LEVELS, "σ² curl of the guided score; 0 for a gradient"),
+    "divergence": lambda p: _of_the_rule(
+        p, palette.TWIST, DIVERGENCE_LEVELS, "σ² divergence of the guided score / dimension"
+    ),
     "step-error": lambda p: [
         _steps(
             palette.ERRORS,
@@ -127,11 +134,12 @@ def _regions(picture: Picture) -> list[str]:
     return [_block(palette.REGIONS[i], f"{text}" + (f", {source}" if i == 0 else "")) for text, i in named.items()]
 
 
-def _errors(picture: Picture) -> list[str]:
+def _of_the_rule(picture: Picture, colours: list[str], levels: tuple[float, ...], text: str) -> list[str]:
+    """The key of a background that a rule may not have."""
     shown = picture.scenes[-1]
     if shown.empty:
         return [f"<span class='chip'>no background: {escape(shown.empty)}</span>"]
-    return [_steps(palette.ERROR_RATIO[1:], RATIO_LEVELS, "length of the guided error / main's error")]
+    return [_steps(colours, levels, text)]
 
 
 def _critical(picture: Picture) -> list[str]:
