@@ -36,14 +36,17 @@ LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 
 # The same of the apps, by the longest of these names that a module's name begins with.
 APP_LAYERS = [
-    {"shared", "explorer_page.palette", "explorer_page.presets", "studies_page.results"},
-    {"explorer_page.planes", "explorer_page.roles", "studies_page.runner", "studies_page.html"},
-    {"explorer_page.panels", "explorer_page.runs", "studies_page.run_bar"},
+    {"shared", "explorer_page.palette", "explorer_page.precedence", "explorer_page.presets", "studies_page.results"},
+    {"explorer_page.glossary", "explorer_page.judged", "explorer_page.planes", "explorer_page.roles"},
+    {"explorer_page.panels", "explorer_page.runs"},
     {"explorer_page.layers"},
     {"explorer_page.scene", "explorer_page.state"},
     {"explorer_page.compute", "explorer_page.permalink"},
-    {"explorer_page.controls", "explorer_page.views"},
-    {"explorer_page.session", "studies_page.session"},
+    {"explorer_page.controls", "explorer_page.links", "explorer_page.views"},
+    {"explorer_page.session", "studies_page.runner", "studies_page.scenes"},
+    {"studies_page.html"},
+    {"studies_page.run_bar"},
+    {"studies_page.session"},
     {"explorer_page.page", "studies_page.page"},
     {"explorer", "studies", "serve"},
     {"bench"},

@@ -45,12 +45,22 @@ class Shown:
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings with a name and a sentence about what to see, and what that sentence says as conditions."""
+    """Settings with a name and a sentence about what to see, and what that sentence says as conditions.
+
+    Attributes:
+        key: Its name in links.
+        title: Its name in the menu.
+        look: The sentence.
+        shows: The conditions.
+        study: The study that judges the claim behind it, or an empty text.
+        settings: The settings, as for ``ExplorerState.set``.
+    """
 
     key: str
     title: str
     look: str
     shows: tuple[Shown, ...]
+    study: str
     settings: Mapping[str, Any]
 
 
@@ -59,6 +69,8 @@ def presets() -> dict[str, Preset]:
     """The presets by key, in the order of the file."""
     table = tomllib.loads(Path(__file__).with_name("presets.toml").read_text(encoding="utf-8"))
     return {
-        k: Preset(k, v.pop("title"), v.pop("look"), tuple(map(Shown.parse, v.pop("shows"))), v)
+        k: Preset(
+            k, v.pop("title"), v.pop("look"), tuple(map(Shown.parse, v.pop("shows"))), v.pop("study", ""), settings=v
+        )
         for k, v in table.items()
     }

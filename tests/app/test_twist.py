@@ -42,8 +42,8 @@ def test_a_linear_rule_has_no_curl_and_the_divergence_of_its_hessians(rule, w):
 
 
 def test_saddle_free_guidance_has_curl_that_turns_where_the_eigenvector_does():
-    """Its push is sigma w sigma^2 lambda v where lambda > 0: with lambda and v of the exact Hessian by eigh, its curl by
-    differences of another step. The settled v is the eigenvector up to its sign."""
+    """Its push is sigma w sigma^2 lambda v where lambda > 0: with lambda and v of the exact Hessian by eigh, its
+    curl by differences of another step. The settled v is the eigenvector up to its sign."""
     e = Experiment("fractal", "A", "exact", rule="sfg", params={"w": 4.0, "h": 1e-3})
     spot = spot_in("fractal", "A", 0.2)
     curl, _ = curl_and_divergence(spot, e)
