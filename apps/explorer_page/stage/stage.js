@@ -429,6 +429,10 @@ class Stage {
     const inks = getComputedStyle(this.element)
     for (const name of ["good", "bad"]) // for the tables below the stage
       document.documentElement.style.setProperty(`--toyguide-${name}`, inks.getPropertyValue(`--${name}`))
+    for (const [light, inTheDark] of Object.entries(this.looks?.swap ?? {})) {
+      const colour = dark ? inTheDark : light
+      document.documentElement.style.setProperty(`--toyguide-${light.slice(1)}`, colour)
+    }
     if (this.legended) this.legend.show(this.legended)
     this.redraw()
   }
