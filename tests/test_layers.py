@@ -23,6 +23,7 @@ LAYERS = [
     {"samplers"},
     {"metrics"},
     {"experiment"},
+    {"downloads"},
     {"sweeps"},
     {"studies"},
     {"plots"},

@@ -10,7 +10,6 @@ import json
 from typing import Any
 from urllib.parse import quote
 
-import panel as pn
 import param
 
 from toyguide import rule
@@ -19,7 +18,7 @@ from toyguide_apps.explorer_page.panels import Panel
 from toyguide_apps.explorer_page.roles import MAIN, known_roles
 from toyguide_apps.explorer_page.state import ExplorerState
 
-__all__ = ["query_of", "read", "search_of", "write"]
+__all__ = ["query_of", "read", "search_of"]
 
 _VERSION = "1"
 _FIRST = ("dataset", "label")
@@ -95,6 +94,8 @@ def query_of(state: ExplorerState) -> dict[str, str]:
     if len(state.panels) != 2:
         query["panels"] = str(len(state.panels))
     query.update({k: _text(getattr(state, k)) for k in ("label", *_PLAIN) if getattr(state, k) != getattr(fresh, k)})
+    if state.step == state.steps:  # at the end, wherever that is
+        query.pop("step", None)
     for role in {**state.fields, **fresh.fields}:
         if state.chosen(role) != fresh.chosen(role):
             query[MAIN if role == MAIN else f"field.{role}"] = state.chosen(role)
@@ -114,14 +115,6 @@ def search_of(state: ExplorerState) -> str:
     query = query_of(state)
     pairs = (f"{quote(k)}={quote(v, safe=',/:@')}" for k, v in query.items())  # a bare + would be read as a space
     return "?" + "&".join(pairs) if query else ""
-
-
-def write(state: ExplorerState) -> str:
-    """Put the settings into the visitor's address bar; returns what it says then."""
-    search = search_of(state)
-    if pn.state.location is not None:
-        pn.state.location.search = search
-    return search
 
 
 def _try(state: ExplorerState, key: str, text: str) -> list[str]:

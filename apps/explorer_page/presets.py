@@ -80,10 +80,10 @@ def presets() -> dict[str, Preset]:
 
 
 def _preset(key: str, entry: dict[str, Any]) -> Preset:
-    words = [entry.pop(name) for name in ("group", "title", "look")]
+    group, title, look = (entry.pop(name) for name in ("group", "title", "look"))
     shows = tuple(map(Shown.parse, entry.pop("shows")))
     panels = _panels(entry.pop("panels", ()))
-    return Preset(key, *words, shows, entry | panels)
+    return Preset(key, group, title, look, shows, entry | panels)
 
 
 def _panels(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from toyguide.errors import InputError
 from toyguide_apps.explorer_page.compute import FIRST, CancelledError, Job, Picture, at_hand, compute, search
 from toyguide_apps.explorer_page.controls import PanelCard, PlaneCard, SceneCard, preset_menu
 from toyguide_apps.explorer_page.panels import Request
-from toyguide_apps.explorer_page.permalink import read, write
+from toyguide_apps.explorer_page.permalink import read, search_of
 from toyguide_apps.explorer_page.presets import presets
 from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.explorer_page.views.errors import ErrorsPanel
@@ -61,7 +61,7 @@ class Explorer(pn.viewable.Viewer):
         self._written = ""
         self._plays = False
         self._sent: set[tuple[Request | None, bool, int]] = set()  # layers that were sent: of what, following, step
-        self.stage = StageView(self.state, self._played)
+        self.stage = StageView(self.state, self._played, self._travelled)
         self._table = MetricsTable(self.state)
         self._inspector = InspectorPanel(self.state)
         self._profile = ProfilePanel(self.state)
@@ -77,7 +77,9 @@ class Explorer(pn.viewable.Viewer):
             The invalid settings, which are ignored, one line each.
         """
         self._running = True  # draws nothing until the page is loaded
+        self._responses.wait()
         problems = read(self.state, query)
+        self._written = search_of(self.state)
         made = self._wanted and at_hand(self._wanted)
         if made:
             self._show(made)
@@ -88,9 +90,8 @@ class Explorer(pn.viewable.Viewer):
         if problems:
             complain_of_link(problems)
         self._running = False
+        self._responses.open()
         _send_at_once()
-        if pn.state.location is not None:
-            pn.state.location.param.watch(self._travelled, "search")
         pn.state.execute(self.refresh, schedule=True)
 
     def close(self) -> None:
@@ -134,16 +135,15 @@ class Explorer(pn.viewable.Viewer):
         preset = presets()[self.menu.value]
         return Look(preset.title, preset.look, tuple(dict.fromkeys(shown.metric for shown in preset.shows)))
 
-    @told
-    def _travelled(self, event: param.parameterized.Event) -> None:
+    def _travelled(self, search: str) -> None:
         """Apply an address that the visitor went back or on to."""
-        if event.new.removeprefix("?") == self._written.removeprefix("?"):
-            return
-        self._written = event.new
         self.menu.value = ""
         self._preset = None
-        self.state.reset()
-        if problems := read(self.state, dict(parse_qsl(event.new.removeprefix("?")))):
+        with param.parameterized.batch_call_watchers(self.state):
+            self.state.reset()
+            problems = read(self.state, dict(parse_qsl(search.removeprefix("?"))))
+        self._written = search_of(self.state)
+        if problems:
             complain_of_link(problems)
 
     def _played(self, playing: bool) -> None:
@@ -294,7 +294,10 @@ class Explorer(pn.viewable.Viewer):
         news.clear()
         await asyncio.sleep(_PAUSE)
         if not (news.is_set() or self._running or self._gone):
-            self._written = write(self.state)
+            search = search_of(self.state)
+            if search != self._written:
+                self._written = search
+                self.stage.write_address(search)
 
     def _begun(self, request: Request) -> bool:
         """Whether a picture of a request is shown, even a coarse one."""

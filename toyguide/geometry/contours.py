@@ -20,7 +20,14 @@ from toyguide.errors import InputError
 from toyguide.fields import Field
 from toyguide.geometry.planes import Plane, Window
 
-__all__ = ["in_chunks", "log_density_levels", "region_levels"]
+__all__ = ["BAND_SHARES", "LINE_SHARES", "RATIO_LEVELS", "in_chunks", "log_density_levels", "region_levels"]
+
+BAND_SHARES = (0.999, 0.99, 0.95, 0.85, 0.7, 0.5, 0.25)
+"""Shares held by the bands of a density that is drawn, from the outermost in."""
+LINE_SHARES = (0.99, 0.8, 0.5)
+"""Shares held inside its level lines."""
+RATIO_LEVELS = (-3.0, -1.5, -0.5, -0.1, 0.1, 0.5, 1.5, 3.0)
+"""Steps of the bands of a log-ratio of two densities."""
 
 _CHUNK = 1 << 14  # points; bounds a network's memory on large grids
 _REACH = 4.0  # units of sigma around the data; less than 0.1 % of the mass lies further out

@@ -1,6 +1,6 @@
 """Metrics of samples and of fields, against the exact distribution."""
 
-from toyguide.metrics.exact import hdr_threshold
+from toyguide.metrics.exact import are_outliers, hdr_threshold
 from toyguide.metrics.paired import Difference, differences
 from toyguide.metrics.samples import METRICS, Features, Metric, features_of, measure, measure_features, reference
 
@@ -10,6 +10,7 @@ __all__ = [
     "Difference",
     "Features",
     "Metric",
+    "are_outliers",
     "differences",
     "features_of",
     "hdr_threshold",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from toyguide.datasets import Dataset
 
-__all__ = ["MANY", "exact_log_densities", "exact_samples", "hdr_threshold"]
+__all__ = ["MANY", "are_outliers", "exact_log_densities", "exact_samples", "hdr_threshold"]
 
 MANY = 1 << 16
 """Exact samples that stand for the distribution itself."""
@@ -48,6 +48,11 @@ def hdr_threshold(data: Dataset, label: str | None, sigma: float = 0.0, share: f
         share: The share of the mass inside the region.
     """
     return float(exact_log_densities(data, label, sigma).quantile(1 - share))
+
+
+def are_outliers(x: Tensor, data: Dataset, label: str | None) -> Tensor:
+    """Which samples (n, d) lie outside the exact 99 % region, or are not finite; bool, with shape ``(n,)``."""
+    return ~(x.isfinite().all(-1) & (data.field(label).log_density(x, 0.0) >= hdr_threshold(data, label)))
 
 
 @lru_cache(maxsize=4)

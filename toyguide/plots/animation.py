@@ -24,8 +24,9 @@ from toyguide.errors import InputError, unknown
 from toyguide.experiment import Result
 from toyguide.files import writing
 from toyguide.geometry.planes import plane_of, window_of
+from toyguide.metrics import are_outliers
 from toyguide.palette import LIGHT
-from toyguide.plots.parts import TEXT, ends_outside
+from toyguide.plots.parts import TEXT
 from toyguide.plots.stage import compare
 
 __all__ = ["FILMS", "animate"]
@@ -105,7 +106,7 @@ class _Actor:
         plane, paths = plane_of(data), result.paths()
         self.axes, self.window = axes, window_of(data, plane)
         self._uv, self._sigma = plane.project(paths), result.sigma
-        outside = ends_outside(paths[-1], data, result.experiment.label)
+        outside = are_outliers(paths[-1], data, result.experiment.label)
         shown: dict[str, Tensor] = {"samples": ~outside, "halo": ~outside, "outside": outside, "outside halo": outside}
         self._scatters = [(c, shown[str(c.get_label())]) for c in axes.collections if c.get_label() in shown]
         chip = {"facecolor": LIGHT.ground, "edgecolor": LIGHT.frame, "boxstyle": "round,pad=0.3", "linewidth": 0.6}

@@ -40,7 +40,7 @@ from toyguide.plots.parts import (
     write_caption,
     write_title,
 )
-from toyguide.plots.stage import draw
+from toyguide.plots.stage import draw, settings_of
 
 __all__ = ["figure_1", "figure_2", "plot_run"]
 
@@ -174,11 +174,9 @@ def plot_run(result: Result) -> Figure:
 
 
 def _settings(experiment: Experiment) -> list[str]:
-    params = [f"{k} = {v:g}" if isinstance(v, float) else f"{k} = {v}" for k, v in experiment.params.items()]
-    interval = [] if experiment.interval is None else ["{:g} < sigma <= {:g}".format(*experiment.interval)]
     fields = [f"{role} {name}" for role, name in experiment.references().items()]
     run = [f"{experiment.sampler}, {experiment.steps} steps", f"n = {experiment.n}, seed {experiment.seed}"]
-    return [", ".join(part) for part in (params + interval, fields, run) if part]
+    return [", ".join(part) for part in (settings_of(experiment), fields, run) if part]
 
 
 def _findings(result: Result, plane: Plane, window: Window) -> str:

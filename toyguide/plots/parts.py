@@ -29,7 +29,7 @@ from toyguide.fields import Field
 from toyguide.files import writing
 from toyguide.geometry.contours import in_chunks, log_density_levels
 from toyguide.geometry.planes import Plane, Window, window_of
-from toyguide.metrics import hdr_threshold
+from toyguide.metrics import are_outliers
 from toyguide.palette import LIGHT
 
 __all__ = [
@@ -39,7 +39,6 @@ __all__ = [
     "draw_points",
     "draw_regions",
     "draw_samples",
-    "ends_outside",
     "fine_grid",
     "frame_panel",
     "grid_ticks",
@@ -158,12 +157,7 @@ def grid_ticks(window: Window) -> tuple[Tensor, Tensor]:
 
 
 def draw_samples(axes: Axes, x: Tensor, data: Dataset, label: str | None, plane: Plane, size: float = 0.9) -> None:
-    draw_points(axes, plane.project(x), ends_outside(x, data, label), size)
-
-
-def ends_outside(x: Tensor, data: Dataset, label: str | None) -> Tensor:
-    """Which final samples (n, d) lie outside the exact 99 % region, or are not finite; bool, with shape ``(n,)``."""
-    return ~(data.field(label).log_density(x, 0.0) >= hdr_threshold(data, label))
+    draw_points(axes, plane.project(x), are_outliers(x, data, label), size)
 
 
 def draw_points(axes: Axes, uv: Tensor, outside: Tensor, size: float) -> dict[str, PathCollection]:

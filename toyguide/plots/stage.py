@@ -31,15 +31,15 @@ from toyguide.datasets.references import resolve
 from toyguide.errors import InputError, unknown
 from toyguide.experiment import Experiment, Reference, Result
 from toyguide.fields import Field
-from toyguide.geometry.contours import region_levels
+from toyguide.geometry.contours import BAND_SHARES, LINE_SHARES, RATIO_LEVELS, region_levels
 from toyguide.geometry.planes import Plane, Window, plane_of, window_of
 from toyguide.guidance import ROLES, Role
 from toyguide.guidance import rule as make_rule
+from toyguide.metrics import are_outliers
 from toyguide.palette import LIGHT, PATH_OPACITY, bands, two_sided
 from toyguide.plots.parts import (
     TEXT,
     draw_points,
-    ends_outside,
     fine_grid,
     frame_panel,
     grid_ticks,
@@ -51,7 +51,7 @@ from toyguide.plots.parts import (
     write_title,
 )
 
-__all__ = ["LAYERS", "compare", "draw", "title_of"]
+__all__ = ["LAYERS", "compare", "draw", "settings_of", "title_of"]
 
 LAYERS = {
     "exact": "the exact density",
@@ -70,9 +70,6 @@ LAYERS = {
 """What can be drawn, from the lowest layer to the highest."""
 
 _USUAL = ("exact", "region", "paths", "samples")
-_BANDS = (0.999, 0.99, 0.95, 0.85, 0.7, 0.5, 0.25)  # shares of the mass, from the outermost
-_LINES = (0.99, 0.8, 0.5)
-_RATIOS = (-3.0, -1.5, -0.5, -0.1, 0.1, 0.5, 1.5, 3.0)  # of log-densities
 _REACH = 4.0  # units of sigma around the data in which levels are found
 _COARSE = 160  # grid points each way, for levels
 _FAINT = 30.0  # nats below the highest density, where ratios mean nothing
@@ -201,9 +198,14 @@ def compare(
 
 def title_of(experiment: Experiment) -> str:
     """A run's rule and parameters, in words."""
+    return ", ".join([make_rule(experiment.rule).title, *settings_of(experiment)])
+
+
+def settings_of(experiment: Experiment) -> list[str]:
+    """The values of a rule's parameters, and the interval of noise levels that it guides in, if there is one."""
     params = [f"{k} = {v:g}" if isinstance(v, float) else f"{k} = {v}" for k, v in experiment.params.items()]
     interval = [] if experiment.interval is None else ["{:g} < σ ≤ {:g}".format(*experiment.interval)]
-    return ", ".join([make_rule(experiment.rule).title, *params, *interval])
+    return params + interval
 
 
 @dataclass(frozen=True)
@@ -260,14 +262,14 @@ def _surface(
     coarse = log_density_on(found, plane.embed(whole.grid(_COARSE)), sigma).double()
     cell = whole.size[0] * whole.size[1] / (_COARSE - 1) ** 2
     mass = float(coarse.flatten().logsumexp(0)) + math.log(cell)
-    return _Surface(found, values, region_levels(coarse, _BANDS), region_levels(coarse, _LINES), mass)
+    return _Surface(found, values, region_levels(coarse, BAND_SHARES), region_levels(coarse, LINE_SHARES), mass)
 
 
 def _paint_bands(view: _View, name: str) -> list[Any]:
     surface = view.surface(name)
     if surface is None:
         return []
-    colours = bands(LIGHT.density[name], len(_BANDS) + 1)[1:]
+    colours = bands(LIGHT.density[name], len(BAND_SHARES) + 1)[1:]
     _fill(view, surface.values, surface.bands.tolist(), colours, extend="max")
     return [Patch(color=colours[-2], linewidth=0, label=f"{name} density")]
 
@@ -279,8 +281,8 @@ def _paint_ratio(view: _View, name: str) -> list[Any]:
     ratio = (main.values - main.mass) - (guide.values - guide.mass)
     ratio[main.values < main.values.max() - _FAINT] = 0.0
     low, high = LIGHT.maps[name]
-    half = len(_RATIOS) // 2 + 1
-    _fill(view, ratio, _RATIOS, two_sided((low, high), half), extend="both")
+    half = len(RATIO_LEVELS) // 2 + 1
+    _fill(view, ratio, RATIO_LEVELS, two_sided((low, high), half), extend="both")
     keys = ((low, "guide likelier"), (high, "main likelier"))
     return [Patch(color=bands(colour, half)[-1], linewidth=0, label=text) for colour, text in keys]
 
@@ -356,7 +358,7 @@ def _paint_paths(view: _View, name: str) -> list[Any]:
 
 def _paint_samples(view: _View, name: str) -> list[Any]:
     x = view.result.paths()
-    outside = ends_outside(x[-1], view.data, view.label)
+    outside = are_outliers(x[-1], view.data, view.label)
     kept = x[: view.step + 1].isfinite().all(-1).all(0)
     draw_points(view.axes, view.plane.project(x[view.step, kept]), outside[kept], _DOT)
     return sample_keys()

@@ -23,7 +23,7 @@ from toyguide import Experiment
 from toyguide.datasets import load_dataset
 from toyguide.devices import resolve_device
 from toyguide.fields import Field
-from toyguide.geometry.contours import region_levels
+from toyguide.geometry.contours import BAND_SHARES, LINE_SHARES, RATIO_LEVELS, region_levels
 from toyguide.geometry.curvature import top_eigenpair
 from toyguide.geometry.planes import Plane, Window
 from toyguide.guidance import Evaluation
@@ -33,12 +33,6 @@ from toyguide_apps.explorer_page.runs import field, scene_of
 
 __all__ = ["PIXELS", "Arrows", "Curves", "Spot", "far_from_data", "log_density"]
 
-BAND_SHARES = (0.999, 0.99, 0.95, 0.85, 0.7, 0.5, 0.25)
-"""Shares held by the bands from the outermost in; band 0 is what lies outside all of them."""
-LINE_SHARES = (0.99, 0.8, 0.5)
-"""Shares held inside the level lines."""
-RATIO_LEVELS = (-3.0, -1.5, -0.5, -0.1, 0.1, 0.5, 1.5, 3.0)
-"""Steps of the log-ratio's bands."""
 PIXELS = 320
 """Of an image, each way."""
 

@@ -16,7 +16,17 @@ export function render({ model, el }) {
     page.properties.dark_theme.change.connect(themed)
     themed()
   }
+  // The address follows the settings; going back or on is told to the server, which applies what it says.
+  model.on("address", () => {
+    const { search } = model.address
+    if (search !== location.search) history.pushState({}, "", location.pathname + search)
+  })
+  const travelled = () => stage.say({ kind: "travel", value: location.search })
+  addEventListener("popstate", travelled)
   welcome(stage)
-  model.on("remove", () => stage.destroy())
+  model.on("remove", () => {
+    removeEventListener("popstate", travelled)
+    stage.destroy()
+  })
   window.toyguide = stage
 }

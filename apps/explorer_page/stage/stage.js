@@ -415,7 +415,7 @@ class Stage {
       const tall = (room - (down - 1) * 4) / down - 30
       const side = Math.min((width - (across - 1) * 10) / across, tall)
       // Side by side compares better than one above the other.
-      const worth = count === 2 && across === 2 ? 1.4 * side : side
+      const worth = side * (1 + 0.18 * (across - 1))
       if (worth > best + 1) [best, columns, chosen] = [worth, across, side]
     }
     const side = Math.floor(Math.max(Math.min(chosen, width), 150))

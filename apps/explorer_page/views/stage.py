@@ -45,7 +45,10 @@ def script() -> str:
 def _parameters() -> dict[str, Any]:
     """One parameter for each part that is sent by itself."""
     names = [f"{part}_{i + 1}" for part in ("run", "scene", "arrows") for i in range(len(LETTERS))]
-    return {n: param.Dict(default={}) for n in ("looks", "board", "marks", "legend", "headline", "status", *names)}
+    return {
+        n: param.Dict(default={})
+        for n in ("looks", "address", "board", "marks", "legend", "headline", "status", *names)
+    }
 
 
 class StageModel(JSComponent):
@@ -68,11 +71,17 @@ class StageView(pn.viewable.Viewer):
     Args:
         state: Told of what the visitor does.
         playing: Told whether the stage plays, with each step that it says.
+        travelled: Told of the address that the visitor went back or on to, from its question mark on.
     """
 
-    def __init__(self, state: ExplorerState, playing: Callable[[bool], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        state: ExplorerState,
+        playing: Callable[[bool], None] = lambda _: None,
+        travelled: Callable[[str], None] = lambda _: None,
+    ) -> None:
         super().__init__()
-        self._state, self._playing = state, playing
+        self._state, self._playing, self._travelled = state, playing, travelled
         self._said = 0
         self._shown: dict[str, Any] = {}
         self._kept: dict[int, tuple[str, dict[int, bool]]] = {}  # the browser's layers: their key; steps, and if whole
@@ -112,6 +121,10 @@ class StageView(pn.viewable.Viewer):
     def ahead(self, picture: Picture, step: int) -> None:
         """Send the layers of another noise level of the same picture, for when the time line gets there."""
         self._send(self._layers(picture, step))
+
+    def write_address(self, search: str) -> None:
+        """Put the settings into the visitor's address bar."""
+        self.stage.address = {"search": search, "count": self.stage.address.get("count", 0) + 1}
 
     def busy(self, busy: bool) -> None:
         """Say on the page whether a picture is being computed."""
@@ -158,7 +171,7 @@ class StageView(pn.viewable.Viewer):
             "following": state.following,
             "layers": list(state.layers),
             "opacity": dict(state.opacity),
-            "interval": list(state.interval) if state.limited else None,
+            "interval": self._interval(),
             "point": list(state.point) if state.point else None,
             "sample": state.sample,
             "open": {
@@ -171,6 +184,13 @@ class StageView(pn.viewable.Viewer):
             },
             "said": self._said,
         }
+
+    def _interval(self) -> list[float] | None:
+        """The guidance interval of the selected panel, which has handles on the time line; None for everywhere."""
+        state = self._state
+        shared = state.interval if state.limited else None
+        interval = state.panels[state.selected].own.get("interval", shared)
+        return None if interval is None else list(interval)
 
     def _fresh(self, name: str, value: Any) -> bool:
         """Whether this is another object, or a tuple of others, than was last shown under the name."""
@@ -204,8 +224,16 @@ class StageView(pn.viewable.Viewer):
             state.set({"window": tuple(value or ()), "following": message["following"] is True})
         elif kind == "home":
             state.go_home()
-        elif kind in ("point", "interval"):
-            state.set({kind: value if value is None else tuple(value), "held": message["held"] is True})
+        elif kind == "point":
+            state.set({"point": value if value is None else tuple(value)})
+            state.held = message["held"] is True
+        elif kind == "interval":
+            own = state.panels[state.selected].own
+            if own.get("interval") is not None:
+                state.set_own(state.selected, {**own, "interval": tuple(value or ())})
+            else:
+                state.set({"interval": tuple(value or ())})
+            state.held = message["held"] is True
         elif kind in ("sample", "bands", "source", "opacity"):
             state.set({kind: value})
         elif kind == "layer":
@@ -213,6 +241,8 @@ class StageView(pn.viewable.Viewer):
             state.set({"layers": [*others, message["layer"]] if message["on"] is True else others})
         elif kind == "select":
             state.set({"selected": message["panel"]})
+        elif kind == "travel":
+            self._travelled(str(value))
         elif kind == "open":
             self._open(message["what"], message["on"] is True)
         else:

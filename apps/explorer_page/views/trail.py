@@ -21,7 +21,7 @@ from toyguide_apps.explorer_page.views.parts import named
 __all__ = ["TrailPanel"]
 
 _TITLES = {
-    "size": "Length of the push; thin: of the fields' moves",
+    "size": "Length of the push (thin: moves)",
     "to_main": "Push to main's move: cosine",
     "to_truth": "Push to the truth: cosine, 1 is to it",
     "curvature": "Top σ²λ of main; dashed: SFG's λ",
