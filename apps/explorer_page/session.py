@@ -222,7 +222,7 @@ class Explorer(pn.viewable.Viewer):
             return None
         here, last = self.state.step, self.state.steps
         reach = last if self._plays else _AHEAD
-        order = sorted(range(max(0, here - reach), min(last, here + reach)), key=lambda k: (abs(k - here), -k))
+        order = sorted(range(max(0, here - reach), min(last, here + reach + 1)), key=lambda k: (abs(k - here), -k))
         if self._plays:
             order = [k for k in order if k >= here] + [k for k in order if k < here]
         for step in order:
