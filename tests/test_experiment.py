@@ -413,3 +413,11 @@ def test_saving_fails_whole(tmp_path, monkeypatch):
         r.save(tmp_path / "run.npz")
     assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
     assert (tmp_path / "run.npz").read_bytes() == b"the last good one"
+
+
+def test_another_seed_is_another_experiment():
+    e = tg.Experiment("fractal", "A", rule="cfg", params={"w": 2.0}, n=8, seed=1)
+    assert e.with_seed(5) == tg.Experiment("fractal", "A", rule="cfg", params={"w": 2.0}, n=8, seed=5)
+    assert e.seed == 1
+    with pytest.raises(InputError, match="seed = -1"):
+        e.with_seed(-1)

@@ -6,6 +6,7 @@ or measured, and equal experiments give equal points.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import json
@@ -108,14 +109,8 @@ class Experiment:
         put = partial(object.__setattr__, self)
         if not (label is None or isinstance(label, str)):
             raise InputError(f"label = {label!r}: expected a name, or nothing")
-        for name, count, low, high in (
-            ("steps", steps, 1, 10_000),
-            ("n", n, 1, 100_000_000),
-            ("seed", seed, 0, 2**63 - 1),
-        ):
-            if not isinstance(count, int) or isinstance(count, bool) or not low <= count <= high:
-                raise InputError(f"{name} = {count!r}: expected a whole number from {low} to {high}")
-            put(name, count)
+        for name, count in (("steps", steps), ("n", n), ("seed", seed)):
+            put(name, _checked_count(name, count))
         for name, value in (("sigma_min", sigma_min), ("sigma_max", sigma_max), ("rho", rho)):
             if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
                 raise InputError(f"{name} = {value!r}: expected a positive number")
@@ -165,6 +160,16 @@ class Experiment:
         fields = ", ".join(f"{name}={_called(self.fields[name])}" for name in self.roles())
         counts = f"{self.steps} {self.sampler} steps, n={self.n}, seed={self.seed}"
         return f"<Experiment {where}: {self.build_rule()!r}, {fields}, {counts}>"
+
+    def with_seed(self, seed: int) -> Experiment:
+        """The same run with another seed, without the time that checking the other settings takes.
+
+        Raises:
+            InputError: If it is no seed.
+        """
+        found = copy.copy(self)
+        object.__setattr__(found, "seed", _checked_count("seed", seed))
+        return found
 
     @property
     def main(self) -> Reference:
@@ -487,6 +492,16 @@ def _checked_fields(fields: Mapping[str, Any]) -> dict[str, Reference]:
         if not (given is None or (isinstance(given, str) and given) or isinstance(given, Field | Classifier)):
             raise InputError(f"{name} = {given!r}: expected a field's reference, like exact, or nothing")
     return {name: given for name, given in fields.items() if given is not None}
+
+
+_COUNTS = {"steps": (1, 10_000), "n": (1, 100_000_000), "seed": (0, 2**63 - 1)}
+
+
+def _checked_count(name: str, count: Any) -> int:
+    low, high = _COUNTS[name]
+    if not isinstance(count, int) or isinstance(count, bool) or not low <= count <= high:
+        raise InputError(f"{name} = {count!r}: expected a whole number from {low} to {high}")
+    return count
 
 
 def _is_number(value: object) -> bool:

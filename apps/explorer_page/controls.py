@@ -11,13 +11,14 @@ import panel_material_ui as pmui
 import param
 
 from toyguide import load_dataset, rule
+from toyguide.datasets.checkpoints import UNION
 from toyguide.errors import InputError
 from toyguide.guidance import Role, Rule, rules
 from toyguide.samplers import SAMPLERS
 from toyguide_apps.explorer_page.panels import LETTERS, Panel
 from toyguide_apps.explorer_page.planes import anchor_names
 from toyguide_apps.explorer_page.presets import presets
-from toyguide_apps.explorer_page.roles import choices, offered_roles, roles_of, title_of
+from toyguide_apps.explorer_page.roles import AUTO, choices, natural, offered_roles, roles_of, title_of
 from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.shared.notices import told
 
@@ -87,7 +88,7 @@ class PanelCard(pn.viewable.Viewer):
         self._state = state
         self._letters = pmui.RadioButtonGroup(label="", options=[], size="small", margin=(4, 4, 4, 8))
         self._letters.param.watch(self._select, "value")
-        self._add = pmui.Button(label="Add a panel", size="small", variant="outlined", margin=(4, 4))
+        self._add = pmui.Button(label="Add a panel", size="small", variant="text", margin=(4, 4))
         self._add.on_click(told(lambda _: state.copy_panel(len(state.panels) - 1)))
         titles = {cls.title: key for key, cls in rules().items()}
         self._name = pmui.Select(label="Rule", options=titles, value=self._rule.key, **_TIGHT)
@@ -170,8 +171,6 @@ class OwnCard(pn.viewable.Viewer):
         self._body = _column()
         self._limited = pmui.Switch(label="Guide only in an interval of σ", margin=(6, 8))
         self._limited.param.watch(self._limit, "value")
-        self._whole = pmui.Switch(label="Not in this panel", margin=(0, 8))
-        self._whole.param.watch(self._spare, "value")
         self._body.visible = False
         self._fold = pmui.Toggle(
             label="Settings of this panel only", size="small", variant="outlined", margin=(4, 8), color="primary"
@@ -190,7 +189,6 @@ class OwnCard(pn.viewable.Viewer):
         state, panel = self._state, self._panel
         self._following = True
         self._limited.value = state.limited
-        self._whole.param.update(value=panel.own.get("interval", "") is None, visible=state.limited)
         label = panel.own.get("label", state.label)
         wanted: dict[str, tuple[str, dict[str, Any], Any]] = {}
         for name, role in roles_of(panel.rule).items():
@@ -202,6 +200,9 @@ class OwnCard(pn.viewable.Viewer):
             if key == "sampler":
                 options = {cls.title: name for name, cls in SAMPLERS.items()}
             wanted[key] = (title, options, panel.own.get(key, _AS_ALL))
+        interval = panel.own.get("interval", _AS_ALL)
+        kind = interval if interval == _AS_ALL else _EVERYWHERE if interval is None else _ITS_OWN
+        wanted["interval"] = ("Guidance interval", {"everywhere": _EVERYWHERE, "its own": _ITS_OWN}, kind)
         if list(self._menus) != list(wanted):
             self._menus = {key: self._menu(key, title) for key, (title, *_) in wanted.items()}
             self._body[:] = list(self._menus.values())
@@ -228,6 +229,8 @@ class OwnCard(pn.viewable.Viewer):
             own = own if own["fields"] else {k: v for k, v in own.items() if k != "fields"}
         elif value == _AS_ALL:
             own.pop(key, None)
+        elif key == "interval":
+            own[key] = None if value == _EVERYWHERE else self._state.interval
         else:
             own[key] = value
         self._state.set_own(self._state.selected, own)
@@ -237,14 +240,8 @@ class OwnCard(pn.viewable.Viewer):
         if not self._following:
             self._state.set({"limited": event.new})
 
-    @told
-    def _spare(self, event: param.parameterized.Event) -> None:
-        if not self._following:
-            own = {k: v for k, v in self._panel.own.items() if k != "interval"}
-            self._state.set_own(self._state.selected, {**own, "interval": None} if event.new else own)
-
     def __panel__(self) -> pn.viewable.Viewable:
-        return _column(self._limited, self._whole, self._fold, self._body)
+        return _column(self._limited, self._fold, self._body)
 
 
 def _control(key: str, known: param.Parameter, value: Any) -> Any:
@@ -325,10 +322,23 @@ def _field_menu(state: ExplorerState, role: Role) -> pmui.Select:
     return _following_menu(
         state,
         title_of(role),
-        lambda: {"options": choices(state.dataset, state.label, role), "value": state.chosen(role.name)},
+        lambda: {"options": _named_choices(state, role), "value": state.chosen(role.name)},
         lambda value: state.set({"fields": {role.name: value}}),
         ["dataset", "label", "fields"],
     )
+
+
+def _named_choices(state: ExplorerState, role: Role) -> dict[str, str]:
+    """The fields on offer for a role, by what the menu calls them; which one the natural partner is, is said."""
+    named = {reference: reference for reference in choices(state.dataset, state.label, role)}
+    if named.pop(AUTO, None) is None:
+        return named
+    try:
+        label = None if state.label == UNION else state.label
+        partner = natural(role, state.main, state.dataset, label).removeprefix(f"{state.dataset}/")
+        return {f"natural: {partner}": AUTO, **named}
+    except InputError:
+        return {"none": AUTO, **named}
 
 
 def _following_menu(
@@ -433,6 +443,7 @@ _ABOUT = """
     p { margin: 2px 0; } summary { cursor: pointer; min-height: 24px; }
 """
 _AS_ALL = ""  # of a menu of a panel's own setting: the setting of all panels
+_EVERYWHERE, _ITS_OWN = "everywhere", "its own"  # of the menu of a panel's interval
 _STEPS = (4, 8, 12, 16, 24, 32, 48, 64, 128)
 
 

@@ -17,6 +17,7 @@ import param
 from toyguide.errors import InputError
 from toyguide_apps.explorer_page.compute import FIRST, CancelledError, Job, Picture, at_hand, compute, search
 from toyguide_apps.explorer_page.controls import PanelCard, PlaneCard, SceneCard, preset_menu
+from toyguide_apps.explorer_page.judged import judged
 from toyguide_apps.explorer_page.panels import Request
 from toyguide_apps.explorer_page.permalink import read, search_of
 from toyguide_apps.explorer_page.presets import presets
@@ -61,7 +62,7 @@ class Explorer(pn.viewable.Viewer):
         self._warned: list[str] = []
         self._written = ""
         self._plays = False
-        self._sent: set[tuple[Request | None, int]] = set()  # layers that were sent: what they depend on, step
+        self._sent: set[tuple[Request | None, bool, int]] = set()  # layers that were sent: of what, following, step
         self.stage = StageView(self.state, self._played, self._travelled)
         self._table = MetricsTable(self.state)
         self._inspector = InspectorPanel(self.state)
@@ -79,8 +80,13 @@ class Explorer(pn.viewable.Viewer):
             The invalid settings, which are ignored, one line each.
         """
         self._running = True  # draws nothing until the page is loaded
+        self._responses.wait()
         problems = read(self.state, query)
         self._written = search_of(self.state)
+        if query.get("preset") in presets():
+            self._preset = self._scene()
+            with param.parameterized.discard_events(self.menu):
+                self.menu.value = query["preset"]
         made = self._wanted and at_hand(self._wanted)
         if made:
             self._show(made)
@@ -91,6 +97,7 @@ class Explorer(pn.viewable.Viewer):
         if problems:
             complain_of_link(problems)
         self._running = False
+        self._responses.open()
         _send_at_once()
         pn.state.execute(self.refresh, schedule=True)
 
@@ -108,6 +115,8 @@ class Explorer(pn.viewable.Viewer):
         self._preset = None
         self.state.apply(event.new)
         self._preset = self._scene()
+        if self.picture is not None and self.picture.request == self._wanted:
+            self._show(self.picture)  # the same picture has another headline now
 
     def _described(self) -> Request | None:
         """The picture that the settings describe, or None if they do not fit together."""
@@ -131,7 +140,10 @@ class Explorer(pn.viewable.Viewer):
         """What is said above the picture."""
         if self._preset is None or not self.menu.value:
             return Look()
-        return Look.of(presets()[self.menu.value])
+        preset = presets()[self.menu.value]
+        said = judged(preset.key)
+        verdict = {"text": said, "href": f"studies?study={preset.study}"} if said else None
+        return replace(Look.of(preset), verdict=verdict)
 
     def _travelled(self, search: str) -> None:
         """Apply an address that the visitor went back or on to."""
@@ -201,7 +213,7 @@ class Explorer(pn.viewable.Viewer):
             if self._gone or _elsewhere(request) != _elsewhere(self._wanted):
                 return
             self.stage.ahead(picture, step)
-            self._sent.add((_elsewhere(request), step))
+            self._sent.add(self._level(request, step))
 
     def _left(self, request: Request) -> bool:
         """Whether the layers of another noise level are no longer wanted, or must wait for a picture."""
@@ -213,14 +225,18 @@ class Explorer(pn.viewable.Viewer):
             return None
         here, last = self.state.step, self.state.steps
         reach = last if self._plays else _AHEAD
-        order = sorted(range(max(0, here - reach), min(last, here + reach)), key=lambda k: (abs(k - here), -k))
+        order = sorted(range(max(0, here - reach), min(last, here + reach + 1)), key=lambda k: (abs(k - here), -k))
         if self._plays:
             order = [k for k in order if k >= here] + [k for k in order if k < here]
         for step in order:
             request = self.state.request_at(step)
-            if (_elsewhere(request), step) not in self._sent:
+            if self._level(request, step) not in self._sent:
                 return step, request
         return None
+
+    def _level(self, request: Request, step: int) -> tuple[Request | None, bool, int]:
+        """By what the layers of a step are known once they are sent; the last step has those of the one before."""
+        return _elsewhere(request), self.state.following, min(step, self.state.steps - 1)
 
     def _next(self) -> Request | None:
         """The request to compute next, if any."""
@@ -251,7 +267,8 @@ class Explorer(pn.viewable.Viewer):
         """Draw a picture, in one message to the browser."""
         self.picture = picture
         self._warn(picture)
-        self._sent = {known for known in self._sent if known[0] == _elsewhere(picture.request)}
+        here = self._level(picture.request, self.state.step)
+        self._sent = {here, *(known for known in self._sent if known[:2] == here[:2])}
         with pn.io.hold():
             self.stage.show(picture, self._look())
             if not picture.coarse:

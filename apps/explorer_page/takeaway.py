@@ -32,10 +32,10 @@ class TakeAwayModel(JSComponent):
     """The buttons and their dialog. They ask with a message; ``answer`` is what they get."""
 
     _esm = _SOURCES / "takeaway.js"
-    style: str = param.String(default=(_SOURCES / "takeaway.css").read_text(encoding="utf-8"))
+    style: Any = param.String(default=(_SOURCES / "takeaway.css").read_text(encoding="utf-8"))
     offered: Any = param.Dict(default={kind: list(words) for kind, words in FILES.items()})
     answer: Any = param.Dict(default={})
-    preparing: str = param.String(default="", doc="The format that is being made.")
+    preparing: Any = param.String(default="", doc="The format that is being made.")
 
     heard: Callable[[Any], None] | None = None
     _rename: ClassVar[dict[str, str | None]] = {"heard": None}

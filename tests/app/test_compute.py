@@ -13,7 +13,7 @@ from toyguide_apps.explorer_page.layers.densities import BAND_SHARES, Spot
 from toyguide_apps.explorer_page.planes import home_window, plane
 from toyguide_apps.explorer_page.runs import run_paths
 from toyguide_apps.explorer_page.state import LAYERS, ExplorerState
-from toyguide_apps.explorer_page.views.plots import title
+from toyguide_apps.explorer_page.views.parts import title
 
 
 def shown(**settings):

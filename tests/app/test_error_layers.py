@@ -15,7 +15,9 @@ from toyguide_apps.explorer_page.layers.errors import RATIO_LEVELS, error_curves
 from toyguide_apps.explorer_page.planes import home_window
 from toyguide_apps.explorer_page.session import Explorer
 from toyguide_apps.explorer_page.state import ExplorerState
-from toyguide_apps.explorer_page.views.status import Status
+from toyguide_apps.explorer_page.views.legend import legend
+from toyguide_apps.explorer_page.views.parts import Look
+from toyguide_apps.explorer_page.views.stage import StageView
 
 W = 1.5
 PLACES = {
@@ -89,9 +91,9 @@ def test_a_line_says_why_there_is_nothing_to_see(settings, why):
     made = picture(state.request())
     assert made.scenes[1].image is None
     assert why in made.scenes[1].empty
-    status = Status()
-    status.show(made)
-    assert f"no background: {made.scenes[1].empty}" in status._legend.object
+    stage = StageView(state)
+    stage.show(made, Look())
+    assert stage.stage.board["panels"][1]["empty"] == made.scenes[1].empty
 
 
 def test_each_panel_has_its_own_rules_background():
@@ -102,9 +104,7 @@ def test_each_panel_has_its_own_rules_background():
     state.set({"params": {"w": 1.2}})
     second = picture(state.request())
     assert (first.scenes[1].image != second.scenes[1].image).any()
-    status = Status()
-    status.show(second)
-    assert "length of the guided error" in status._legend.object
+    assert "Length of the guided error" in legend(second, state)["bands"]["note"]
     state.set({"bands": "exact"})
     assert len(set(picture(state.request()).scenes)) == 1
 
@@ -148,9 +148,10 @@ def test_the_panel_shows_the_curves_and_closes(monkeypatch):
     explorer.state.set({**SCENE, "bands": "none", "rule": "autoguidance", "weak": "exact+noise:0.2"})
     assert picture(explorer.state.request()).errors is None
     assert not len(explorer._errors._panel)
-    explorer.state.set({"errors": True})
-    assert explorer.look._errors.value
+    explorer.stage._hear({"kind": "open", "what": "errors", "on": True})
+    assert explorer.state.errors
     asyncio.run(explorer.refresh())
+    assert explorer.stage.stage.board["open"]["errors"]
     first, second = explorer._errors._sources
     assert np.isnan(first.data["cosine"]).all()
     np.testing.assert_array_equal(second.data["size"], explorer.picture.errors[1].values["size"])
@@ -161,6 +162,6 @@ def test_the_panel_shows_the_curves_and_closes(monkeypatch):
     asyncio.run(explorer.refresh())
     assert not explorer._errors._plots.visible
     assert "has no error" in explorer._errors._text.object
-    explorer.look._errors.value = False
+    explorer.stage._hear({"kind": "open", "what": "errors", "on": False})
     assert not explorer.state.errors
     assert not len(explorer._errors._panel)

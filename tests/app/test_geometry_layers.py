@@ -153,8 +153,8 @@ def test_a_picture_comes_without_its_critical_points_and_then_with_them(monkeypa
     explorer = Explorer()
     explorer.state.set({**SCENE, "layers": ["critical"]})
     shown, threads = [], []
-    real_show, real_find = explorer._plots.show, computing.find_critical
-    monkeypatch.setattr(explorer._plots, "show", lambda p: shown.append(p) or real_show(p))
+    real_show, real_find = explorer.stage.show, computing.find_critical
+    monkeypatch.setattr(explorer.stage, "show", lambda p, look: shown.append(p) or real_show(p, look))
     monkeypatch.setattr(
         computing, "find_critical", lambda *a: threads.append(threading.current_thread().name) or real_find(*a)
     )
@@ -162,14 +162,15 @@ def test_a_picture_comes_without_its_critical_points_and_then_with_them(monkeypa
     assert [p.scenes[1].critical is None for p in shown] == [True, False]
     assert [p.whole for p in shown] == [False, True]
     assert "search" in threads[0]  # not the thread that draws
-    (marks,) = explorer._plots._underlay._sources
-    assert len(marks.modes.data["x"]) == 2
-    assert len(marks.passes.data["x"]) == 1
-    assert "1 saddle" in explorer._status._legend.object
+    sent = explorer.stage.stage
+    found = sent.scene_1["critical"]
+    assert (len(found["modes"]["x"]), len(found["passes"]["x"])) == (2, 1)
+    (row,) = (r for group in sent.legend["groups"] for r in group["rows"] if r["key"] == "critical")
+    assert "2 modes, 1 saddle point" in row["note"]
 
     explorer.state.set({"layers": []})
     asyncio.run(explorer.refresh())
-    assert len(marks.modes.data["x"]) == len(marks.unstable.data["x0"]) == 0
+    assert "critical" not in sent.scene_1
 
 
 def test_a_search_is_given_up_when_something_else_is_wanted(monkeypatch):

@@ -168,26 +168,27 @@ def test_the_panel_opens_with_the_exact_numbers_and_closes():
     assert f"{seen.sigma**2 * seen.exact.eigenvalues[0]:+.3f}" in panel._body.object
     assert f"{seen.posterior[1]:.3f}" in panel._body.object
     assert "saddle" in panel._title.object
-    np.testing.assert_allclose(explorer._plots._marks.point.data["x"], [0.1], atol=1e-7)
-    way = explorer._plots._marks._ways[1].data
+    sent = explorer.stage.stage
+    assert sent.board["point"] == [0.1, 0.3]
+    way = sent.marks["panels"][1]["way"]
     np.testing.assert_array_equal(np.stack([way["x"], way["y"]], -1), seen.terms[1].path)
 
     panel._v.value = 0.35  # typed
     assert explorer.state.point == (0.1, 0.35)
-    explorer._plots._marks.point.tags = [1]  # Escape
+    explorer.stage._hear({"kind": "point", "value": None, "held": False})  # Escape
     assert explorer.state.point is None
     assert not panel._panel.visible
     explorer._show(picture(explorer.state.request()))
-    assert len(explorer._plots._marks.point.data["x"]) == 0
-    assert len(explorer._plots._marks._arrows[1].data["x0"]) == 0
+    assert sent.board["point"] is None
+    assert sent.marks == {"panels": []}
 
 
 def test_the_inspect_button_starts_in_the_middle_of_the_window():
     explorer = Explorer()
     explorer.state.set({**PAIR, "window": (0.0, 0.5, 1.0, 1.5)})
-    explorer.look._point.value = True
+    press = {"kind": "open", "what": "point"}
+    explorer.stage._hear({**press, "on": True})
     assert explorer.state.point == (0.5, 1.0)
     explorer.state.set({"point": (0.2, 0.2)})
-    assert explorer.look._point.value
-    explorer.look._point.value = False
+    explorer.stage._hear({**press, "on": False})
     assert explorer.state.point is None

@@ -11,17 +11,18 @@ import torch
 import toyguide as tg
 from toyguide.errors import InputError
 from toyguide.guidance import Cost, Guided, Role, Rule
+from toyguide.metrics import hdr_threshold
 from toyguide.samplers import Step
 from toyguide_apps.explorer_page import runs as running
 from toyguide_apps.explorer_page.compute import FIRST, picture
-from toyguide_apps.explorer_page.controls import RuleCard, SceneCard
+from toyguide_apps.explorer_page.controls import PanelCard, SceneCard
 from toyguide_apps.explorer_page.panels import nearest, panel_names
 from toyguide_apps.explorer_page.permalink import query_of, read
 from toyguide_apps.explorer_page.roles import AUTO
 from toyguide_apps.explorer_page.runs import run_paths
 from toyguide_apps.explorer_page.session import Explorer
 from toyguide_apps.explorer_page.state import ExplorerState
-from toyguide_apps.explorer_page.views.plots import named
+from toyguide_apps.explorer_page.views.parts import named
 
 SCENE = {"dataset": "two-gaussians", "label": "left", "n": 128, "steps": 8, "layers": ["samples", "region", "critical"]}
 
@@ -37,22 +38,32 @@ def own(state, index, **settings):
 def test_every_panel_shows_its_own_run(count, monkeypatch):
     monkeypatch.setattr("panel.state.execute", lambda *_, **__: None)
     explorer = Explorer(ExplorerState(count))
-    explorer.state.set({**SCENE, "step": 5})
+    explorer.state.set({**SCENE, "step": 5, "table": True})
     for i in range(count):
         explorer.state.set_rule(i, tg.rule("cfg", w=1.0 + i))
     asyncio.run(explorer.refresh())
-    plots = explorer._plots
+    stage = explorer.stage.stage
+    starts = []
     for i in range(count):
         e = tg.Experiment("two-gaussians", "left", rule="cfg", params={"w": 1.0 + i}, n=128, steps=8)
-        x = e.run("cpu").x
-        points = plots._points[i].data
+        result = e.run("cpu")
+        run = getattr(stage, f"run_{i + 1}")
+        drawn = np.stack([run["x"], run["y"]], -1).reshape(9, 128, 2)
         # The network's matrix products are rounded differently from batch to batch.
-        np.testing.assert_allclose(np.stack([points["x"], points["y"]], -1), x[5], atol=1e-4)
-        assert f"(w = {1 + i})" in plots._figures[i].title.text
+        np.testing.assert_allclose(drawn, result.x, atol=1e-4)
+        starts.append(drawn[0])
+        exact = e.data.field("left")
+        np.testing.assert_allclose(run["logp"], exact.log_density(result.x[-1], 0.0), atol=1e-2)
+        threshold = hdr_threshold(e.data, "left")
+        sure = (exact.log_density(result.x[-1], 0.0) - threshold).abs().numpy() > 1e-2
+        np.testing.assert_array_equal((run["logp"] < threshold)[sure], run["outlier"].astype(bool)[sure])
+        assert f"(w = {1 + i})" in stage.board["panels"][i]["title"]
+    assert all((start == starts[0]).all() for start in starts)  # one noise
+    assert len(stage.board["panels"]) == count
+    assert [len(number["values"]) for number in stage.headline["numbers"]] == [count] * 3
     table = explorer._table._pane.object
     assert table.count('class="difference"') == count - 1
     assert table.count('class="truth"') == 1
-    assert [type(part).__name__ for part in explorer.sidebar()].count("RuleCard") == len(plots._figures) == count
 
 
 def test_a_panels_own_settings_are_its_experiments_and_the_others_are_shared():
@@ -86,51 +97,79 @@ def test_a_wrong_setting_of_a_panel_is_named_and_nothing_changes(settings, named
     assert state.panels == before
 
 
-def test_panels_with_different_steps_meet_at_the_nearest_noise_level(monkeypatch):
-    monkeypatch.setattr("panel.state.execute", lambda *_, **__: None)
-    explorer = Explorer()
-    explorer.state.set({**SCENE, "step": 3})
-    own(explorer.state, 0, steps=20)
-    asyncio.run(explorer.refresh())
-    paths = explorer.picture.runs[0]
-    at = min(range(20), key=lambda k: abs(np.log(paths.sigma[k]) - np.log(explorer.state.levels()[3])))
-    assert at not in (0, 3, 20)
-    np.testing.assert_array_equal(explorer._plots._points[0].data["x"], paths.frames[at][:, 0])
-    assert explorer._plots._labels[0].text == f"σ = {paths.sigma[at]:.3g}"
-    explorer.state.set({"step": 8})
-    asyncio.run(explorer.refresh())
-    np.testing.assert_array_equal(explorer._plots._points[0].data["x"], paths.frames[20][:, 0])
-
-
 def test_the_nearest_level_is_that_on_a_logarithmic_scale_and_zero_is_nearest_to_zero():
     levels = [10.0, 1.0, 0.1, 0.0]
     assert [nearest(levels, s) for s in (99.0, 4.0, 3.0, 0.2, 0.001, 0.0)] == [0, 0, 1, 2, 2, 3]
 
 
-def test_panels_of_one_class_share_their_layers_and_another_class_has_its_own(monkeypatch):
+def test_panels_of_one_class_share_their_layers_and_another_class_has_its_own(monkeypatch, sent):
     monkeypatch.setattr("panel.state.execute", lambda *_, **__: None)
     explorer = Explorer(ExplorerState(3))
     explorer.state.set({**SCENE, "main": "exact", "step": 6})
-    underlay, figures = explorer._plots._underlay, explorer._plots._figures
+    parts = sent(explorer)
+
+    def drawn():
+        return [panel["scene"] for panel in explorer.stage.stage.board["panels"]]
+
+    def layers(index):
+        """The last ones sent for the time line's step."""
+        return [v for k, v in parts if k == f"scene_{index}" and v["step"] == 6][-1]
+
     asyncio.run(explorer.refresh())
-    assert len(underlay._sources) == 1
+    assert drawn() == [1, 1, 1]
     own(explorer.state, 1, label="right")
     asyncio.run(explorer.refresh())
-    shared, other = underlay._sources
     assert explorer.picture.scenes[0] is explorer.picture.scenes[2] is not explorer.picture.scenes[1]
-    assert [float(np.sign(s.modes.data["x"].mean())) for s in (shared, other)] == [-1, 1]  # the class's own mode
-    for i, f in enumerate(figures):
-        images = [r for r in f.renderers if r.data_source.name.startswith("image")]
-        drawn = [r.data_source for r in images if r.visible]
-        assert drawn == [other.image if i == 1 else shared.image]
-        assert f.renderers.index(images[1]) < f.renderers.index(explorer_points(explorer, f, i))
+    assert drawn() == [1, 2, 1]
+    shared, other = layers(1), layers(2)
+    assert [float(np.sign(s["critical"]["modes"]["x"].mean())) for s in (shared, other)] == [-1, 1]  # its own mode
+    assert shared["key"] != other["key"]
     own(explorer.state, 1, label="left")
     asyncio.run(explorer.refresh())
-    assert all(r.visible == (r.data_source in (shared.image,)) for f in figures for r in f.renderers[:1])
+    assert drawn() == [1, 1, 1]
 
 
-def explorer_points(explorer, f, index):
-    return next(r for r in f.renderers if r.data_source is explorer._plots._points[index])
+def test_panels_are_copied_removed_and_swapped():
+    state = ExplorerState()
+    state.set({**SCENE, "ref": "cfg", "ref.params": {"w": 2.0}})
+    left, right = state.panels
+    state.copy_panel(0)
+    assert (state.panels, state.selected) == ((left, left, right), 1)
+    state.swap_panels(1)
+    assert state.panels == (left, right, left)
+    state.copy_panel(2)
+    assert (len(state.panels), state.selected) == (4, 3)
+    assert state.names == ("ref", "rule", "rule3", "rule4")
+    full = state.panels
+    for wrong in (lambda: state.copy_panel(0), lambda: state.swap_panels(3), lambda: state.remove_panel(4)):
+        with pytest.raises(InputError):
+            wrong()
+    assert (state.panels, state.selected) == (full, 3)
+    state.remove_panel(0)
+    assert (state.panels, state.selected) == ((right, left, left), 2)
+    state.set({"selected": 0})
+    state.remove_panel(2)
+    assert (state.panels, state.selected) == ((right, left), 0)
+    state.remove_panel(1)
+    assert (state.panels, state.selected) == ((right,), 0)
+    with pytest.raises(InputError, match="expected 1 to 4"):
+        state.remove_panel(0)
+    assert state.panels == (right,)
+
+
+def test_a_count_of_panels_keeps_those_that_there_are():
+    state = ExplorerState()
+    state.set({**SCENE, "rule": "cfg", "params": {"w": 2.0}})
+    two = state.panels
+    state.set({"count": 4})
+    assert state.panels == (*two, two[1], two[1])
+    state.set({"count": 3, "selected": 2})
+    state.set({"count": 2})
+    assert (state.panels, state.selected) == (two, 1)
+    for wrong in (0, 5, 2.5, 3.0, True, "2", None):
+        with pytest.raises(InputError, match="panels"):
+            state.set({"count": wrong})
+    assert state.panels == two
 
 
 def test_a_link_brings_back_panels_with_settings_of_their_own():
@@ -272,7 +311,7 @@ def test_rules_of_every_kind_are_drawn(key, monkeypatch):
     sampler = "ancestral" if key == "tilted" else "heun"
     explorer.state.set({"label": "A", "sampler": sampler, "steps": 6, "n": 128, "step": 3, "rule": key, "seed": 17})
     explorer.state.set({"layers": ["samples", "paths", "guidance"], "point": (0.1, 0.2)})
-    card = RuleCard(explorer.state, 1)
+    card = PanelCard(explorer.state)
     assert list(card._widgets) == list(tg.rules()[key].declared())
     assert set(KINDS[key]) <= {role.name for role in SceneCard(explorer.state)._field_menus}
     request = explorer.state.request()

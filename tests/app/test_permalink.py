@@ -160,7 +160,7 @@ def test_layers_that_are_known_are_drawn_if_others_are_not():
         ({"dataset": "simplex16", "plane": "v1,v2,v99"}, "v99"),
         ({"dataset": "simplex16", "plane": "v1,v2,v2"}, "line"),
         ({"dataset": "simplex16", "plane": "v" * 5000}, "5000"),
-        ({"bands": "curl"}, "curl"),
+        ({"bands": "swirl"}, "swirl"),
         ({"v": "3"}, "version 1 to 2"),
         ({"v": "x"}, "'x'"),
         ({"v": "9" * 5000}, "version 1 to 2"),

@@ -34,15 +34,15 @@ def explorer(monkeypatch):
 
 @pytest.fixture
 def shown(explorer, monkeypatch):
-    """What the explorer's plots were told to show, picture by picture."""
+    """What the explorer's stage was told to show, picture by picture."""
     pictures = []
-    show = explorer._plots.show
+    show = explorer.stage.show
 
-    def note(drawn):
+    def note(drawn, look):
         pictures.append(drawn)
-        show(drawn)
+        show(drawn, look)
 
-    monkeypatch.setattr(explorer._plots, "show", note)
+    monkeypatch.setattr(explorer.stage, "show", note)
     return pictures
 
 
@@ -83,21 +83,28 @@ def test_dragging_gives_few_samples_and_letting_go_all_of_them(explorer, shown):
 
 
 def test_numbers_and_titles_do_not_pass_a_coarse_picture_off_as_a_whole_one(explorer, shown):
+    explorer.state.set({"table": True})
+
+    def title(index):
+        return explorer.stage.stage.board["panels"][index]["title"]
+
     async def visit():
         await explorer.refresh()
-        table = explorer._table._pane.object
+        table, headline = explorer._table._pane.object, explorer.stage.stage.headline
         drag(explorer, 2.0)
         running = asyncio.ensure_future(explorer.refresh())
         await until(lambda: shown[-1].coarse)
         assert explorer._table._pane.object == table
-        assert explorer._plots._levels.tags == [0, 1]
-        assert f"first {FIRST} of 256" in explorer._plots._figures[1].title.text
-        assert "first" not in explorer._plots._figures[0].title.text
+        assert explorer.stage.stage.headline == headline
+        assert explorer.stage.stage.status["coarse"] == 1
+        assert f"first {FIRST} of 256" in title(1)
+        assert "first" not in title(0)
         assert shown[-1].runs[1].metrics == {}
         await running
         assert explorer._table._pane.object != table
-        assert explorer._plots._levels.tags == [0, 0]
-        assert "first" not in explorer._plots._figures[1].title.text
+        assert explorer.stage.stage.headline != headline
+        assert explorer.stage.stage.status == {"busy": 0, "coarse": 0}
+        assert "first" not in title(1)
 
     asyncio.run(visit())
 
@@ -126,8 +133,8 @@ def test_a_storm_of_changes_ends_in_the_last_ones_picture(explorer, shown):
     assert any(p.coarse for p in shown)
     assert shown[-1].request == explorer.state.request()
     assert not shown[-1].coarse
-    assert explorer._plots._figures[1].title.text.endswith("(w = 4.9)")
-    frames = explorer._plots._frames[1].data["x"].reshape(9, 256)
+    assert explorer.stage.stage.board["panels"][1]["title"].endswith("(w = 4.9)")
+    frames = explorer.stage.stage.run_2["x"].reshape(9, 256)
     expected = explorer.state.request().runs[1].run("cpu").x[..., 0]
     np.testing.assert_allclose(frames, expected, atol=1e-4)
 

@@ -10,13 +10,16 @@ import pytest
 import toyguide as tg
 from toyguide.guidance import Guided, Rule
 from toyguide_apps.explorer_page.compute import picture as real
-from toyguide_apps.explorer_page.controls import RuleCard, _control
+from toyguide_apps.explorer_page.controls import PanelCard, _control
+from toyguide_apps.explorer_page.presets import presets
 from toyguide_apps.explorer_page.session import Explorer
 from toyguide_apps.explorer_page.state import ExplorerState
 
 
 @pytest.fixture
-def explorer():
+def explorer(monkeypatch):
+    """An explorer without a server: what a change schedules is left to the test."""
+    monkeypatch.setattr("panel.state.execute", lambda *_, **__: None)
     made = Explorer()
     made.state.set({"n": 128, "steps": 8, "bands": "none"})
     return made
@@ -39,24 +42,6 @@ def test_the_newest_of_many_changes_is_what_is_shown(explorer):
     asyncio.run(drag())
     assert explorer.picture.request == explorer.state.request()
     assert explorer.picture.runs[1].experiment.params == {"w": 2.5}
-
-
-def test_the_plots_hold_the_runs_points_at_the_scrubbers_step(explorer):
-    explorer.state.set({"step": 5, "layers": ["samples", "score"]})
-    picture = refresh(explorer)
-    for points, run in zip(explorer._plots._points, picture.runs, strict=True):
-        data = points.data
-        np.testing.assert_array_equal(np.stack([data["x"], data["y"]], -1), run.frames[5])
-
-
-def test_what_did_not_change_is_not_sent_again(explorer):
-    refresh(explorer)
-    left = explorer._plots._frames[0].data["x"]
-    right = explorer._plots._frames[1].data["x"]
-    explorer.state.set({"rule": "autoguidance", "params": {"w": 1.7}})
-    refresh(explorer)
-    assert explorer._plots._frames[0].data["x"] is left
-    assert explorer._plots._frames[1].data["x"] is not right
 
 
 def test_settings_that_do_not_fit_leave_the_last_picture(explorer, monkeypatch):
@@ -94,7 +79,7 @@ def test_a_closed_session_computes_nothing(explorer):
 def test_every_parameter_of_every_rule_has_a_control_that_sets_it(key):
     state = ExplorerState()
     state.set({"rule": key})
-    card = RuleCard(state, 1)
+    card = PanelCard(state)
     declared = tg.rules()[key].declared()
     assert list(card._widgets) == list(declared)
     for name, parameter in declared.items():
@@ -121,7 +106,7 @@ def test_numbers_without_bounds_have_controls(add_rule):
     add_rule(Odd)
     state = ExplorerState()
     state.set({"rule": "odd"})
-    card = RuleCard(state, 1)
+    card = PanelCard(state)
     kinds = {name: type(widget).__name__ for name, widget in card._widgets.items()}
     assert kinds == {
         "shift": "FloatInput",
@@ -139,15 +124,15 @@ def test_numbers_without_bounds_have_controls(add_rule):
 
 
 def test_a_yes_or_no_of_a_rule_is_a_switch():
-    assert [_control(param.Boolean(value), value).value for value in (True, False)] == [True, False]
-    assert isinstance(_control(param.Boolean(True), True), pmui.Switch)
+    assert [_control("x", param.Boolean(value), value).value for value in (True, False)] == [True, False]
+    assert isinstance(_control("x", param.Boolean(True), True), pmui.Switch)
 
 
 def test_a_value_that_no_slider_offers_is_told_and_taken_back(monkeypatch):
     said = []
     monkeypatch.setattr("toyguide_apps.shared.notices.complain", said.append)
     state = ExplorerState()
-    card = RuleCard(state, 1)
+    card = PanelCard(state)
     before = state.panels[1].rule
     card._change("w", 1e9)
     card._change("w", float("nan"))
@@ -158,12 +143,20 @@ def test_a_value_that_no_slider_offers_is_told_and_taken_back(monkeypatch):
 
 def test_controls_follow_the_settings():
     state = ExplorerState()
-    card = RuleCard(state, 1)
+    card = PanelCard(state)
     state.set({"rule": "cfg", "params": {"w": 2.0}})
     assert card._widgets["w"].value == 2.0
     state.set({"params": {"w": 8.0}})
     assert card._widgets["w"].value == 8.0
     assert card._name.value == "cfg"
+    state.set({"selected": 0, "ref": "cfg", "ref.params": {"w": 3.0}})
+    assert card._letters.value == "A"
+    assert card._widgets["w"].value == 3.0
+    card._widgets["w"].value = 4.0
+    assert [panel.rule.w for panel in state.panels] == [4.0, 8.0]
+    state.set({"count": 1})
+    assert not card._letters.visible
+    assert card._name.value == "autoguidance"
 
 
 def test_a_preset_sets_everything_and_ends_when_something_is_changed(explorer):
@@ -173,15 +166,24 @@ def test_a_preset_sets_everything_and_ends_when_something_is_changed(explorer):
     fresh.apply("figure-2")
     assert explorer.state.request() == fresh.request()
     assert explorer.state.step == 24
-    assert "ratio" in explorer._status._legend.object
+    refresh(explorer)
+    assert explorer.stage.stage.headline["title"] == presets()["figure-2"].title
+    assert explorer.stage.stage.headline["text"] == presets()["figure-2"].look
+    assert explorer.stage.stage.board["step"] == 24
 
     explorer.state.set({"step": 20, "window": (0.0, 0.0, 0.5, 0.5)})  # looking around is not a change
     assert explorer.menu.value == "figure-2"
     explorer.state.set({"params": {"w": 2.0}})
     assert explorer.menu.value == ""
     refresh(explorer)
-    assert "ratio falls" not in explorer._status._legend.object
+    assert explorer.stage.stage.headline["text"] != presets()["figure-2"].look
     assert explorer.state.panels[1].rule.w == 2.0
+
+    explorer.state.set({"params": fresh.panels[1].rule.values(), "step": fresh.step, "window": fresh.window})
+    refresh(explorer)
+    assert explorer.stage.stage.headline["text"] != presets()["figure-2"].look
+    explorer.menu.value = "figure-2"  # the picture that is shown already
+    assert explorer.stage.stage.headline["text"] == presets()["figure-2"].look
 
 
 def test_another_guide_is_another_picture_though_no_rule_uses_it(explorer):
@@ -207,8 +209,6 @@ def test_a_change_that_comes_while_another_fails_is_not_lost(explorer, monkeypat
             raise ZeroDivisionError
 
         monkeypatch.setattr("toyguide_apps.explorer_page.session.compute", compute)
-        # What a scheduled refresh does while another one runs is nothing; that alone is not what is tested here.
-        monkeypatch.setattr("panel.state.execute", lambda *_, **__: None)
         explorer.state.param.update(seed=42)
         await explorer.refresh()
         return calls

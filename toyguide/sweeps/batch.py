@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -21,7 +21,7 @@ from toyguide.guidance import Batched, Fields, Interval, is_from_file, rule, rul
 from toyguide.samplers import Noise, Sampler, Slope, Step, noise_of, sampler, trajectory
 from toyguide.sweeps.executors import completed
 
-__all__ = ["batches", "identity", "run_batch", "sweep", "walk_batch"]
+__all__ = ["batches", "ends", "identity", "run_batch", "sweep", "walk_batch"]
 
 # Most points of a batch: what a CPU's caches hold, what keeps a GPU busy.
 _POINTS = {"cpu": 1 << 13, "cuda": 1 << 20}
@@ -61,15 +61,12 @@ def sweep(
         yield rows
 
 
-def run_batch(
-    texts: Sequence[str], device: str, watch: Callable[[Iterator[Step]], Iterable[Step]] = iter
-) -> list[dict[str, Any]]:
+def run_batch(texts: Sequence[str], device: str) -> list[dict[str, Any]]:
     """Run a batch of experiments and measure each: one task of a worker.
 
     Args:
         texts: The experiments of a batch, as JSON.
         device: ``auto``, ``cpu`` or ``cuda``.
-        watch: Wraps the iterator of steps, for example to stop between two of them.
 
     Returns:
         A row for each experiment: its identity, its settings (``params.w``, ``interval.low``, …), and its metrics.
@@ -78,14 +75,24 @@ def run_batch(
     experiments = [Experiment.from_json(text) for text in texts]
     fields = experiments[0].build_fields(device)
     began = time.perf_counter()
-    (last,) = deque(watch(walk_batch(experiments, device, fields)), maxlen=1)
+    (last,) = deque(walk_batch(experiments, device, fields), maxlen=1)
     seconds = (time.perf_counter() - began) / len(experiments)
-    rows = []
+    found = zip(experiments, ends(experiments, last, seconds), strict=True)
+    return [{"id": identity(e), **_settings(e), **end.metrics(resamples=0)} for e, end in found]
+
+
+def ends(experiments: Sequence[Experiment], last: Step, seconds: float = 0.0) -> Iterator[Result]:
+    """Each run of a batch, its final points alone.
+
+    Args:
+        experiments: The batch.
+        last: Its last step, as from :func:`walk_batch`.
+        seconds: The wall time of a run.
+    """
     for i, e in enumerate(experiments):
         own = slice(i * e.n, (i + 1) * e.n)
         end = dataclasses.replace(last, x=last.x[own], cost=last.cost.copy(own), trace={}, ancestors=None)
-        rows.append({"id": identity(e), **_settings(e), **Result.of(e, [end], seconds).metrics(resamples=0)})
-    return rows
+        yield Result.of(e, [end], seconds)
 
 
 def walk_batch(experiments: Sequence[Experiment], device: str = "cpu", fields: Fields | None = None) -> Iterator[Step]:
@@ -131,13 +138,21 @@ class _OwnNoise(Sampler):
         return torch.cat([fresh[id(noise)] for noise in self.noises])
 
 
-def batches(experiments: Sequence[Experiment], device: str = "cpu") -> list[list[Experiment]]:
-    """Group experiments into batches of bounded size that can be run as one, in order of first appearance."""
+def batches(
+    experiments: Sequence[Experiment], device: str = "cpu", points: int | None = None
+) -> list[list[Experiment]]:
+    """Group experiments into batches of bounded size that can be run as one, in order of first appearance.
+
+    Args:
+        experiments: The experiments.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        points: The most points of a batch, unless one experiment has more; None for what suits the device.
+    """
     groups: dict[str, list[Experiment]] = {}
     for e in dict.fromkeys(experiments):
         groups.setdefault(_kind(e), []).append(e)
     # "cuda" may be the device of another machine's worker.
-    points = _POINTS["cuda" if device == "cuda" else resolve_device(device).type]
+    points = points or _POINTS["cuda" if device == "cuda" else resolve_device(device).type]
     found = []
     for group in groups.values():
         size = max(1, points // group[0].n)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,9 +29,9 @@ from toyguide.guidance import rules
 from toyguide.metrics import METRICS
 from toyguide.samplers import Step
 from toyguide.studies.rows import interval
-from toyguide.sweeps.batch import batches, run_batch
+from toyguide.sweeps.batch import batches, ends, walk_batch
 from toyguide_apps.explorer_page.precedence import PICTURES
-from toyguide_apps.explorer_page.runs import CancelledError
+from toyguide_apps.explorer_page.runs import CancelledError, truth
 
 __all__ = [
     "MEASURED",
@@ -44,6 +44,7 @@ __all__ = [
     "measure",
     "parameters",
     "plan",
+    "planned",
     "question",
     "responses",
     "value_of",
@@ -58,6 +59,7 @@ SHARED = ("steps", "interval.low", "interval.high")
 _COUNT = {1: 17, 2: 9}  # values of each parameter, for a curve and for a map: 2^k + 1
 _STRIDES = (4, 2, 1)  # between the values at first, then, and at last
 _STEPS = (4, 64)
+_POINTS = {"cpu": 1 << 11}  # of a batch, so that a solver step delays a picture little
 _LOGARITHMIC = 100  # a range over which the largest value is so many times the smallest is divided by factors
 
 _WORKER = ThreadPoolExecutor(1, "toyguide-curves", initializer=torch.set_num_threads, initargs=(1,))
@@ -215,7 +217,7 @@ def question(runs: Sequence[Experiment], names: Sequence[str], seeds: int) -> Qu
 
 @lru_cache(maxsize=16)
 def plan(asked: Question) -> Plan:
-    """The runs behind a curve or a map; takes half a millisecond for each."""
+    """The runs behind a curve or a map; takes half a millisecond for each place of the axes."""
     axes = asked.axes
     ranked: dict[int, list[Experiment]] = {}
     cells = []
@@ -235,6 +237,17 @@ def plan(asked: Question) -> Plan:
             ranked.setdefault(rank, []).extend(of)
         cells.append(own)
     return Plan(axes, tuple(cells), tuple(tuple(dict.fromkeys(ranked[rank])) for rank in sorted(ranked)))
+
+
+async def planned(asked: Question) -> tuple[Plan, dict[str, Any]]:
+    """The runs, and the metrics of an exact sample like those of the first panel, once no picture is computed."""
+    return await asyncio.wrap_future(_WORKER.submit(_planned, asked))
+
+
+def _planned(asked: Question) -> tuple[Plan, dict[str, Any]]:
+    PICTURES.wait()
+    first = asked.bases[0]
+    return plan(asked), truth(first.dataset, first.label, first.n)
 
 
 def responses(of: Plan, metric: str) -> tuple[Response, ...]:
@@ -269,27 +282,31 @@ async def measure(of: Plan, device: str, cancelled: Callable[[], bool]) -> Async
     for group in of.order:
         with _measured_lock:
             missing = [e for e in group if e not in _measured]
-        for batch in batches(missing, device):
+        for batch in batches(missing, device, _POINTS.get(device)):
             await asyncio.wrap_future(_WORKER.submit(_measure, batch, device, cancelled))
             yield
 
 
 def _measure(batch: list[Experiment], device: str, cancelled: Callable[[], bool]) -> None:
-    def giving_way(steps: Iterator[Step]) -> Iterator[Step]:
-        for step in steps:
-            PICTURES.wait()
-            if cancelled():
-                raise CancelledError
-            yield step
+    def give_way() -> None:
+        PICTURES.wait()
+        if cancelled():
+            raise CancelledError
 
-    rows = run_batch([e.to_json() for e in batch], device, giving_way)
-    with _measured_lock:
-        _measured.update({e: {name: row.get(name) for name in MEASURED} for e, row in zip(batch, rows, strict=True)})
+    give_way()
+    steps: list[Step] = []
+    for step in walk_batch(batch, device):
+        steps[:] = [step]
+        give_way()
+    for e, end in zip(batch, ends(batch, steps[0]), strict=True):
+        row = end.metrics(resamples=0)
+        with _measured_lock:
+            _measured[e] = {name: row.get(name) for name in MEASURED}
+        give_way()
 
 
 def _over_seeds(experiment: Experiment, seeds: int) -> tuple[Experiment, ...]:
-    settings = experiment.settings()
-    return tuple(Experiment(**{**settings, "seed": experiment.seed + i}) for i in range(seeds))
+    return tuple(experiment.with_seed(experiment.seed + i) for i in range(seeds))
 
 
 def _axis(name: str, runs: Sequence[Experiment], count: int) -> Axis:

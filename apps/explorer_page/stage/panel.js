@@ -271,7 +271,7 @@ class PanelView {
   drawSamples(context, frame, position, look) {
     const { stage, run, side, ratio } = this
     const radius = (run.n > 1500 ? 1.75 : run.n > 600 ? 2.1 : 2.5) * (side < 300 ? 0.85 : 1)
-    const rim = run.n > 1500 ? 0.5 : 0.9
+    const rim = run.n > 1500 ? 0.35 : 0.9
     const marks = [
       stage.stamp("circle", radius, rim, look.sample, look.halo),
       stage.stamp("triangle", radius * 1.3, rim, look.outlier, look.halo),
@@ -503,7 +503,11 @@ class PanelView {
     })
     const release = (event) => {
       touches.delete(event.pointerId)
-      if (!grip || event.type === "pointercancel") return void (grip = null)
+      if (!grip) return
+      if (event.type === "pointercancel") {
+        if (grip.kind === "point" && grip.moved) stage.putPoint(stage.point, false)
+        return void (grip = null)
+      }
       const [x, y] = pixel(event)
       if (grip.kind === "point" && grip.moved) stage.putPoint([this.frame.u(x), this.frame.v(y)], false)
       else if (!grip.moved) {

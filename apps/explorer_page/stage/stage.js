@@ -159,12 +159,8 @@ class Stage {
   }
 
   setHeadline({ title, text, numbers, verdict }) {
-    const words = make("div", { class: "words" })
-    words.append(make("h1", {}, title), make("p", {}, text))
-    if (verdict) {
-      const link = make("a", { href: verdict.href, class: "verdict" }, verdict.text)
-      words.append(link)
-    }
+    const words = make("p", {}, `${text} `)
+    if (verdict) words.append(make("a", { href: verdict.href, class: "verdict" }, verdict.text))
     const many = numbers.some(({ values }) => values.length > 2)
     const figures = make("dl", { class: many ? "numbers many" : "numbers" })
     for (const { label, doc, values, truth } of numbers) {
@@ -179,7 +175,9 @@ class Stage {
       if (truth) cell.append(make("dd", { class: "truth" }, truth))
       figures.append(cell)
     }
-    this.headline.replaceChildren(words, figures)
+    const top = make("div", { class: "top" })
+    top.append(make("h1", {}, title), figures)
+    this.headline.replaceChildren(top, words)
   }
 
   setStatus({ busy, coarse }) {
@@ -417,7 +415,7 @@ class Stage {
       const tall = (room - (down - 1) * 4) / down - 30
       const side = Math.min((width - (across - 1) * 10) / across, tall)
       // Side by side compares better than one above the other.
-      const worth = count === 2 && across === 2 ? 1.4 * side : side
+      const worth = side * (1 + 0.18 * (across - 1))
       if (worth > best + 1) [best, columns, chosen] = [worth, across, side]
     }
     const side = Math.floor(Math.max(Math.min(chosen, width), 150))
@@ -433,6 +431,10 @@ class Stage {
     const inks = getComputedStyle(this.element)
     for (const name of ["good", "bad"]) // for the tables below the stage
       document.documentElement.style.setProperty(`--toyguide-${name}`, inks.getPropertyValue(`--${name}`))
+    for (const [light, inTheDark] of Object.entries(this.looks?.swap ?? {})) {
+      const colour = dark ? inTheDark : light
+      document.documentElement.style.setProperty(`--toyguide-${light.slice(1)}`, colour)
+    }
     if (this.legended) this.legend.show(this.legended)
     this.redraw()
   }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -28,14 +27,14 @@ from toyguide_apps.explorer_page.layers.responses import (
     Response,
     measure,
     parameters,
-    plan,
+    planned,
     question,
     responses,
     value_of,
     varied,
 )
 from toyguide_apps.explorer_page.panels import Panel
-from toyguide_apps.explorer_page.runs import CancelledError, truth
+from toyguide_apps.explorer_page.runs import CancelledError
 from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.explorer_page.views.curves import FRAME, curve_figure, side_by_side
 from toyguide_apps.explorer_page.views.parts import named
@@ -66,7 +65,8 @@ class ResponsesPanel(pn.viewable.Viewer):
         self._plan: Plan | None = None
         self._exact: dict[str, Any] = {}
         self._drawn: tuple[Question, str] | None = None
-        self._running = self._gone = self._following = False
+        self._frame: object = None  # what the figures belong to, whatever is drawn in them
+        self._running = self._gone = self._following = self._dragged = False
         self._sources: list[dict[str, ColumnDataSource]] = []
         self._marks: dict[tuple[int, str], list[Span]] = {}
         self._colours = LinearColorMapper(palette=Viridis256, nan_color="rgba(0,0,0,0)")
@@ -86,6 +86,15 @@ class ResponsesPanel(pn.viewable.Viewer):
         for menu in self._menus:
             menu.param.watch(self._choose, "value")
         state.param.watch(lambda *_: self._changed(), [k for k in state.param if k != "name"])
+
+    def wait(self) -> None:
+        """Measure and draw nothing until the page is loaded."""
+        self._running = True
+
+    def open(self) -> None:
+        """Called when the page is loaded."""
+        self._running = False
+        self._changed()
 
     def close(self) -> None:
         """Called when the visitor has left."""
@@ -108,9 +117,7 @@ class ResponsesPanel(pn.viewable.Viewer):
             self._running = False
 
     async def _answer(self, asked: Question) -> None:
-        self._plan = await asyncio.to_thread(plan, asked)
-        first = asked.bases[0]
-        self._exact = await asyncio.to_thread(truth, first.dataset, first.label, first.n)
+        self._plan, self._exact = await planned(asked)
         self._draw(asked)
         device = resolve_device("auto").type
         async for _ in measure(self._plan, device, lambda: self._gone or self._question is not asked):
@@ -124,8 +131,9 @@ class ResponsesPanel(pn.viewable.Viewer):
     def _follow(self) -> None:
         """Take over the settings: the menus, what is asked, and where the marks stand."""
         state = self._state
-        self._panel.objects = [] if state.curve is None else self._content
-        self._panel.styles = {} if state.curve is None else FRAME
+        if (state.curve is not None) != bool(len(self._panel)):
+            self._panel.objects = [] if state.curve is None else self._content
+            self._panel.styles = {} if state.curve is None else FRAME
         if state.curve is None:
             self._question = None
             return
@@ -144,14 +152,14 @@ class ResponsesPanel(pn.viewable.Viewer):
         self._following = False
         missing = [name for name in names if name not in offered]
         if missing:
-            self._question, self._plots.objects = None, []
+            self._question, self._frame, self._plots.objects = None, None, []
             self._text.object = f"No panel has the parameter {escape(missing[0])}."
             return
         asked = question(runs, names, state.seeds)
         if asked != self._question:  # the same question stays the same object
             self._question = asked
-        elif self._plan is not None:
-            self._draw(self._question)  # perhaps of another metric
+        elif self._plan is not None and self._drawn != (asked, state.curve[0]):
+            self._draw(self._question)  # of another metric
         self._mark(runs)
 
     def _runs(self) -> list[Experiment]:
@@ -171,8 +179,10 @@ class ResponsesPanel(pn.viewable.Viewer):
             return
         metric = self._state.curve[0]
         with pn.io.hold():
-            if self._drawn != (asked, metric):
-                self._drawn = asked, metric
+            self._drawn = asked, metric
+            frame = (metric, asked.axes, tuple(e.rule for e in asked.bases), self._exact.get(metric))
+            if self._frame != frame:
+                self._frame = frame
                 self._build(asked, metric)
                 self._mark(self._runs())
             found = responses(self._plan, metric)
@@ -188,10 +198,10 @@ class ResponsesPanel(pn.viewable.Viewer):
         self._marks = {}
         self._sources = [{kind: ColumnDataSource() for kind in ("line", "cells")} for _ in asked.bases]
         if len(asked.axes) == 1:
-            self._plots.objects = [side_by_side([self._curve(asked, metric)])]
+            self._plots.objects = [side_by_side([self._curve(asked, metric)], self._state)]
         else:
             shown = [i for i, base in enumerate(asked.bases) if _has_all(base, asked.axes)]
-            self._plots.objects = [side_by_side(self._map(asked, i, i == shown[-1]) for i in shown)]
+            self._plots.objects = [side_by_side([self._map(asked, i, i == shown[-1]) for i in shown], self._state)]
 
     def _curve(self, asked: Question, metric: str) -> figure:
         (axis,) = asked.axes
@@ -223,6 +233,7 @@ class ResponsesPanel(pn.viewable.Viewer):
         f.quad("left", "right", "bottom", "top", source=cells, fill_color=colour, line_color=None)
         if last:
             f.add_layout(ColorBar(color_mapper=self._colours, width=12, title=None), "right")
+            f.min_border_right = 56  # the numbers beside it
         self._add_marks(f, asked, [index], ("height", "width"))
         return f
 
@@ -246,7 +257,9 @@ class ResponsesPanel(pn.viewable.Viewer):
                 self._marks.setdefault((i, axis.name), []).append(mark)
 
     def _mark(self, runs: list[Experiment]) -> None:
-        """Put the marks where the parameters are."""
+        """Put the marks where the parameters are; one that is being dragged is ahead of them."""
+        if self._dragged:
+            return
         for (i, name), marks in self._marks.items():
             value = value_of(runs[i], name) if i < len(runs) else None
             for mark in marks:
@@ -263,8 +276,11 @@ class ResponsesPanel(pn.viewable.Viewer):
         value = min(max(float(f"{location:.3g}"), axis.values[0]), axis.values[-1])
         moved = varied(run, name, value)
         if moved is not None and moved != run:
-            self._state.set(_settings(self._state, index, name, moved))
-        self._mark(self._runs())
+            self._dragged = True
+            try:
+                self._state.set(_settings(self._state, index, name, moved))
+            finally:
+                self._dragged = False
 
     def _fill_maps(self, asked: Question, found: tuple[Response, ...]) -> None:
         known = np.concatenate([r.mean[np.isfinite(r.mean)].ravel() for r in found] or [np.zeros(0)])
@@ -284,7 +300,7 @@ class ResponsesPanel(pn.viewable.Viewer):
         if len(asked.axes) == 1:
             for letter, run, colour in zip(_LETTERS, runs, palette.PANELS, strict=False):
                 name = named(run).split("  (")[0]
-                parts.append(f"<span style='color:{colour}'>── {letter}</span> {escape(name)}")
+                parts.append(f"<span style='color:{palette.css(colour)}'>── {letter}</span> {escape(name)}")
             parts.append(f"band: 95 % interval of the mean over {asked.seeds} seeds · dotted: exact samples")
         else:
             parts.append(f"mean over {asked.seeds} seeds")

@@ -7,6 +7,7 @@ comes back as messages, each of which is checked like any other setting.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,6 +30,7 @@ from toyguide_apps.shared.notices import complain
 
 __all__ = ["StageModel", "StageView", "script"]
 
+_LOG = logging.getLogger(__name__)
 _SOURCES = Path(__file__).parents[1] / "stage"
 _MODULES = ("icons", "view", "paint", "panel", "timeline", "legend", "welcome", "stage")
 
@@ -82,6 +84,7 @@ class StageView(pn.viewable.Viewer):
         self._state, self._playing, self._travelled = state, playing, travelled
         self._said = 0
         self._shown: dict[str, Any] = {}
+        self._kept: dict[int, tuple[str, dict[int, bool]]] = {}  # the browser's layers: their key; steps, and if whole
         self.stage = StageModel(name="stage", looks=looks(), sizing_mode="stretch_width", margin=(0, 8))
         self.stage.heard = self._hear
         self._status = {"busy": 0, "coarse": 0}
@@ -94,15 +97,12 @@ class StageView(pn.viewable.Viewer):
             look: What is said about it.
         """
         changes: dict[str, Any] = {}
-        scenes = list(dict.fromkeys(picture.scenes))
         for i, (run, arrows) in enumerate(zip(picture.runs, picture.guidance, strict=True), 1):
             if self._fresh(f"run_{i}", run):
                 changes[f"run_{i}"] = parts.run(run)
             if self._fresh(f"arrows_{i}", arrows):
                 changes[f"arrows_{i}"] = parts.strokes(arrows)
-        for i, scene in enumerate(scenes, 1):
-            if self._fresh(f"scene_{i}", scene):
-                changes[f"scene_{i}"] = parts.scene(picture, scene, self._state.step)
+        changes |= self._layers(picture, self._state.step)
         if self._fresh("marks", (picture.inspection, picture.terms)):
             changes["marks"] = parts.marks(picture)
         changes["board"] = self._board(picture)
@@ -120,10 +120,7 @@ class StageView(pn.viewable.Viewer):
 
     def ahead(self, picture: Picture, step: int) -> None:
         """Send the layers of another noise level of the same picture, for when the time line gets there."""
-        scenes = list(dict.fromkeys(picture.scenes))
-        self._send({f"scene_{i}": parts.scene(picture, scene, step) for i, scene in enumerate(scenes, 1)})
-        for i, scene in enumerate(scenes, 1):
-            self._shown[f"scene_{i}"] = scene
+        self._send(self._layers(picture, step))
 
     def write_address(self, search: str) -> None:
         """Put the settings into the visitor's address bar."""
@@ -138,6 +135,25 @@ class StageView(pn.viewable.Viewer):
         fresh = {k: v for k, v in changes.items() if k not in ("board", "legend", "headline", "status")}
         fresh |= {k: v for k, v in changes.items() if k not in fresh and getattr(self.stage, k) != v}
         self.stage.param.update(**fresh)
+
+    def _layers(self, picture: Picture, step: int) -> dict[str, Any]:
+        """The layers of a step that the browser has not got yet.
+
+        It keeps those of one key by their step, so a key is of one time line. The last step shows the layers of the one
+        before, since learned fields have no value at sigma = 0.
+        """
+        state, fresh = self._state, {}
+        step = min(step, state.steps - 1)
+        for i, scene in enumerate(dict.fromkeys(picture.scenes), 1):
+            made = parts.scene(picture, scene, step)
+            key = made["key"] = repr((state.dataset, state.steps, state.following)) + made["key"]
+            if self._kept.get(i, ("", {}))[0] != key:
+                self._kept[i] = key, {}
+            steps, whole = self._kept[i][1], scene.missing is None
+            if steps.get(step) is not whole:
+                steps[step] = whole
+                fresh[f"scene_{i}"] = made
+        return fresh
 
     def _board(self, picture: Picture) -> dict[str, Any]:
         state = self._state
@@ -155,7 +171,7 @@ class StageView(pn.viewable.Viewer):
             "following": state.following,
             "layers": list(state.layers),
             "opacity": dict(state.opacity),
-            "interval": list(state.interval) if state.limited else None,
+            "interval": self._interval(),
             "point": list(state.point) if state.point else None,
             "sample": state.sample,
             "open": {
@@ -168,6 +184,13 @@ class StageView(pn.viewable.Viewer):
             },
             "said": self._said,
         }
+
+    def _interval(self) -> list[float] | None:
+        """The guidance interval of the selected panel, which has handles on the time line; None for everywhere."""
+        state = self._state
+        shared = state.interval if state.limited else None
+        interval = state.panels[state.selected].own.get("interval", shared)
+        return None if interval is None else list(interval)
 
     def _fresh(self, name: str, value: Any) -> bool:
         """Whether this is another object, or a tuple of others, than was last shown under the name."""
@@ -186,6 +209,7 @@ class StageView(pn.viewable.Viewer):
         except InputError as problem:
             complain(str(problem))
         except (KeyError, TypeError, ValueError, AttributeError):
+            _LOG.debug("a message was refused", exc_info=True)
             complain(f"the page said {str(message)[:80]!r}: expected one of its own messages")
 
     def _apply(self, message: dict[str, Any]) -> None:
@@ -200,9 +224,16 @@ class StageView(pn.viewable.Viewer):
             state.set({"window": tuple(value or ()), "following": message["following"] is True})
         elif kind == "home":
             state.go_home()
-        elif kind in ("point", "interval"):
+        elif kind == "point":
+            state.set({"point": value if value is None else tuple(value)})
             state.held = message["held"] is True
-            state.set({kind: value if value is None else tuple(value)})
+        elif kind == "interval":
+            own = state.panels[state.selected].own
+            if own.get("interval") is not None:
+                state.set_own(state.selected, {**own, "interval": tuple(value or ())})
+            else:
+                state.set({"interval": tuple(value or ())})
+            state.held = message["held"] is True
         elif kind in ("sample", "bands", "source", "opacity"):
             state.set({kind: value})
         elif kind == "layer":
@@ -214,10 +245,8 @@ class StageView(pn.viewable.Viewer):
             self._travelled(str(value))
         elif kind == "open":
             self._open(message["what"], message["on"] is True)
-        elif kind in ("copy", "remove", "swap"):
-            getattr(state, f"{kind}_panel")(message["panel"])
         else:
-            raise ValueError(kind)
+            {"copy": state.copy_panel, "remove": state.remove_panel, "swap": state.swap_panels}[kind](message["panel"])
 
     def _open(self, what: str, on: bool) -> None:
         """Open or close one of the parts below the stage."""

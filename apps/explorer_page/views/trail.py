@@ -21,7 +21,7 @@ from toyguide_apps.explorer_page.views.parts import named
 __all__ = ["TrailPanel"]
 
 _TITLES = {
-    "size": "Length of the push; thin: of the fields' moves",
+    "size": "Length of the push (thin: moves)",
     "to_main": "Push to main's move: cosine",
     "to_truth": "Push to the truth: cosine, 1 is to it",
     "curvature": "Top σ²λ of main; dashed: SFG's λ",
@@ -112,7 +112,7 @@ class TrailPanel(pn.viewable.Viewer):
         iterated = any(t is not None and t.alignment is not None for t in trails)
         names = [name for name in _TITLES if iterated or name != "alignment"]
         rows = [names[i : i + _PER_ROW] for i in range(0, len(names), _PER_ROW)]
-        self._plots.objects = [side_by_side(self._figures[name] for name in row) for row in rows]
+        self._plots.objects = [side_by_side([self._figures[name] for name in row], self._state) for row in rows]
         self._text.object = _text(picture.request.sample, trails)
 
     def _point_out(self) -> None:
@@ -150,5 +150,5 @@ def _text(sample: int | None, trails: tuple[Trail | None, ...]) -> str:
             title = named(found.experiment)
             probability = found.posterior[-1, found.labels.index(found.label)]
             said = f"{title}: ends at log-density {found.log_density[-1]:.2f}, {found.label} with {probability:.0%}"
-        parts.append(f"<span style='color:{colour}'>── {letter}</span> {escape(said)}")
+        parts.append(f"<span style='color:{palette.css(colour)}'>── {letter}</span> {escape(said)}")
     return " · ".join(parts)
