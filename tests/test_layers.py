@@ -54,7 +54,7 @@ APP_LAYERS = [
     {"studies_page.run_bar"},
     {"studies_page.session"},
     {"explorer_page.page", "studies_page.page"},
-    {"explorer", "studies", "serve"},
+    {"explorer", "gallery", "studies", "serve"},
     {"bench"},
 ]
 APP_LAYER = {name: i for i, layer in enumerate(APP_LAYERS) for name in layer}
@@ -139,6 +139,7 @@ def test_the_library_knows_no_interface_and_no_pickle(path):
         "toyguide.commands.app",
         "toyguide.commands.bench",
         "toyguide.commands.export",
+        "toyguide.commands.gallery",
     ):  # which hand over to the app
         banned |= {"toyguide_apps", "apps"}
     assert not {m.split(".")[0] for m in imported(path)} & banned

@@ -53,7 +53,7 @@ def revived(value, arrays):
 @pytest.fixture(scope="module")
 def recording():
     state, look = linked_scene(SCENE)
-    return recorded(state, ["w=2:6:3"], look)
+    return recorded(state, [parse_slider("w=2:6:3", state)], look)
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +171,8 @@ def test_critical_points_are_searched_for_where_the_scene_shows_them():
 def test_a_preset_speaks_for_itself_and_not_for_other_values():
     state = ExplorerState()
     state.set({"n": 128, "steps": 2, "rule": "cfg", "ref": "none"})
-    said, part = unpacked(recorded(state, ["w=1:5:2"], Look("A title", "A sentence.", ("outliers",))).packed()[1])
-    state.set_rule(1, tg.rule("cfg", w=state.panels[1].rule.w))
+    look = Look("A title", "A sentence.", ("outliers",))
+    said, part = unpacked(recorded(state, [parse_slider("w=1:5:2", state)], look).packed()[1])
     own = said["sliders"][0]["start"]
     for i, shots in enumerate(said["shots"]):
         headline = part(shots[0]["headline"])
@@ -280,4 +280,4 @@ def test_sliders_are_at_most_two_different_ones():
     state, look = preset_scene("figure-1e")
     for sliders in (["w=1:2:2", "w=1:3:2"], ["w=1:4:80", "A.w=1:4:80"]):
         with pytest.raises(InputError):
-            recorded(state, sliders, look)
+            recorded(state, [parse_slider(text, state) for text in sliders], look)
