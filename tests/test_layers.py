@@ -37,7 +37,7 @@ LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 
 # The same of the apps, by the longest of these names that a module's name begins with.
 APP_LAYERS = [
-    {"shared", "explorer_page.palette", "explorer_page.precedence", "studies_page.results"},
+    {"shared", "explorer_page.palette", "explorer_page.precedence", "explorer_page.packing", "studies_page.results"},
     {"explorer_page.code", "explorer_page.glossary", "explorer_page.planes", "explorer_page.roles"},
     {"explorer_page.panels", "explorer_page.runs"},
     {"explorer_page.presets"},
@@ -45,6 +45,8 @@ APP_LAYERS = [
     {"explorer_page.looks", "explorer_page.scene", "explorer_page.state"},
     {"explorer_page.compute", "explorer_page.permalink"},
     {"explorer_page.controls", "explorer_page.links", "explorer_page.views"},
+    {"explorer_page.recording"},
+    {"explorer_page.export"},
     {"explorer_page.session", "studies_page.runner", "studies_page.scenes"},
     {"studies_page.html"},
     {"studies_page.run_bar"},
@@ -131,7 +133,11 @@ def test_layers_know_no_interface(path):
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_the_library_knows_no_interface_and_no_pickle(path):
     banned = {"pickle", "dill", "cloudpickle", "joblib", "panel", "bokeh", "panel_material_ui"}
-    if name_of(path) not in ("toyguide.commands.app", "toyguide.commands.bench"):  # which hand over to the app
+    if name_of(path) not in (
+        "toyguide.commands.app",
+        "toyguide.commands.bench",
+        "toyguide.commands.export",
+    ):  # which hand over to the app
         banned |= {"toyguide_apps", "apps"}
     assert not {m.split(".")[0] for m in imported(path)} & banned
     source = path.read_text(encoding="utf-8")

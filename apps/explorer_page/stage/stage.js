@@ -1,6 +1,6 @@
 // The stage: one to four panels on the same noise, their time line, headline and legend.
 //
-// `createStage(root, send)` builds it. What it shows is set part by part with `stage.set(name, value)`: `board`, `run_1`
+// `createStage(root, send, fixed)` builds it; `fixed` leaves out what only a server can do. What it shows is set part by part with `stage.set(name, value)`: `board`, `run_1`
 // to `run_4`, `scene_1` to `scene_4`, `arrows_1` to `arrows_4`, `marks`, `legend`, `headline`, `status` and `looks`. What
 // a visitor does is said with `send(message)`. The explorer and exported files use the same stage.
 
@@ -35,8 +35,9 @@ function make(tag, attributes = {}, text = "") {
 }
 
 class Stage {
-  constructor(root, send) {
+  constructor(root, send, fixed) {
     this.send = send
+    this.fixed = fixed
     this.root = root
     this.panels = []
     this.runs = {}
@@ -61,14 +62,13 @@ class Stage {
     this.scenes = new Map()
     this.stamps = new Map()
     this.generation = 0
-    this.element = make("div", { class: "stage" })
+    this.element = make("div", { class: fixed ? "stage fixed" : "stage" })
     this.headline = make("header", { class: "headline" })
     this.row = make("div", { class: "row" })
     this.left = make("div", { class: "left" })
     this.board = make("div", { class: "board" })
     this.line = new TimeLine(this)
     this.legend = new Legend(this)
-    this.left.append(this.board, this.line.element)
     this.more = make("div", { class: "more", role: "group", "aria-label": "Look closer" })
     this.more.append(make("span", {}, "Look closer:"))
     for (const [what, text, doc] of MORE) {
@@ -84,7 +84,12 @@ class Stage {
     this.row.append(this.left, this.legend.element)
     this.flash = make("div", { class: "flash", role: "status", hidden: "" })
     this.keys = this.shortcuts()
-    this.element.append(make("style", {}, STYLE), this.headline, this.row, this.more, this.flash, this.keys)
+    this.words = new Words(this)
+    const words = make("button", { type: "button", class: "words-button", title: "What the words mean" }, "Words")
+    words.onclick = () => this.words.open()
+    this.more.append(words)
+    this.left.append(this.board, this.line.element, this.legend.key, this.more)
+    this.element.append(make("style", {}, STYLE), this.headline, this.row, this.flash, this.keys, this.words.element)
     root.append(this.element)
     this.watch()
   }
@@ -110,6 +115,7 @@ class Stage {
     else if (name === "marks") this.marks = value
     else if (name === "status") this.setStatus(value)
     else if (name === "looks") this.looks = value
+    else if (name === "words") this.words.set(value)
     this.redraw()
   }
 
@@ -141,7 +147,7 @@ class Stage {
       this.sample = board.sample
       this.opacities = { ...board.opacity }
     }
-    for (const button of this.more.querySelectorAll("button")) {
+    for (const button of this.more.querySelectorAll("button:not(.words-button)")) {
       const on = board.open[button.what]
       button.hidden = on === null || on === undefined
       button.setAttribute("aria-pressed", String(on !== false))
@@ -157,25 +163,34 @@ class Stage {
     panel.arrows = this.runs[`arrows_${panel.index + 1}`] ?? null
   }
 
-  setHeadline({ title, text, numbers, verdict }) {
+  setHeadline({ title, text, numbers, verdict, scene }) {
     const words = make("p", {}, `${text} `)
-    if (verdict) words.append(make("a", { href: verdict.href, class: "verdict" }, verdict.text))
+    if (verdict && this.fixed) words.append(make("span", { class: "verdict" }, verdict.text))
+    else if (verdict) words.append(make("a", { href: verdict.href, class: "verdict" }, verdict.text))
     const many = numbers.some(({ values }) => values.length > 2)
-    const figures = make("dl", { class: many ? "numbers many" : "numbers" })
-    for (const { label, doc, values, truth } of numbers) {
+    const figures = make("div", { class: many ? "numbers many" : "numbers" })
+    for (const { label, doc, values, truth, key } of numbers) {
       const cell = make("div", { title: doc })
-      const value = make("dd")
-      values.forEach(({ text: shown, letter, tone }, i) => {
-        if (i) value.append(make("span", { class: "arrow" }, values.length > 2 ? "·" : "→"))
-        if (values.length > 2) value.append(make("sup", { class: `letter-${LETTERS.indexOf(letter)}` }, letter))
-        value.append(make("b", { class: tone ?? "" }, shown))
+      const name = make("button", { type: "button", class: "term" }, label)
+      name.onclick = () => this.explain(key)
+      const row = make("div", { class: "values" })
+      values.forEach(({ text: shown, letter, word }, i) => {
+        if (i && !many) row.append(make("span", { class: "arrow" }, "→"))
+        const value = make("span", { class: "value" })
+        const number = make("b")
+        if (many) number.append(make("sup", { class: `letter-${LETTERS.indexOf(letter)}` }, letter))
+        number.append(shown)
+        value.append(number, make("i", { class: word }, word || "\u00a0"))
+        row.append(value)
       })
-      cell.append(make("dt", {}, label), value)
-      if (truth) cell.append(make("dd", { class: "truth" }, truth))
+      cell.append(name, row)
+      if (truth) cell.append(make("div", { class: "truth" }, truth))
       figures.append(cell)
     }
+    const heading = make("div", { class: "title" })
+    heading.append(make("h1", {}, title), make("div", { class: "scene" }, scene))
     const top = make("div", { class: "top" })
-    top.append(make("h1", {}, title), figures)
+    top.append(heading, figures)
     this.headline.replaceChildren(top, words)
   }
 
@@ -341,6 +356,7 @@ class Stage {
     this.redraw()
   }
   putPoint(point, held) {
+    if (this.fixed) return
     this.point = point
     this.tell({ kind: "point", value: point, held })
     this.redraw()
@@ -363,6 +379,9 @@ class Stage {
     this.opacities[layer] = share
     if (done) this.tell({ kind: "opacity", value: { ...this.opacities } })
     this.redraw()
+  }
+  explain(word) {
+    this.words.open(word)
   }
   hint(text) {
     this.flash.textContent = text
@@ -412,12 +431,15 @@ class Stage {
       const down = Math.ceil(count / across)
       const tall = (room - (down - 1) * 4) / down - 30
       const side = Math.min((width - (across - 1) * 10) / across, tall)
-      // Side by side compares better than one above the other.
-      const worth = side * (1 + 0.18 * (across - 1))
+      // Side by side compares better than one above the other; a row with a gap less well.
+      const worth = side * (1 + 0.18 * (across - 1)) * (count % across ? 0.7 : 1)
       if (worth > best + 1) [best, columns, chosen] = [worth, across, side]
     }
     const side = Math.floor(Math.max(Math.min(chosen, width), 150))
-    this.legend.element.style.maxHeight = innerWidth < 1100 ? "" : `${Math.max(this.left.offsetHeight, 420)}px`
+    // As tall as there is room for, unless something is open below.
+    const open = Object.values(this.boarded?.open ?? {}).some(Boolean)
+    const free = open ? 0 : innerHeight - this.row.getBoundingClientRect().top - window.scrollY - 8
+    this.legend.element.style.maxHeight = innerWidth < 1100 ? "" : `${Math.max(this.left.offsetHeight, free, 420)}px`
     this.board.style.gridTemplateColumns = `repeat(${columns}, ${side}px)`
     for (const panel of this.panels) panel.resize(side, window.devicePixelRatio || 1)
     this.redraw()
@@ -425,6 +447,7 @@ class Stage {
 
   setDark(dark) {
     this.dark = dark
+    this.look().panels.forEach((colour, i) => this.element.style.setProperty(`--p${i}`, colour))
     this.element.classList.toggle("dark", dark)
     const inks = getComputedStyle(this.element)
     for (const name of ["good", "bad"]) // for the tables below the stage
@@ -475,11 +498,11 @@ class Stage {
     for (const [key, text] of [
       ["space", "play, pause, replay"],
       [", .", "one step back, one step on"],
-      ["1 … 4", "choose the panel whose settings are shown"],
+      ...(this.fixed ? [] : [["1 … 4", "choose the panel whose settings are shown"]]),
       ["arrow keys", "in a plot: move the view; on the time line: step"],
       ["+ − 0", "in a plot: zoom in, zoom out, show all"],
-      ["Enter", "in a plot: look into its middle"],
-      ["Escape", "close the inspected point and the followed sample"],
+      ...(this.fixed ? [] : [["Enter", "in a plot: look into its middle"]]),
+      ["Escape", this.fixed ? "close the followed sample" : "close the inspected point and the followed sample"],
       ["?", "this list"],
     ])
       list.append(make("dt", {}, key), make("dd", {}, text))
@@ -497,6 +520,6 @@ class Stage {
   }
 }
 
-function createStage(root, send) {
-  return new Stage(root, send)
+function createStage(root, send, fixed = false) {
+  return new Stage(root, send, fixed)
 }
