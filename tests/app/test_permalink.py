@@ -111,7 +111,7 @@ def test_a_fresh_explorer_has_a_plain_url():
         ({"dataset": "simplex16", "plane": "v1,v2,v99"}, "v99"),
         ({"dataset": "simplex16", "plane": "v1,v2,v2"}, "line"),
         ({"dataset": "simplex16", "plane": "v" * 5000}, "5000"),
-        ({"bands": "curl"}, "curl"),
+        ({"bands": "whirl"}, "whirl"),
     ],
 )
 def test_a_wrong_value_is_named_in_one_line_and_left_out(query, named):
