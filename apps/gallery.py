@@ -19,7 +19,6 @@ from toyguide.plots.stage import LAYERS, draw
 from toyguide.studies import Study, studies
 from toyguide.studies.report import describe
 from toyguide_apps.explorer_page.export import html, preset_scene, recorded
-from toyguide_apps.explorer_page.judged import judged
 from toyguide_apps.explorer_page.planes import plane
 from toyguide_apps.explorer_page.presets import Preset, presets
 from toyguide_apps.explorer_page.recording import usual_slider
@@ -130,8 +129,8 @@ def _result(study: Study) -> Found | None:
 def _write_scene(folder: Path, key: str) -> None:
     """A preset's page and thumbnail."""
     state, look = preset_scene(key)
-    if verdict := judged(key):
-        look = replace(look, verdict={"text": verdict, "href": f"../studies/{presets()[key].study}.html"})
+    if look.verdict:
+        look = replace(look, verdict={**look.verdict, "href": f"../studies/{presets()[key].study}.html"})
     _write(folder / f"{key}.html", html(recorded(state, usual_slider(state), look), home="../index.html"))
     save(_thumbnail(state), folder / f"{key}.png", dpi=110)
 

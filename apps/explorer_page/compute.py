@@ -31,6 +31,7 @@ from toyguide_apps.explorer_page.layers.point_arrows import Drawing, drawings
 from toyguide_apps.explorer_page.layers.trail import Trail, trail
 from toyguide_apps.explorer_page.panels import Request, nearest
 from toyguide_apps.explorer_page.precedence import PICTURES
+from toyguide_apps.explorer_page.presets import OPENING
 from toyguide_apps.explorer_page.roles import MAIN, natural, union_role
 from toyguide_apps.explorer_page.runs import CancelledError, Paths, changes, finished, run_paths, scene_of, truth
 from toyguide_apps.explorer_page.scene import Scene, scene, scene_key, spot_of
@@ -231,7 +232,9 @@ def _trails(request: Request, device: str, cancelled: Callable[[], bool]) -> tup
 
 def warm() -> None:
     """Start to compute what a visitor sees first, before the first one comes."""
-    _WORKER.submit(_do, lambda: Job(ExplorerState().request()))
+    state = ExplorerState()
+    state.apply(OPENING)
+    _WORKER.submit(_do, lambda: Job(state.request()))
 
 
 def _profile(request: Request) -> Profile:

@@ -24,7 +24,7 @@ from toyguide_apps.shared.notices import told
 
 __all__ = ["PanelCard", "PlaneCard", "SceneCard", "preset_menu"]
 
-_TIGHT: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (3, 8), "size": "small"}
+_TIGHT: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (6, 8), "size": "small"}
 
 
 class _Live(param.Parameterized):
@@ -173,12 +173,20 @@ class OwnCard(pn.viewable.Viewer):
         self._limited.param.watch(self._limit, "value")
         self._body.visible = False
         self._fold = pmui.Toggle(
-            label="Settings of this panel only", size="small", variant="outlined", margin=(4, 8), color="primary"
+            label="▸ Only in this panel: fields, class, sampler …",
+            size="small",
+            variant="text",
+            margin=(4, 8),
+            color="primary",
         )
-        self._fold.param.watch(lambda event: setattr(self._body, "visible", event.new), "value")
+        self._fold.param.watch(lambda event: self._unfold(event.new), "value")
         self._following = False
         state.param.watch(lambda *_: self._follow(), ["panels", "selected", "dataset", "label", "fields", "limited"])
         self._follow()
+
+    def _unfold(self, open_: bool) -> None:
+        self._body.visible = open_
+        self._fold.label = ("▾" if open_ else "▸") + self._fold.label[1:]
 
     @property
     def _panel(self) -> Panel:
@@ -303,7 +311,7 @@ class SceneCard(pn.viewable.Viewer):
 
     def run(self) -> pn.viewable.Viewable:
         """Sampler, steps, samples and seed."""
-        return _column(_row(self._sampler, self._menus["n"], self._seed), self._steps)
+        return _column(self._sampler, _row(self._menus["n"], self._seed), self._steps)
 
 
 def _menu(state: ExplorerState, key: str, label: str) -> pmui.Select:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -19,7 +20,7 @@ from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.explorer_page.views.parts import Look
 from toyguide_apps.explorer_page.views.stage import script
 
-__all__ = ["html", "linked_scene", "preset_scene", "recorded"]
+__all__ = ["html", "linked_scene", "preset_scene", "recorded", "unlinked"]
 
 Watch = Callable[[Iterable[Request], int], Iterable[Request]]
 
@@ -67,7 +68,12 @@ def preset_scene(name: str) -> tuple[ExplorerState, Look]:
         raise unknown("preset", name, presets())
     state = ExplorerState()
     state.apply(name)
-    return state, Look.of(presets()[name])
+    return state, unlinked(Look.of(presets()[name]))
+
+
+def unlinked(look: Look) -> Look:
+    """The same without the study's address, which only a server has."""
+    return replace(look, verdict=look.verdict and {"text": look.verdict["text"]})
 
 
 def linked_scene(link: str) -> tuple[ExplorerState, Look]:

@@ -17,7 +17,7 @@ from toyguide.downloads import experiments_json, samples_csv, samples_npz
 from toyguide.errors import InputError, unknown
 from toyguide.geometry.planes import Window
 from toyguide_apps.explorer_page.compute import Job, Picture, compute, results, search
-from toyguide_apps.explorer_page.export import html
+from toyguide_apps.explorer_page.export import html, unlinked
 from toyguide_apps.explorer_page.planes import plane
 from toyguide_apps.explorer_page.recording import Recording, usual_slider
 from toyguide_apps.explorer_page.state import ExplorerState
@@ -124,7 +124,7 @@ def _figure(found: Sequence[Result], picture: Picture, words: dict[str, Any], vi
 
 async def _page(state: ExplorerState, look: Look, cancelled: Callable[[], bool]) -> bytes:
     """The exported page, picture by picture, so that those of other visitors get between."""
-    recording = Recording(state, usual_slider(state), look)
+    recording = Recording(state, usual_slider(state), unlinked(look))
     for request in recording.requests():
         picture = await compute(partial(Job, request, None, cancelled))
         if picture.missing:

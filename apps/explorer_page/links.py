@@ -53,5 +53,4 @@ def address_of_experiment(experiment: Experiment) -> str | None:
         state.set(run if e.interval is None else {**run, "interval": e.interval})
     except InputError:
         return None
-    query = query_of(state)
-    return f"{_EXPLORER}?{urlencode(query)}" if query else _EXPLORER
+    return f"{_EXPLORER}?{urlencode(query_of(state))}"

@@ -21,7 +21,7 @@ from toyguide_apps.explorer_page.panels import Panel
 from toyguide_apps.explorer_page.roles import MAIN, known_roles
 from toyguide_apps.explorer_page.state import LAYERS, ExplorerState
 
-__all__ = ["link_of", "query_of", "read", "search_of"]
+__all__ = ["query_of", "read", "search_of"]
 
 _VERSION = 2
 _FIRST = ("dataset", "label")
@@ -96,7 +96,7 @@ def read(state: ExplorerState, query: dict[str, str]) -> list[str]:
 
 
 def query_of(state: ExplorerState) -> dict[str, str]:
-    """The settings that differ from a fresh explorer's of the same dataset."""
+    """Version, seed, and the settings that differ from a fresh explorer's of the same dataset."""
     fresh = ExplorerState(len(state.panels), dataset=state.dataset)
     query = {} if state.dataset == ExplorerState().dataset else {"dataset": state.dataset}
     if len(state.panels) != 2:
@@ -115,18 +115,12 @@ def query_of(state: ExplorerState) -> dict[str, str]:
         for key, text in _own_texts(panel).items():
             if text != _own_texts(usual).get(key):
                 query[f"{name}:{key}"] = text
-    return {"v": str(_VERSION), "seed": str(state.seed), **query} if query else {}
+    return {"v": str(_VERSION), "seed": str(state.seed), **query}
 
 
 def search_of(state: ExplorerState) -> str:
-    """The settings as the part of an address from its question mark on; empty for a fresh explorer."""
-    return link_of(state) if query_of(state) else ""
-
-
-def link_of(state: ExplorerState) -> str:
-    """The same for a link to keep, which names version and seed even of a fresh explorer."""
-    query = query_of(state) or {"v": str(_VERSION), "seed": str(state.seed)}
-    pairs = (f"{quote(k)}={quote(v, safe=',/:@')}" for k, v in query.items())  # a bare + would be read as a space
+    """The settings as the part of an address from its question mark on."""
+    pairs = (f"{quote(k)}={quote(v, safe=',/:@')}" for k, v in query_of(state).items())  # a bare + is read as a space
     return "?" + "&".join(pairs)
 
 

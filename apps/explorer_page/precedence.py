@@ -43,4 +43,4 @@ class Precedence:
 
 
 PICTURES = Precedence(rest=0.3)
-"""That of the pictures, over all sessions."""
+"""That of the pictures, for all visitors together."""

@@ -12,7 +12,10 @@ from typing import Any
 
 from toyguide_apps.explorer_page.panels import LETTERS, panel_names
 
-__all__ = ["Preset", "Shown", "presets"]
+__all__ = ["OPENING", "Preset", "Shown", "presets"]
+
+OPENING = "figure-1c"
+"""The preset that an address without settings shows."""
 
 _CONDITION = re.compile(r"(?:([A-D]) )?(\w+) (<=|>=) (\d+\.?\d*)(?: ([A-D]))?")
 

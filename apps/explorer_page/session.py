@@ -17,10 +17,9 @@ import param
 from toyguide.errors import InputError
 from toyguide_apps.explorer_page.compute import FIRST, CancelledError, Job, Picture, at_hand, compute, search
 from toyguide_apps.explorer_page.controls import PanelCard, PlaneCard, SceneCard, preset_menu
-from toyguide_apps.explorer_page.judged import judged
 from toyguide_apps.explorer_page.panels import Request
 from toyguide_apps.explorer_page.permalink import read, search_of
-from toyguide_apps.explorer_page.presets import presets
+from toyguide_apps.explorer_page.presets import OPENING, presets
 from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.explorer_page.takeaway import TakeAway
 from toyguide_apps.explorer_page.views.errors import ErrorsPanel
@@ -62,6 +61,7 @@ class Explorer(pn.viewable.Viewer):
         self._warned: list[str] = []
         self._written = ""
         self._plays = False
+        self._reading = False
         self._sent: set[tuple[Request | None, bool, int]] = set()  # layers that were sent: of what, following, step
         self.stage = StageView(self.state, self._played, self._travelled)
         self._table = MetricsTable(self.state)
@@ -81,12 +81,7 @@ class Explorer(pn.viewable.Viewer):
         """
         self._running = True  # draws nothing until the page is loaded
         self._responses.wait()
-        problems = read(self.state, query)
-        self._written = search_of(self.state)
-        if query.get("preset") in presets():
-            self._preset = self._scene()
-            with param.parameterized.discard_events(self.menu):
-                self.menu.value = query["preset"]
+        problems = self._read(query)
         made = self._wanted and at_hand(self._wanted)
         if made:
             self._show(made)
@@ -110,7 +105,7 @@ class Explorer(pn.viewable.Viewer):
     @told
     def _choose(self, event: param.parameterized.Event) -> None:
         """Apply the preset chosen in the menu."""
-        if not event.new:
+        if not event.new or self._reading:
             return
         self._preset = None
         self.state.apply(event.new)
@@ -140,21 +135,30 @@ class Explorer(pn.viewable.Viewer):
         """What is said above the picture."""
         if self._preset is None or not self.menu.value:
             return Look()
-        preset = presets()[self.menu.value]
-        said = judged(preset.key)
-        verdict = {"text": said, "href": f"studies?study={preset.study}"} if said else None
-        return replace(Look.of(preset), verdict=verdict)
+        return Look.of(presets()[self.menu.value])
 
     def _travelled(self, search: str) -> None:
         """Apply an address that the visitor went back or on to."""
-        self.menu.value = ""
-        self._preset = None
         with param.parameterized.batch_call_watchers(self.state):
             self.state.reset()
-            problems = read(self.state, dict(parse_qsl(search.removeprefix("?"))))
-        self._written = search_of(self.state)
+            problems = self._read(dict(parse_qsl(search.removeprefix("?"))))
         if problems:
             complain_of_link(problems)
+
+    def _read(self, query: dict[str, str]) -> list[str]:
+        """Take over an address' settings; one without any shows the opening preset. Returns what was wrong."""
+        if not set(query) - {"theme"}:
+            query = {**query, "preset": OPENING}
+        problems = read(self.state, query)
+        self._wanted = self._described()
+        self._written = search_of(self.state)
+        key = query.get("preset", "")
+        chosen = key if key in presets() else ""
+        self._preset = self._scene() if chosen else None
+        self._reading = True
+        self.menu.value = chosen
+        self._reading = False
+        return problems
 
     def _played(self, playing: bool) -> None:
         self._plays = playing

@@ -56,6 +56,7 @@ LAYERS = {
 }
 SOURCES = {"learned": "the sampled field", "exact": "the exact field"}
 """Which fields the score, the ratio and all curvature are taken from; ``learned`` is whatever is chosen as main."""
+_CLOSE = 0.15  # share of the home window's width below which a window is a close-up
 SAMPLE_COUNTS = (128, 256, 512, 1024, 2048, 4096)
 
 
@@ -367,7 +368,7 @@ class ExplorerState(param.Parameterized):
             layers=layers,
             source=self.source,
             window=self.view_at(levels[min(step, self.steps - 1)]),
-            still_window=self.window,
+            still_window=self._still_window(),
             guide=self.guide(),
             product_step=self._product_step() if self.bands == "step-error" else 0.0,
             plane=self.plane,
@@ -394,6 +395,14 @@ class ExplorerState(param.Parameterized):
     def view_at(self, sigma: float) -> tuple[float, float, float, float]:
         """The window that is shown at a noise level."""
         return following(self.window, home_window(self.dataset, self.plane), sigma) if self.following else self.window
+
+    def _still_window(self) -> tuple[float, float, float, float]:
+        """The window of what belongs to the data: all of it, or around a close-up, which would show its grid."""
+        home, (left, bottom, right, top) = home_window(self.dataset, self.plane), self.window
+        if right - left < _CLOSE * (home[2] - home[0]):
+            u, v = 0.3 * (right - left), 0.3 * (top - bottom)  # more than what is seen of it while the view widens
+            return left - u, bottom - v, right + u, top + v
+        return min(left, home[0]), min(bottom, home[1]), max(right, home[2]), max(top, home[3])
 
     def level(self) -> float:
         """The noise level where the scrubber is."""

@@ -17,7 +17,7 @@ from toyguide.errors import InputError
 from toyguide_apps.explorer_page.code import python_code, shell_code
 from toyguide_apps.explorer_page.compute import CancelledError
 from toyguide_apps.explorer_page.files import FILES, make
-from toyguide_apps.explorer_page.permalink import link_of
+from toyguide_apps.explorer_page.permalink import search_of
 from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.explorer_page.views.parts import Look
 from toyguide_apps.shared.notices import complain
@@ -69,7 +69,7 @@ class TakeAway(pn.viewable.Viewer):
         kind = message.get("kind") if isinstance(message, dict) else None
         if kind in ("link", "open"):
             try:
-                self._answer(kind=kind, search=link_of(self._state), codes=self._codes())
+                self._answer(kind=kind, search=search_of(self._state), codes=self._codes())
             except InputError as problem:
                 complain(str(problem))
         elif kind in FILES and not self.model.preparing:

@@ -66,6 +66,8 @@ class Rule(param.Parameterized):
     """The name in code, files and the CLI."""
     title: ClassVar[str] = ""
     """The displayed name; says so if the formula is a reconstruction."""
+    short: ClassVar[str] = ""
+    """The name where there is little room; empty for the title without what it says in brackets."""
     family: ClassVar[str] = "One field"
     """The group it is listed in, one of ``FAMILIES`` or another name."""
     formula: ClassVar[str] = ""

@@ -36,6 +36,7 @@ __all__ = ["PIXELS", "Arrows", "Curves", "Spot", "far_from_data", "log_density"]
 PIXELS = 320
 """Of an image, each way."""
 
+_OUTLINE_PIXELS = 480  # of the grid that the data's outlines are traced on, enough for six times their size
 _LEVEL_PIXELS = 128  # of the grid that levels are taken from
 _CURVE_PIXELS = 128  # of the grid that a class boundary is traced on
 _FAR = 6.0  # nats below the border of the outermost band: diffused data are hardly ever there
@@ -248,7 +249,7 @@ def _region(spot: Spot, label: str | None) -> Curves:
     """In more than two dimensions that of the samples' projection, which is where they are drawn."""
     data = load_dataset(spot.dataset)
     exact = spot.plane.marginal(data.field(label))
-    values = exact.log_density(spot.grid(PIXELS), 0.0)
+    values = exact.log_density(spot.grid(_OUTLINE_PIXELS), 0.0)
     if data.dim == 2:
         level = float(hdr_threshold(data, label))
     else:

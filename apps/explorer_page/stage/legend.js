@@ -11,12 +11,14 @@ class Legend {
     this.body = make("div", { class: "body" })
     this.element.append(this.toggle, this.body)
     this.rows = new Map()
+    this.key = make("div", { class: "key", "aria-hidden": "true" }) // what is on, while the legend is folded
   }
 
   fold(folded) {
     this.folded = folded
     this.toggle.setAttribute("aria-expanded", String(!folded))
     this.element.classList.toggle("folded", folded)
+    this.key.hidden = !folded
     this.stage.arrange()
   }
 
@@ -44,6 +46,17 @@ class Legend {
       parts.row.hidden = row.hidden
     }
     this.levels.textContent = legend.level
+    this.key.hidden = !this.folded
+    const on = legend.groups.flatMap((g) => g.rows).filter((row) => row.on && !row.hidden)
+    this.key.replaceChildren(
+      ...on.map((row) => {
+        const item = make("span")
+        const swatch = make("canvas")
+        paintSwatch(fresh(swatch, SWATCH.width, SWATCH.height), row.key, this.stage.look())
+        item.append(swatch, row.key === "samples" ? "ends inside, outside the 99 % region" : row.title)
+        return item
+      }),
+    )
     this.legend = legend
     this.paint()
   }

@@ -43,7 +43,10 @@ class PanelView {
     const several = count > 1
     this.chooser.innerHTML = ""
     if (several) this.chooser.append(make("b", { class: `letter letter-${this.index}` }, letter))
-    this.chooser.append(make("span", {}, panel.title))
+    const words = make("span", { class: "words" })
+    words.append(make("span", { class: "rule" }, panel.title))
+    if (panel.note) words.append(make("small", {}, panel.note))
+    this.chooser.append(words)
     this.chooser.title = several && !this.stage.fixed ? `${panel.title}: click to set this panel's rule` : panel.title
     if (several && !this.stage.fixed) this.chooser.setAttribute("aria-pressed", String(selected))
     else this.chooser.removeAttribute("aria-pressed")
@@ -430,31 +433,24 @@ class PanelView {
 
   drawAxes(context, frame, look) {
     context.font = "12px Roboto, Arial, sans-serif"
-    context.fillStyle = look.quiet
-    context.strokeStyle = look.quiet
-    context.lineWidth = 1
     const { window, side } = frame
     const few = side < 300 ? 3 : 5
+    const minus = (text) => text.replace("-", "\u2212")
     const across = ticks(window[0], window[2], few)
-    context.textAlign = "center"
-    context.textBaseline = "alphabetic"
-    context.beginPath()
-    for (const value of across.values) {
-      const x = Math.round(frame.x(value)) + 0.5
-      context.moveTo(x, side)
-      context.lineTo(x, side - 4)
-      if (x > 26 && x < side - 14) context.fillText(across.text(value).replace("-", "−"), x, side - 6)
-    }
     const up = ticks(window[1], window[3], few)
-    context.textAlign = "left"
+    const labels = across.values.map((value) => [minus(across.text(value)), frame.x(value), side - 10, "center"])
+    labels.push(...up.values.map((value) => [minus(up.text(value)), 5, frame.y(value), "left"]))
     context.textBaseline = "middle"
-    for (const value of up.values) {
-      const y = Math.round(frame.y(value)) + 0.5
-      context.moveTo(0, y)
-      context.lineTo(4, y)
-      if (y > 10 && y < side - 22) context.fillText(up.text(value).replace("-", "−"), 6, y)
+    context.lineWidth = 3
+    context.strokeStyle = look.ground
+    context.fillStyle = look.quiet
+    for (const [text, x, y, align] of labels) {
+      const corner = align === "center" ? x < 34 || x > side - 14 : y < 10 || y > side - 22
+      if (corner) continue
+      context.textAlign = align
+      context.strokeText(text, x, y)
+      context.fillText(text, x, y)
     }
-    context.stroke()
   }
 
   /** The sample that is drawn next to a pixel, or null. */

@@ -2,7 +2,7 @@
 
 export function render({ model, el }) {
   const stage = createStage(el, (message) => model.send_msg(message))
-  const parts = ["looks", "status"]
+  const parts = ["looks", "words", "status"]
   for (let i = 1; i <= LETTERS.length; i++) parts.push(`run_${i}`, `scene_${i}`, `arrows_${i}`)
   parts.push("marks", "board", "headline", "legend")
   for (const name of parts) {

@@ -69,7 +69,6 @@ class Stage {
     this.board = make("div", { class: "board" })
     this.line = new TimeLine(this)
     this.legend = new Legend(this)
-    this.left.append(this.board, this.line.element)
     this.more = make("div", { class: "more", role: "group", "aria-label": "Look closer" })
     this.more.append(make("span", {}, "Look closer:"))
     for (const [what, text, doc] of MORE) {
@@ -85,7 +84,12 @@ class Stage {
     this.row.append(this.left, this.legend.element)
     this.flash = make("div", { class: "flash", role: "status", hidden: "" })
     this.keys = this.shortcuts()
-    this.element.append(make("style", {}, STYLE), this.headline, this.row, this.more, this.flash, this.keys)
+    this.words = new Words(this)
+    const words = make("button", { type: "button", class: "words-button", title: "What the words mean" }, "Words")
+    words.onclick = () => this.words.open()
+    this.more.append(words)
+    this.left.append(this.board, this.line.element, this.legend.key, this.more)
+    this.element.append(make("style", {}, STYLE), this.headline, this.row, this.flash, this.keys, this.words.element)
     root.append(this.element)
     this.watch()
   }
@@ -111,6 +115,7 @@ class Stage {
     else if (name === "marks") this.marks = value
     else if (name === "status") this.setStatus(value)
     else if (name === "looks") this.looks = value
+    else if (name === "words") this.words.set(value)
     this.redraw()
   }
 
@@ -142,7 +147,7 @@ class Stage {
       this.sample = board.sample
       this.opacities = { ...board.opacity }
     }
-    for (const button of this.more.querySelectorAll("button")) {
+    for (const button of this.more.querySelectorAll("button:not(.words-button)")) {
       const on = board.open[button.what]
       button.hidden = on === null || on === undefined
       button.setAttribute("aria-pressed", String(on !== false))
@@ -158,25 +163,34 @@ class Stage {
     panel.arrows = this.runs[`arrows_${panel.index + 1}`] ?? null
   }
 
-  setHeadline({ title, text, numbers, verdict }) {
+  setHeadline({ title, text, numbers, verdict, scene }) {
     const words = make("p", {}, `${text} `)
-    if (verdict) words.append(make("a", { href: verdict.href, class: "verdict" }, verdict.text))
+    if (verdict && !verdict.href) words.append(make("span", { class: "verdict" }, verdict.text))
+    else if (verdict) words.append(make("a", { href: verdict.href, class: "verdict" }, verdict.text))
     const many = numbers.some(({ values }) => values.length > 2)
-    const figures = make("dl", { class: many ? "numbers many" : "numbers" })
-    for (const { label, doc, values, truth } of numbers) {
+    const figures = make("div", { class: many ? "numbers many" : "numbers" })
+    for (const { label, doc, values, truth, key } of numbers) {
       const cell = make("div", { title: doc })
-      const value = make("dd")
-      values.forEach(({ text: shown, letter, tone }, i) => {
-        if (i) value.append(make("span", { class: "arrow" }, values.length > 2 ? "·" : "→"))
-        if (values.length > 2) value.append(make("sup", { class: `letter-${LETTERS.indexOf(letter)}` }, letter))
-        value.append(make("b", { class: tone ?? "" }, shown))
+      const name = make("button", { type: "button", class: "term" }, label)
+      name.onclick = () => this.explain(key)
+      const row = make("div", { class: "values" })
+      values.forEach(({ text: shown, letter, word }, i) => {
+        if (i && !many) row.append(make("span", { class: "arrow" }, "→"))
+        const value = make("span", { class: "value" })
+        const number = make("b")
+        if (many) number.append(make("sup", { class: `letter-${LETTERS.indexOf(letter)}` }, letter))
+        number.append(shown)
+        value.append(number, make("i", { class: word }, word || "\u00a0"))
+        row.append(value)
       })
-      cell.append(make("dt", {}, label), value)
-      if (truth) cell.append(make("dd", { class: "truth" }, truth))
+      cell.append(name, row)
+      if (truth) cell.append(make("div", { class: "truth" }, truth))
       figures.append(cell)
     }
+    const heading = make("div", { class: "title" })
+    heading.append(make("h1", {}, title), make("div", { class: "scene" }, scene))
     const top = make("div", { class: "top" })
-    top.append(make("h1", {}, title), figures)
+    top.append(heading, figures)
     this.headline.replaceChildren(top, words)
   }
 
@@ -366,6 +380,9 @@ class Stage {
     if (done) this.tell({ kind: "opacity", value: { ...this.opacities } })
     this.redraw()
   }
+  explain(word) {
+    this.words.open(word)
+  }
   hint(text) {
     this.flash.textContent = text
     this.flash.hidden = false
@@ -414,12 +431,15 @@ class Stage {
       const down = Math.ceil(count / across)
       const tall = (room - (down - 1) * 4) / down - 30
       const side = Math.min((width - (across - 1) * 10) / across, tall)
-      // Side by side compares better than one above the other.
-      const worth = side * (1 + 0.18 * (across - 1))
+      // Side by side compares better than one above the other; a row with a gap less well.
+      const worth = side * (1 + 0.18 * (across - 1)) * (count % across ? 0.7 : 1)
       if (worth > best + 1) [best, columns, chosen] = [worth, across, side]
     }
     const side = Math.floor(Math.max(Math.min(chosen, width), 150))
-    this.legend.element.style.maxHeight = innerWidth < 1100 ? "" : `${Math.max(this.left.offsetHeight, 420)}px`
+    // As tall as there is room for, unless something is open below.
+    const open = Object.values(this.boarded?.open ?? {}).some(Boolean)
+    const free = open ? 0 : innerHeight - this.row.getBoundingClientRect().top - window.scrollY - 8
+    this.legend.element.style.maxHeight = innerWidth < 1100 ? "" : `${Math.max(this.left.offsetHeight, free, 420)}px`
     this.board.style.gridTemplateColumns = `repeat(${columns}, ${side}px)`
     for (const panel of this.panels) panel.resize(side, window.devicePixelRatio || 1)
     this.redraw()
@@ -427,6 +447,7 @@ class Stage {
 
   setDark(dark) {
     this.dark = dark
+    this.look().panels.forEach((colour, i) => this.element.style.setProperty(`--p${i}`, colour))
     this.element.classList.toggle("dark", dark)
     const inks = getComputedStyle(this.element)
     for (const name of ["good", "bad"]) // for the tables below the stage

@@ -151,13 +151,27 @@ class TimeLine {
     context.fillText("data", Math.min(end + 16, width), line + 14)
     context.textAlign = "left"
     context.fillText("σ", 2, line + 14)
+    context.textBaseline = "alphabetic"
+    if (stage.interval) {
+      const [low, high] = stage.interval
+      context.fillStyle = look.sample
+      context.textAlign = "right"
+      context.fillText(digits(high), this.x(Math.min(high, levels[0])) - 7, 14)
+      context.textAlign = "left"
+      context.fillText(digits(low), this.x(low) + 7, 14)
+    } else if (this.pushed) {
+      context.textAlign = "right"
+      context.fillText("size of the push", end, 12)
+    }
   }
 
   /** The root mean square push of each run over the noise levels, on a scale of its own. */
   paintPushes(context, look, line) {
     const runs = this.stage.panels.map((panel) => panel.run)
+    this.pushed = false
     const highest = Math.max(...runs.flatMap((run) => (run ? [...run.push].filter(Number.isFinite) : [0])))
     if (!(highest > 0)) return
+    this.pushed = true
     runs.forEach((run, i) => {
       if (!run || !run.push.some((value) => value > 0)) return
       context.strokeStyle = look.panels[i]

@@ -49,7 +49,7 @@ class ErrorsPanel(pn.viewable.Viewer):
         ]
         self._shown: dict[int, ErrorCurves] = {}
         self._plots = pn.Row()  # made when they are first wanted
-        self._x_range = Range1d(0.002, 5.0)
+        self._x_range = Range1d(5.0, 0.002)
         self._here = [Span(location=np.nan, dimension="height", line_color=palette.REGION) for _ in _TITLES]
         self._text = pn.pane.HTML("", margin=(8, 8), styles={"font-size": "12.5px"}, sizing_mode="stretch_width")
         close = pmui.IconButton(icon="close", size="small", description="Close", margin=0)
@@ -88,7 +88,7 @@ class ErrorsPanel(pn.viewable.Viewer):
         if picture.errors is None:
             return
         sigma = picture.errors[0].sigma
-        self._x_range.update(start=float(sigma[0]) / 1.2, end=float(sigma[-1]) * 1.2)
+        self._x_range.update(start=float(sigma[-1]) * 1.2, end=float(sigma[0]) / 1.2)  # as the time line runs
         self._plots.visible = any(seen.values for seen in picture.errors)
         for i, source in enumerate(self._sources):
             seen = picture.errors[i] if i < len(picture.errors) else ErrorCurves(picture.runs[0].experiment, sigma, {})

@@ -8,7 +8,7 @@ from toyguide.metrics import METRICS, Difference
 from toyguide_apps.explorer_page.compute import Picture
 from toyguide_apps.explorer_page.panels import LETTERS
 from toyguide_apps.explorer_page.runs import Paths
-from toyguide_apps.explorer_page.views.parts import Look, named
+from toyguide_apps.explorer_page.views.parts import Look, named, short_name
 
 __all__ = ["headline", "moved", "shown_number", "verdict"]
 
@@ -31,30 +31,33 @@ def headline(picture: Picture, look: Look) -> dict[str, Any]:
         "text": look.text or _sentence(picture),
         "numbers": [_number(picture, metric) for metric in metrics],
         "verdict": look.verdict,
+        "scene": _scene(runs[-1]),
     }
 
 
 def shown_number(metric: str, value: float, sign: str = "") -> str:
-    """A metric's value as it is written: a share in per cent, anything else in its own format."""
+    """A metric's value as it is written: a share in per cent, a difference of shares in points (pp)."""
     if METRICS[metric].unit == "share":
-        return f"{100 * value:{sign}.1f} %"
-    return format(value, sign + (METRICS[metric].format if abs(value) < 100 else ".0f"))
+        text = f"{100 * value:{sign}.1f} {'pp' if sign else '%'}"
+    else:
+        text = format(value, sign + (METRICS[metric].format if abs(value) < 100 else ".0f"))
+    return text.replace("-", "\u2212")
 
 
 def _number(picture: Picture, metric: str) -> dict[str, Any]:
     values = [
-        {"letter": LETTERS[i], "text": shown_number(metric, run.metrics[metric]), "tone": _tone(picture, i, metric)}
+        {"letter": LETTERS[i], "text": shown_number(metric, run.metrics[metric]), "word": _word(picture, i, metric)}
         for i, run in enumerate(picture.runs)
     ]
     exact = picture.truth[-1].get(metric)
-    truth = "" if exact is None else f"exact samples: {shown_number(metric, exact)}"
-    return {"label": METRICS[metric].title, "doc": METRICS[metric].doc, "values": values, "truth": truth}
+    truth = "" if exact is None else f"truth {shown_number(metric, exact)}"
+    return {"label": METRICS[metric].title, "doc": METRICS[metric].doc, "values": values, "truth": truth, "key": metric}
 
 
-def _tone(picture: Picture, index: int, metric: str) -> str | None:
-    """Whether a run's value is clearly closer to the truth than the first panel's (good), or farther from it (bad)."""
+def _word(picture: Picture, index: int, metric: str) -> str:
+    """How a run compares with the first panel's, where that is beyond chance: closer to the truth, or farther."""
     change = picture.changes[index].get(metric) if index else None
-    return {1: "good", -1: "bad"}.get(verdict(change)) if change else None
+    return {1: "better", -1: "worse"}.get(verdict(change), "") if change else ""
 
 
 def verdict(change: Difference) -> int:
@@ -69,8 +72,15 @@ def moved(change: Difference) -> bool:
     return low > 0 or high < 0
 
 
+def _scene(run: Paths) -> str:
+    """Of what the numbers are."""
+    e = run.experiment
+    label = f"class {e.label}" if e.label else "all classes"
+    return f"{e.dataset}, {label}, {e.n} samples at the end (σ = 0)"
+
+
 def _title(runs: tuple[Paths, ...]) -> str:
-    names = [named(run.experiment).split("  (")[0] for run in runs]
+    names = [short_name(run.experiment) for run in runs]
     if len(set(names)) == len(names):
         return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
     return " and ".join(dict.fromkeys(named(run.experiment).replace("  (", " (") for run in runs))

@@ -7,7 +7,6 @@ from typing import Any
 from toyguide_apps.explorer_page.compute import Picture
 from toyguide_apps.explorer_page.layers.curvature import CURVATURE_LEVELS, ERROR_LEVELS
 from toyguide_apps.explorer_page.layers.densities import BAND_SHARES
-from toyguide_apps.explorer_page.layers.errors import RATIO_LEVELS
 from toyguide_apps.explorer_page.layers.twist import CURL_LEVELS, DIVERGENCE_LEVELS
 from toyguide_apps.explorer_page.scene import Scene
 from toyguide_apps.explorer_page.state import BANDS, LAYERS, SOURCES, ExplorerState
@@ -35,6 +34,13 @@ _DOCS = {
     "saddles": "Where the log-density at σ curves upward, {source}: darker is stronger.",
     "critical": "Circles: modes. Diamonds: saddle points with their unstable direction, {source}.",
 }
+_IN_PLANE = " In the plane itself, which the samples are projected on."
+_DOCS_BEYOND = {
+    "samples": "Dots end inside the exact 99 % region of all {dim} dimensions, triangles outside it. Projected, both "
+    "lie in the rings.",
+    "region": "Where 99 % of the exact samples are when projected on the plane.",
+}
+"""The same where the plane is a projection."""
 _BANDS = {
     "none": "",
     "exact": "Exact density at σ: the innermost band holds 25 % of it.",
@@ -44,7 +50,8 @@ _BANDS = {
     "regions": "Modes, saddles (σ²λ > 0) and the tail outside 99 %, {source}.",
     "curvature": "Largest σ²λ of the log-density, {source}.",
     "step-error": "Relative error of SFG's product at h = {h}, {source}.",
-    "error-ratio": "Length of the guided error over main's: left of 1 the push helps.",
+    "error-ratio": "Length of the guided error over main's: left of 1 the push helps, right of it, it hurts. Blank is "
+    "far from the data.",
     "curl": "σ² times the curl of the guided score: 0 where it is the gradient of a density.",
     "divergence": "σ² times the divergence of the guided score, over the dimension: left it gathers, right it spreads.",
 }
@@ -58,7 +65,7 @@ def _between(levels: tuple[float, ...]) -> list[list[Any]]:
 _MARKS: dict[str, list[list[Any]]] = {
     "curvature": _between(CURVATURE_LEVELS)[1::2],
     "step-error": _between(ERROR_LEVELS)[1::2],
-    "error-ratio": [[i + 2, f"{level:g}"] for i, level in enumerate(RATIO_LEVELS)][1::2],
+    "error-ratio": [[2, "0.25"], [5.5, "1"], [9, "4"]],
     "curl": _between(CURL_LEVELS)[1::2],
     "divergence": _between(DIVERGENCE_LEVELS)[1::2],
     "regions": [[0.5, "mode"], [1.5, "saddle"], [2.5, "tail"]],
@@ -72,7 +79,10 @@ def legend(picture: Picture, state: ExplorerState) -> dict[str, Any]:
     """The layers with what is drawn of them in a picture."""
     request = picture.request
     shown = picture.scenes[-1]
+    dim = picture.runs[-1].experiment.data.dim
+    beyond = dim > 2
     words = {
+        "dim": dim,
         "main": shown.main,
         "guide": request.guide[1],
         "source": {"learned": f"of {shown.main}", "exact": "of the exact field"}[request.source],
@@ -82,7 +92,7 @@ def legend(picture: Picture, state: ExplorerState) -> dict[str, Any]:
         key: {
             "key": key,
             "title": LAYERS[key],
-            "doc": _DOCS[key].format(**words),
+            "doc": (_DOCS_BEYOND if beyond else {}).get(key, _DOCS[key]).format(**words),
             "note": _note(key, shown),
             "on": key in state.layers,
             "hidden": key == "moves" and len(picture.runs) < 2,
@@ -94,7 +104,7 @@ def legend(picture: Picture, state: ExplorerState) -> dict[str, Any]:
         "bands": {
             "value": state.bands,
             "options": [[key, title] for key, title in BANDS.items()],
-            "note": _BANDS.get(state.bands, "").format(**words),
+            "note": _BANDS.get(state.bands, "").format(**words) + (_IN_PLANE if beyond else ""),
             "marks": _MARKS.get(state.bands),
         },
         "source": state.source,

@@ -9,13 +9,14 @@ import numpy as np
 
 from toyguide import Experiment, rule
 from toyguide_apps.explorer_page.compute import Picture
+from toyguide_apps.explorer_page.judged import judged
 from toyguide_apps.explorer_page.layers.densities import Arrows, Curves
 from toyguide_apps.explorer_page.layers.point_arrows import Drawing
 from toyguide_apps.explorer_page.presets import Preset
 from toyguide_apps.explorer_page.runs import Paths
 from toyguide_apps.explorer_page.scene import Scene
 
-__all__ = ["Look", "marks", "named", "run", "scene", "strokes", "title"]
+__all__ = ["Look", "marks", "named", "note", "run", "scene", "short_name", "strokes", "title"]
 
 _STROKES = ("x0", "y0", "x1", "y1")
 _STILL = ("region", "other-regions")  # lines that belong to the data, at sigma = 0
@@ -39,8 +40,10 @@ class Look:
 
     @classmethod
     def of(cls, preset: Preset) -> Look:
-        """What a preset says."""
-        return cls(preset.title, preset.look, tuple(dict.fromkeys(shown.metric for shown in preset.shows)))
+        """What a preset says, and what the study found that judges it."""
+        said = judged(preset.key)
+        verdict = {"text": said, "href": f"studies?study={preset.study}"} if said else None
+        return cls(preset.title, preset.look, tuple(dict.fromkeys(shown.metric for shown in preset.shows)), verdict)
 
 
 def run(paths: Paths) -> dict[str, Any]:
@@ -122,8 +125,30 @@ def named(experiment: Experiment) -> str:
     shown = {k: v for k, v in experiment.params.items() if isinstance(v, float | int)}
     words = {True: "on", False: "off"}
     values = ", ".join(f"{k} {words[v]}" if isinstance(v, bool) else f"{k} = {v:g}" for k, v in shown.items())
-    name = rule(experiment.rule).title.removesuffix(" (reconstruction)")
+    name = short_name(experiment)
     return f"{name}  ({values})" if values else name
+
+
+def short_name(experiment: Experiment) -> str:
+    """A run's rule as it is called where there is little room."""
+    chosen = rule(experiment.rule)
+    return chosen.short or chosen.title.partition(" (")[0]
+
+
+def note(experiment: Experiment) -> str:
+    """What is special about a run's fields, class and interval; empty if nothing is."""
+    data = experiment.data
+    main = str(experiment.main)
+    parts = [] if main == f"{data.name}/{data.models.get('main')}" else [f"main: {_short(main, data.name)}"]
+    parts += [f"{role}: {_short(str(ref), data.name)}" for role, ref in experiment.fields.items() if role != "main"]
+    if experiment.interval is not None:
+        low, high = experiment.interval
+        parts.append(f"guided for σ from {low:g} to {high:g}")
+    return ", ".join(parts)
+
+
+def _short(reference: str, dataset: str) -> str:
+    return reference.replace(f"{dataset}/", "")
 
 
 def title(paths: Paths) -> str:

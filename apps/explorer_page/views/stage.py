@@ -18,6 +18,7 @@ from panel.custom import JSComponent
 
 from toyguide.errors import InputError
 from toyguide_apps.explorer_page.compute import Picture
+from toyguide_apps.explorer_page.glossary import glossary
 from toyguide_apps.explorer_page.layers.responses import parameters
 from toyguide_apps.explorer_page.looks import looks
 from toyguide_apps.explorer_page.panels import LETTERS
@@ -32,7 +33,7 @@ __all__ = ["StageModel", "StageView", "script"]
 
 _LOG = logging.getLogger(__name__)
 _SOURCES = Path(__file__).parents[1] / "stage"
-_MODULES = ("icons", "view", "paint", "panel", "timeline", "legend", "welcome", "stage")
+_MODULES = ("icons", "view", "paint", "panel", "timeline", "legend", "words", "welcome", "stage")
 
 
 def script() -> str:
@@ -47,7 +48,7 @@ def _parameters() -> dict[str, Any]:
     names = [f"{part}_{i + 1}" for part in ("run", "scene", "arrows") for i in range(len(LETTERS))]
     return {
         n: param.Dict(default={})
-        for n in ("looks", "address", "board", "marks", "legend", "headline", "status", *names)
+        for n in ("looks", "words", "address", "board", "marks", "legend", "headline", "status", *names)
     }
 
 
@@ -63,6 +64,11 @@ class StageModel(JSComponent):
     def _handle_msg(self, data: Any) -> None:
         if self.heard is not None:
             self.heard(data)
+
+
+def _words() -> dict[str, dict[str, str]]:
+    """The glossary; a metric's entry by the metric's name."""
+    return {entry.metric or key: {"term": entry.term, "text": entry.text} for key, entry in glossary().items()}
 
 
 class StageView(pn.viewable.Viewer):
@@ -85,7 +91,7 @@ class StageView(pn.viewable.Viewer):
         self._said = 0
         self._shown: dict[str, Any] = {}
         self._kept: dict[int, tuple[str, dict[int, bool]]] = {}  # the browser's layers: their key; steps, and if whole
-        self.stage = StageModel(name="stage", looks=looks(), sizing_mode="stretch_width", margin=(0, 8))
+        self.stage = StageModel(name="stage", looks=looks(), words=_words(), sizing_mode="stretch_width", margin=(0, 8))
         self.stage.heard = self._hear
         self._status = {"busy": 0, "coarse": 0}
 
@@ -160,7 +166,12 @@ class StageView(pn.viewable.Viewer):
         scenes = list(dict.fromkeys(picture.scenes))
         return {
             "panels": [
-                {"title": parts.title(run), "scene": scenes.index(scene) + 1, "empty": scene.empty}
+                {
+                    "title": parts.title(run),
+                    "note": parts.note(run.experiment),
+                    "scene": scenes.index(scene) + 1,
+                    "empty": scene.empty,
+                }
                 for run, scene in zip(picture.runs, picture.scenes, strict=True)
             ],
             "selected": state.selected,

@@ -54,7 +54,7 @@ class TrailPanel(pn.viewable.Viewer):
         self._sources = [ColumnDataSource(empty, name=f"trail-{i + 1}") for i in range(len(palette.PANELS))]
         self._moves = [ColumnDataSource({"xs": [], "ys": []}) for _ in palette.PANELS]
         self._shown: tuple[Trail | None, ...] | None = None
-        self._x_range = Range1d(0.002, 5.0)
+        self._x_range = Range1d(5.0, 0.002)
         self._here = [Span(location=np.nan, dimension="height", line_color=palette.REGION) for _ in _TITLES]
         self._text = pn.pane.HTML("", margin=(8, 8), styles={"font-size": "12.5px"}, sizing_mode="stretch_width")
         close = pmui.IconButton(icon="close", size="small", description="Close", margin=0)
@@ -103,7 +103,7 @@ class TrailPanel(pn.viewable.Viewer):
             return
         self._shown = trails
         levels = np.concatenate([t.sigma[:-1] for t in trails if t is not None] or [np.array([0.002, 5.0])])
-        self._x_range.update(start=float(levels.min()) / 1.2, end=float(levels.max()) * 1.2)
+        self._x_range.update(start=float(levels.max()) * 1.2, end=float(levels.min()) / 1.2)  # as the time line runs
         for i, (source, moves) in enumerate(zip(self._sources, self._moves, strict=True)):
             found = trails[i] if i < len(trails) else None
             source.data = _columns(found) if found else dict.fromkeys(source.data, _NONE)
@@ -149,6 +149,8 @@ def _text(sample: int | None, trails: tuple[Trail | None, ...]) -> str:
         if found is not None:
             title = named(found.experiment)
             probability = found.posterior[-1, found.labels.index(found.label)]
-            said = f"{title}: ends at log-density {found.log_density[-1]:.2f}, {found.label} with {probability:.0%}"
+            said = (
+                f"{title}: ends at log-density {found.log_density[-1]:.2f}, class {found.label} with {probability:.0%}"
+            )
         parts.append(f"<span style='color:{palette.css(colour)}'>── {letter}</span> {escape(said)}")
     return " · ".join(parts)

@@ -16,12 +16,13 @@ class ClassifierFreeGuidance(Rule):
 
     key = "cfg"
     title = "Classifier-free guidance"
+    short = "CFG"
     formula = r"D = D_\mathrm{main} + (w-1)\,(D_\mathrm{main} - D_\mathrm{uncond})"
     source = "Ho & Salimans, 2022, arXiv 2207.12598; weights as in Karras et al., 2024, arXiv 2406.02507, Eq. 3"
     summary = (
         "Extrapolates from the unconditional field through the conditional one, to where the class is more certain. "
         "A little of it removes outliers; more drops whole branches and adds outliers. It does not sample "
-        "p_u^(1-w) p_c^w."
+        "the product of powers of both densities that the formula suggests."
     )
     family = "Several fields"
     needs = ("main", "uncond")

@@ -39,6 +39,7 @@ class SaddleFreeGuidance(Rule):
 
     key = "sfg"
     title = "Saddle-free guidance (reconstruction)"
+    short = "SFG"
     formula = (
         r"D = D_\mathrm{main} + \sigma\, w\, H(\lambda)\, u, \quad"
         r" u = \frac{D_\mathrm{main}(x + h\sigma v) - D_\mathrm{main}(x)}{h\sigma} - v, \quad"
