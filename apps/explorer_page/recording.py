@@ -184,7 +184,8 @@ class Recording:
             for s in self._sliders
         ]
         said = {"start": self._start, "sliders": sliders, "shots": self._shots, "codes": self._codes}
-        return self._title, self._packer.packed(said | {"looks": self._view.stage.looks})
+        stage = self._view.stage
+        return self._title, self._packer.packed(said | {"looks": stage.looks, "words": stage.words})
 
     def _started(self) -> dict[str, Any]:
         """What the visitor of a file can change, as it is at first."""

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import toyguide as tg
+from toyguide_apps.explorer_page.glossary import glossary
 
 READY = "() => window.toyguide && toyguide.stage.frames > 1"
 MEGABYTES = 10
@@ -42,9 +43,9 @@ def scene(strict_file, exported):
 
 def numbers(page):
     """The headline's numbers of each panel, as they are read."""
-    return page.locator(".numbers div").evaluate_all(
-        "cells => Object.fromEntries(cells.map(c => [c.querySelector('dt').innerText,"
-        " [...c.querySelectorAll('b')].map(b => b.innerText)]))"
+    return page.locator(".numbers > div").evaluate_all(
+        "cells => Object.fromEntries(cells.map(c => [c.querySelector('.term').innerText,"
+        " [...c.querySelectorAll('.values b')].map(b => b.innerText)]))"
     )
 
 
@@ -144,6 +145,12 @@ def test_hovering_says_what_a_sample_is_and_a_click_lights_its_path(scene):
     assert picture_of(scene, 0) != plain
     scene.keyboard.press("Escape")
     assert picture_of(scene, 0) == plain
+
+
+def test_words_are_explained(scene):
+    scene.get_by_role("button", name="Coverage").click()
+    entry = next(e for e in glossary().values() if e.metric == "coverage")
+    assert scene.get_by_text(entry.text).is_visible()
 
 
 def test_the_view_can_be_moved_and_brought_back(scene):

@@ -41,6 +41,7 @@ class Player {
     this.chosen = said.sliders.map((slider) => slider.start)
     this.stage = createStage(root, (message) => this.hear(message), true)
     this.stage.set("looks", said.looks)
+    this.stage.set("words", said.words)
     this.stage.set("status", { busy: 0, coarse: 0 })
     if (said.sliders.length) this.stage.left.prepend(this.sliders())
     this.show()
