@@ -7,7 +7,7 @@ gets at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from cachetools import LRUCache
 
-from toyguide import Experiment
+from toyguide import Experiment, Result
 from toyguide.devices import resolve_device
 from toyguide.errors import InputError
 from toyguide.guidance import ROLES, Evaluation
@@ -33,11 +33,11 @@ from toyguide_apps.explorer_page.panels import Request, nearest
 from toyguide_apps.explorer_page.precedence import PICTURES
 from toyguide_apps.explorer_page.presets import OPENING
 from toyguide_apps.explorer_page.roles import MAIN, natural, union_role
-from toyguide_apps.explorer_page.runs import CancelledError, Paths, changes, run_paths, scene_of, truth
+from toyguide_apps.explorer_page.runs import CancelledError, Paths, changes, finished, run_paths, scene_of, truth
 from toyguide_apps.explorer_page.scene import Scene, scene, scene_key, spot_of
 from toyguide_apps.explorer_page.state import ExplorerState
 
-__all__ = ["FIRST", "CancelledError", "Job", "Picture", "at_hand", "compute", "picture", "search", "warm"]
+__all__ = ["FIRST", "CancelledError", "Job", "Picture", "at_hand", "compute", "picture", "results", "search", "warm"]
 
 FIRST = 128
 """Trajectories of a coarse picture: half the time of 512, and enough to see where they go."""
@@ -136,6 +136,17 @@ async def compute(ask: Callable[[], Job]) -> Picture:
     """
     made = at_hand(ask().request)
     return made if made is not None else await asyncio.wrap_future(_WORKER.submit(_do, ask))
+
+
+async def results(runs: Sequence[Experiment], cancelled: Callable[[], bool]) -> list[Result]:
+    """Whole runs in all dimensions, from the worker thread.
+
+    Raises:
+        CancelledError: Once ``cancelled()`` is true.
+        InputError: If the fields of a run do not fit.
+    """
+    device = resolve_device("auto").type
+    return [(await asyncio.wrap_future(_WORKER.submit(finished, run, device, cancelled)))[0] for run in runs]
 
 
 def _do(ask: Callable[[], Job]) -> Picture:

@@ -14,7 +14,7 @@ from toyguide_apps.explorer_page.layers.critical import find_critical
 from toyguide_apps.explorer_page.panels import Request
 from toyguide_apps.explorer_page.permalink import read
 from toyguide_apps.explorer_page.presets import presets
-from toyguide_apps.explorer_page.recording import Recording, parse_slider
+from toyguide_apps.explorer_page.recording import Recording, Slider
 from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.explorer_page.views.parts import Look
 from toyguide_apps.explorer_page.views.stage import script
@@ -41,7 +41,7 @@ _PAGE = """<!DOCTYPE html>
 <main id="stage"></main>
 <footer>
 <details><summary>The code of these runs</summary><div id="code"></div></details>
-<span>made with toyguide {version}</span>
+{home}<span>made with toyguide {version}</span>
 <button type="button" id="theme"></button>
 </footer>
 <script type="text/plain" id="recorded">{packed}</script>
@@ -84,20 +84,20 @@ def linked_scene(link: str) -> tuple[ExplorerState, Look]:
 
 
 def recorded(
-    state: ExplorerState, sliders: Sequence[str], look: Look, watch: Watch = lambda steps, _: steps
+    state: ExplorerState, sliders: Sequence[Slider], look: Look, watch: Watch = lambda steps, _: steps
 ) -> Recording:
     """Compute and record a scene.
 
     Args:
         state: The scene.
-        sliders: As for :func:`parse_slider`.
+        sliders: At most two.
         look: What is said about it.
         watch: Given the pictures' requests and their number, returns the requests; for a progress bar.
 
     Raises:
-        InputError: If the sliders are not valid, or the scene's settings do not fit together.
+        InputError: If the sliders are too many, or the scene's settings do not fit together.
     """
-    recording = Recording(state, [parse_slider(text, state) for text in sliders], look)
+    recording = Recording(state, sliders, look)
     for request in watch(recording.requests(), len(recording)):
         made = picture(request)
         for spot, reference in made.missing:
@@ -106,10 +106,16 @@ def recorded(
     return recording
 
 
-def html(recording: Recording) -> str:
-    """The text of the file, once everything has been recorded."""
+def html(recording: Recording, home: str = "") -> str:
+    """The text of the file, once everything has been recorded.
+
+    Args:
+        recording: The scene.
+        home: The address of the page that lists it, if there is one.
+    """
     title, packed = recording.packed()
     code = "\n".join([script(), (_SOURCES / "player.js").read_text(encoding="utf-8")])
     assert "</script" not in code  # which would end it
     style = (_SOURCES / "player.css").read_text(encoding="utf-8")
-    return _PAGE.format(title=escape(title), version=__version__, style=style, packed=packed, script=code)
+    back = f'<a href="{escape(home)}">All scenes</a>' if home else ""
+    return _PAGE.format(title=escape(title), version=__version__, style=style, packed=packed, script=code, home=back)

@@ -19,7 +19,7 @@ def explorer_page() -> pmui.Page:
     pn.config.exception_handler = refuse
     query = asked()
     problems = explorer.enter(query)
-    page = framed("explorer", explorer, query)
+    page = framed("explorer", explorer, query, explorer.take_away)
     explorer.state.dark = page.dark_theme
     page.param.watch(lambda event: setattr(explorer.state, "dark", event.new), "dark_theme")
     pn.state.on_session_destroyed(lambda _context, explorer=explorer: explorer.close())

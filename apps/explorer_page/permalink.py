@@ -1,7 +1,10 @@
 """Settings in the URL: read once when a session opens, written when a picture has settled.
 
 Everything in a URL is untrusted: each value goes through the same checks as any other setting, and a wrong one is
-named and left out. Only what differs from a fresh explorer is written.
+named and left out. Only what differs from a fresh explorer is written, with the seed and the version of the link:
+
+    1    the view stayed where it was at every noise level
+    2    the view follows the noise, unless ``following=false``
 """
 
 from __future__ import annotations
@@ -16,11 +19,11 @@ from toyguide import rule
 from toyguide.errors import InputError, unknown
 from toyguide_apps.explorer_page.panels import Panel
 from toyguide_apps.explorer_page.roles import MAIN, known_roles
-from toyguide_apps.explorer_page.state import ExplorerState
+from toyguide_apps.explorer_page.state import LAYERS, ExplorerState
 
-__all__ = ["query_of", "read", "search_of"]
+__all__ = ["link_of", "query_of", "read", "search_of"]
 
-_VERSION = "1"
+_VERSION = 2
 _FIRST = ("dataset", "label")
 _PLAIN = (
     *("limited", "interval", "sampler", "steps", "n", "seed"),
@@ -63,7 +66,7 @@ def read(state: ExplorerState, query: dict[str, str]) -> list[str]:
         What was wrong, one line each.
     """
     left = {k: v for k, v in query.items() if k not in ("v", "theme")}
-    problems = []
+    problems = _try_version(state, query.get("v", str(_VERSION)))
     if "preset" in left:
         try:
             state.apply(left.pop("preset"))
@@ -112,22 +115,41 @@ def query_of(state: ExplorerState) -> dict[str, str]:
         for key, text in _own_texts(panel).items():
             if text != _own_texts(usual).get(key):
                 query[f"{name}:{key}"] = text
-    return {"v": _VERSION, **query} if query else {}
+    return {"v": str(_VERSION), "seed": str(state.seed), **query} if query else {}
 
 
 def search_of(state: ExplorerState) -> str:
     """The settings as the part of an address from its question mark on; empty for a fresh explorer."""
-    query = query_of(state)
+    return link_of(state) if query_of(state) else ""
+
+
+def link_of(state: ExplorerState) -> str:
+    """The same for a link to keep, which names version and seed even of a fresh explorer."""
+    query = query_of(state) or {"v": str(_VERSION), "seed": str(state.seed)}
     pairs = (f"{quote(k)}={quote(v, safe=',/:@')}" for k, v in query.items())  # a bare + would be read as a space
-    return "?" + "&".join(pairs) if query else ""
+    return "?" + "&".join(pairs)
+
+
+def _try_version(state: ExplorerState, text: str) -> list[str]:
+    """What a link's version means for the settings that it does not name."""
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= _VERSION:
+        return [f"URL: v = {text[:40]!r}: expected a link of version 1 to {_VERSION}"]
+    if text == "1":
+        state.set({"following": False})
+    return []
 
 
 def _try(state: ExplorerState, key: str, text: str) -> list[str]:
+    problems = []
     try:
-        state.set({key: _parse(key, text)})
+        value = _parse(key, text)
+        if key == "layers":  # those that are known, if others are not
+            problems = [f"URL: {unknown('layer', name[:40], LAYERS)}" for name in value if name not in LAYERS]
+            value = [name for name in value if name in LAYERS]
+        state.set({key: value})
     except InputError as problem:
         return [f"URL: {problem}"]
-    return []
+    return problems
 
 
 def _try_rule(state: ExplorerState, index: int, name: str, params: dict[str, str]) -> list[str]:

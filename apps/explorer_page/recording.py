@@ -133,7 +133,6 @@ class Recording:
         self._layers = [layer for layer in LAYERS if layer not in dropped]
         self._state.set({"layers": self._layers, "opacity": {}, "point": None, "sample": None, "profile": False})
         self._state.set({"errors": False, "curve": None})
-        self._view = StageView(self._state)
         self._packer = Packer()
         self._shots: list[list[dict[str, int]]] = []
         self._codes: list[dict[str, str]] = []
@@ -151,6 +150,7 @@ class Recording:
         """
         for combination in self._combinations:
             self._enter(combination)
+            self._view = StageView(self._state)  # which has sent nothing yet
             self._shots.append([])
             for step in range(self._state.steps + 1):
                 self._state.set({"step": step})

@@ -21,6 +21,7 @@ from toyguide_apps.explorer_page.panels import Request
 from toyguide_apps.explorer_page.permalink import read, search_of
 from toyguide_apps.explorer_page.presets import OPENING, presets
 from toyguide_apps.explorer_page.state import ExplorerState
+from toyguide_apps.explorer_page.takeaway import TakeAway
 from toyguide_apps.explorer_page.views.errors import ErrorsPanel
 from toyguide_apps.explorer_page.views.inspector import InspectorPanel
 from toyguide_apps.explorer_page.views.parts import Look
@@ -69,6 +70,7 @@ class Explorer(pn.viewable.Viewer):
         self._errors = ErrorsPanel(self.state)
         self._trail = TrailPanel(self.state)
         self._responses = ResponsesPanel(self.state)
+        self.take_away = TakeAway(self.state, self._look)
         self.state.param.watch(self._changed, [k for k in self.state.param if k != "name"])
 
     def enter(self, query: dict[str, str]) -> list[str]:
@@ -98,6 +100,7 @@ class Explorer(pn.viewable.Viewer):
         """Called when the visitor has left: stop computing for this session."""
         self._gone = True
         self._responses.close()
+        self.take_away.close()
 
     @told
     def _choose(self, event: param.parameterized.Event) -> None:

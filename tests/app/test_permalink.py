@@ -1,11 +1,10 @@
 """Settings to a URL and back, and what becomes of URLs that are wrong."""
 
-from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from toyguide_apps.explorer_page.permalink import query_of, read, write
+from toyguide_apps.explorer_page.permalink import link_of, query_of, read, search_of
 from toyguide_apps.explorer_page.presets import presets
 from toyguide_apps.explorer_page.state import ExplorerState
 
@@ -55,23 +54,73 @@ def test_a_url_brings_back_the_same_request(settings):
     assert again.ends == state.ends
 
 
+def queried(link):
+    """A link as a server reads it."""
+    return {k: v[0] for k, v in parse_qs(urlsplit("http://host/explorer" + link).query).items()}
+
+
 @pytest.mark.parametrize("settings", [CHANGED, SIXTEEN])
-def test_a_url_survives_the_address_bar(settings, monkeypatch):
+def test_a_url_survives_the_address_bar(settings):
     """Written as a browser's address and read as a server reads it: + and # mean something else in a URL."""
     state, again = ExplorerState(), ExplorerState()
     state.set(settings)
-    bar = SimpleNamespace(search="")
-    monkeypatch.setattr(
-        "toyguide_apps.explorer_page.permalink.pn", SimpleNamespace(state=SimpleNamespace(location=bar))
-    )
-    write(state)
-    read_by_server = {k: v[0] for k, v in parse_qs(urlsplit("http://host/explorer" + bar.search).query).items()}
+    read_by_server = queried(link_of(state))
     assert read(again, read_by_server) == []
     assert again.request() == state.request()
 
 
 def test_a_fresh_explorer_has_a_plain_url():
     assert query_of(ExplorerState()) == {}
+    assert search_of(ExplorerState()) == ""
+
+
+@pytest.mark.parametrize("settings", [{}, {"seed": 7}, {"bands": "none"}, CHANGED, SIXTEEN])
+def test_version_and_seed_are_in_every_link_to_keep(settings):
+    state = ExplorerState()
+    state.set(settings)
+    query = queried(link_of(state))
+    assert (query["v"], query["seed"]) == ("2", str(state.seed))
+    if settings:
+        assert search_of(state) == link_of(state)
+
+
+OLD = [
+    "?v=1&rule=cfg&w=4&n=2048&layers=region,samples,boundary",
+    "?v=1&rule=cfg&w=4&bands=ratio&layers=main-lines,guide-lines,guidance,region,paths,samples"
+    "&step=24&window=0.26,0.7,0.8,1.24",
+    "?v=1&dataset=two-gaussians&label=union&ref=cfg&ref.w=2&rule=sfg&w=4&layers=saddles,critical&step=14",
+    "?v=1&dataset=simplex16&label=union&main=simplex16/short&plane=v1+v2,%2312,v3&rule=sfg&window=-1,-1,1,1&ref:steps=20&rule:n=128",
+    "?v=1&field.weak=exact%2Bnoise:0.5&limited=true&interval=0.01,0.5&errors=true&profile=true&ends=B,A",
+]
+
+
+@pytest.mark.parametrize("link", OLD)
+def test_an_old_link_shows_what_it_showed(link):
+    """Nothing of it is dropped, and the window is the one that it names, at every noise level."""
+    state = ExplorerState()
+    query = queried(link)
+    assert read(state, query) == []
+    request = state.request()
+    window = tuple(map(float, query["window"].split(","))) if "window" in query else state.window
+    assert request.window == request.still_window == window
+    assert request.layers == frozenset(query.get("layers", "region,samples").split(","))
+    again = ExplorerState()
+    assert read(again, queried(link_of(state))) == []
+    assert again.request() == request
+
+
+def test_a_link_without_a_version_is_one_of_today():
+    state = ExplorerState()
+    assert read(state, {"step": "4"}) == []
+    assert state.following
+
+
+def test_layers_that_are_known_are_drawn_if_others_are_not():
+    state = ExplorerState()
+    problems = read(state, {"v": "1", "layers": "samples,glow,score,shine"})
+    assert [name for name in ("glow", "shine") if name in problems[0] + problems[1]] == ["glow", "shine"]
+    assert len(problems) == 2
+    assert state.layers == ["samples", "score"]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +160,10 @@ def test_a_fresh_explorer_has_a_plain_url():
         ({"dataset": "simplex16", "plane": "v1,v2,v99"}, "v99"),
         ({"dataset": "simplex16", "plane": "v1,v2,v2"}, "line"),
         ({"dataset": "simplex16", "plane": "v" * 5000}, "5000"),
-        ({"bands": "whirl"}, "whirl"),
+        ({"bands": "swirl"}, "swirl"),
+        ({"v": "3"}, "version 1 to 2"),
+        ({"v": "x"}, "'x'"),
+        ({"v": "9" * 5000}, "version 1 to 2"),
     ],
 )
 def test_a_wrong_value_is_named_in_one_line_and_left_out(query, named):

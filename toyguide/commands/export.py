@@ -37,10 +37,12 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from toyguide_apps.explorer_page.export import html, linked_scene, preset_scene, recorded
+    from toyguide_apps.explorer_page.recording import parse_slider
 
     state, look = preset_scene(args.preset) if args.preset else linked_scene(args.link)
     bar = partial(tqdm, unit="picture", disable=None, leave=False)
-    text = html(recorded(state, args.slider, look, lambda requests, total: bar(requests, total=total)))
+    sliders = [parse_slider(text, state) for text in args.slider]
+    text = html(recorded(state, sliders, look, lambda requests, total: bar(requests, total=total)))
     with writing(args.output) as path:
         Path(path).write_text(text, encoding="utf-8")
     print(f"{args.output}: {len(text) / 1e6:.1f} MB")
