@@ -6,6 +6,7 @@ from typing import Any
 
 from toyguide.palette import DARK, DASHES, LIGHT, Theme, bands, two_sided
 from toyguide_apps.explorer_page.layers.point_arrows import KINDS
+from toyguide_apps.explorer_page.palette import IN_THE_DARK
 
 __all__ = ["looks"]
 
@@ -14,8 +15,8 @@ _SIDE = 5  # bands on each side of a two-sided map, with the middle
 
 
 def looks() -> dict[str, Any]:
-    """The colours of the light and of the dark theme."""
-    return {"light": _look(LIGHT), "dark": _look(DARK)}
+    """The colours of the light and of the dark theme, and what each of the light one's is in the dark."""
+    return {"light": _look(LIGHT), "dark": _look(DARK), "swap": IN_THE_DARK}
 
 
 def backgrounds(theme: Theme) -> dict[str, list[str]]:

@@ -20,6 +20,8 @@ def explorer_page() -> pmui.Page:
     query = asked()
     problems = explorer.enter(query)
     page = framed("explorer", explorer, query)
+    explorer.state.dark = page.dark_theme
+    page.param.watch(lambda event: setattr(explorer.state, "dark", event.new), "dark_theme")
     pn.state.on_session_destroyed(lambda _context, explorer=explorer: explorer.close())
     pn.state.onload(lambda: explorer.open(problems))
     return page

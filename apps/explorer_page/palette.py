@@ -1,81 +1,49 @@
-"""The explorer's names for the colours of :mod:`toyguide.palette`, and the bands of its backgrounds."""
+"""The colours of the curves and texts below the stage: those of the light theme, and what they are in the dark one."""
 
 from __future__ import annotations
 
-from toyguide.palette import LIGHT, bands, two_sided
+from dataclasses import asdict
+from typing import Any
+
+from toyguide.palette import DARK, LIGHT
 
 __all__ = [
-    "ARROW",
-    "BACKGROUNDS",
-    "BANDS",
-    "BOUNDARY",
-    "CURVATURE",
-    "DENSITY",
-    "ERRORS",
-    "ERROR_RATIO",
-    "GUIDANCE",
-    "HALO",
-    "MINIMUM",
-    "MODE",
-    "OUTLIER",
-    "PANELS",
-    "RATIO",
-    "REGION",
-    "REGIONS",
-    "SADDLE",
-    "SAMPLE",
-    "TERMS",
-    "UNSTABLE",
-    "WAY",
+    *("DENSITY", "HALO", "IN_THE_DARK", "OUTLIER", "PANELS", "REGION", "REGIONS", "SAMPLE", "TERMS", "UNSTABLE"),
+    "css",
 ]
 
 SAMPLE = LIGHT.sample
 OUTLIER = LIGHT.outlier
 REGION = LIGHT.region
-BOUNDARY = LIGHT.boundary
-ARROW = LIGHT.score
-GUIDANCE = LIGHT.guidance
-
 DENSITY = dict(LIGHT.density)
-BANDS = {name: bands(colour, 8) for name, colour in DENSITY.items()}
-RATIO = two_sided(LIGHT.maps["ratio"], 5)
-"""Guide likelier … main likelier."""
-
-SADDLE = bands(LIGHT.upward, 10, 1.0)[3:]
-"""Upward curvature from weak to strong."""
-
-CURVATURE = two_sided(LIGHT.maps["curvature"], 5)
-"""Downward in all directions … upward in one."""
-ERRORS = bands(LIGHT.error, 8)
-_SHORTER, _LONGER = (bands(end, 5) for end in LIGHT.maps["error-ratio"])
-ERROR_RATIO = ["#00000000", *_SHORTER[:0:-1], f"{LIGHT.region}2e", *_LONGER[1:]]
-"""Far from the data; then from a shorter error by as long a one (grey) to a longer one."""
-REGIONS = [f"{LIGHT.mode}66", f"{LIGHT.upward}70", f"{LIGHT.region}30"]
-"""Mode, saddle and tail."""
-BACKGROUNDS = {
-    **BANDS,
-    "ratio": RATIO,
-    "regions": REGIONS,
-    "curvature": CURVATURE,
-    "step-error": ERRORS,
-    "error-ratio": ERROR_RATIO,
-}
-"""The colours of each background's bands."""
-
-HALO = LIGHT.halo
-MODE = LIGHT.mode
 UNSTABLE = LIGHT.upward
-MINIMUM = LIGHT.minimum
-WAY = LIGHT.sample
-"""The inspected point and the trajectory from there."""
+HALO = LIGHT.halo
+PANELS = LIGHT.panels
+REGIONS = (LIGHT.mode, LIGHT.upward, LIGHT.region)
+"""Mode, saddle and tail."""
 TERMS = {
-    "main": LIGHT.density["main"],
-    "guide": LIGHT.density["guide"],
-    "push": GUIDANCE,
-    "guided": LIGHT.sample,
-    "up": UNSTABLE,
-    "down": REGION,
+    "main": DENSITY["main"],
+    "guide": DENSITY["guide"],
+    "push": LIGHT.guidance,
+    "guided": LIGHT.ink,
+    "up": LIGHT.upward,
+    "down": LIGHT.quiet,
 }
 """A rule's terms at the inspected point, and the upward and downward eigenvectors there."""
-PANELS = ("#0072b2", "#d55e00", "#009e73", "#a4508b")
-"""The panels' curves, from the first panel on."""
+
+
+def _flat(value: Any) -> list[str]:
+    """All colours of a theme, in one order."""
+    if isinstance(value, str):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value
+    return [colour for part in parts for colour in _flat(part)]
+
+
+IN_THE_DARK = dict(zip(_flat(asdict(LIGHT)), _flat(asdict(DARK)), strict=True))
+"""The dark theme's colour for each colour of the light one."""
+
+
+def css(colour: str) -> str:
+    """A light theme's colour for a style; the stage gives it its dark one when the theme changes."""
+    return f"var(--toyguide-{colour.removeprefix('#')}, {colour})"

@@ -50,7 +50,7 @@ _MAX_LENGTHS = {"plane": 1200}
 
 
 def read(state: ExplorerState, query: dict[str, str]) -> list[str]:
-    """Take over a URL's settings.
+    """Take over a URL's settings: a preset's, if it names one, and then the others.
 
     A role's field is ``field.ROLE=…`` or ``ROLE=…``. A panel is called by its name: ``rule=cfg&w=3``,
     ``ref=cfg&ref.w=2``; a setting of its own has a colon, ``ref:steps=20``, ``rule:field.weak=…``.
@@ -64,6 +64,11 @@ def read(state: ExplorerState, query: dict[str, str]) -> list[str]:
     """
     left = {k: v for k, v in query.items() if k not in ("v", "theme")}
     problems = []
+    if "preset" in left:
+        try:
+            state.apply(left.pop("preset"))
+        except InputError as problem:
+            problems.append(f"URL: {problem}")
     if "panels" in left:
         problems += _try(state, "count", left.pop("panels"))
     # In the order in which settings depend on one another; the dataset first.

@@ -61,6 +61,7 @@ class Preset:
         title: Its title.
         look: What is to be seen.
         shows: The same in numbers.
+        study: The study that judges the claim behind it, or an empty text.
         settings: As for ``ExplorerState.set``.
     """
 
@@ -69,6 +70,7 @@ class Preset:
     title: str
     look: str
     shows: tuple[Shown, ...]
+    study: str
     settings: Mapping[str, Any]
 
 
@@ -83,7 +85,8 @@ def _preset(key: str, entry: dict[str, Any]) -> Preset:
     group, title, look = (entry.pop(name) for name in ("group", "title", "look"))
     shows = tuple(map(Shown.parse, entry.pop("shows")))
     panels = _panels(entry.pop("panels", ()))
-    return Preset(key, group, title, look, shows, entry | panels)
+    study = entry.pop("study", "")
+    return Preset(key, group, title, look, shows, study, entry | panels)
 
 
 def _panels(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

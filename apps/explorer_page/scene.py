@@ -13,6 +13,7 @@ from toyguide_apps.explorer_page.layers import curvature, densities
 from toyguide_apps.explorer_page.layers.critical import Critical, critical_at_hand
 from toyguide_apps.explorer_page.layers.densities import Arrows, Curves, Spot
 from toyguide_apps.explorer_page.layers.errors import error_map
+from toyguide_apps.explorer_page.layers.twist import twist_map
 from toyguide_apps.explorer_page.panels import Request
 from toyguide_apps.explorer_page.roles import MAIN, union_role
 
@@ -56,6 +57,9 @@ _SURFACES: dict[str, Callable[[Spot, str, Request], np.ndarray]] = {
 }
 
 
+_OF_THE_RULE = ("error-ratio", "curl", "divergence")  # backgrounds that differ where only the rules do
+
+
 def spot_of(request: Request, experiment: Experiment, device: str) -> Spot:
     """Where a panel's layers are computed."""
     return Spot(experiment.dataset, experiment.label, request.sigma, request.window, device, request.plane)
@@ -63,7 +67,7 @@ def spot_of(request: Request, experiment: Experiment, device: str) -> Spot:
 
 def scene_key(request: Request, experiment: Experiment) -> object:
     """What a panel's layers depend on besides the request: equal for panels that share them."""
-    return experiment if request.bands == "error-ratio" else (experiment.label, str(experiment.main))
+    return experiment if request.bands in _OF_THE_RULE else (experiment.label, str(experiment.main))
 
 
 def scene(request: Request, experiment: Experiment, device: str, checked: Checked) -> Scene:
@@ -92,6 +96,8 @@ def scene(request: Request, experiment: Experiment, device: str, checked: Checke
     elif request.bands == "error-ratio":
         ratio = checked(lambda: error_map(spot, experiment))
         image, empty = ratio.image, ratio.empty
+    elif request.bands in ("curl", "divergence"):
+        image, empty = checked(lambda: twist_map(spot, experiment, request.bands))
     elif request.bands in _SURFACES:
         image = checked(lambda: _SURFACES[request.bands](spot, source, request))
     elif request.bands != "none":

@@ -17,6 +17,7 @@ import param
 from toyguide.errors import InputError
 from toyguide_apps.explorer_page.compute import FIRST, CancelledError, Job, Picture, at_hand, compute, search
 from toyguide_apps.explorer_page.controls import PanelCard, PlaneCard, SceneCard, preset_menu
+from toyguide_apps.explorer_page.judged import judged
 from toyguide_apps.explorer_page.panels import Request
 from toyguide_apps.explorer_page.permalink import read, search_of
 from toyguide_apps.explorer_page.presets import presets
@@ -80,6 +81,10 @@ class Explorer(pn.viewable.Viewer):
         self._responses.wait()
         problems = read(self.state, query)
         self._written = search_of(self.state)
+        if query.get("preset") in presets():
+            self._preset = self._scene()
+            with param.parameterized.discard_events(self.menu):
+                self.menu.value = query["preset"]
         made = self._wanted and at_hand(self._wanted)
         if made:
             self._show(made)
@@ -133,7 +138,9 @@ class Explorer(pn.viewable.Viewer):
         if self._preset is None or not self.menu.value:
             return Look()
         preset = presets()[self.menu.value]
-        return Look(preset.title, preset.look, tuple(dict.fromkeys(shown.metric for shown in preset.shows)))
+        said = judged(preset.key)
+        verdict = {"text": said, "href": f"studies?study={preset.study}"} if said else None
+        return Look(preset.title, preset.look, tuple(dict.fromkeys(shown.metric for shown in preset.shows)), verdict)
 
     def _travelled(self, search: str) -> None:
         """Apply an address that the visitor went back or on to."""

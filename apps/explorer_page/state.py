@@ -37,6 +37,8 @@ BANDS = {
     "curvature": "Curvature",
     "step-error": "Error of SFG's finite difference",
     "error-ratio": "Where the push helps",
+    "curl": "Curl of the guided field",
+    "divergence": "Divergence of the guided field",
 }
 LAYERS = {
     "samples": "Samples",
@@ -95,6 +97,7 @@ class ExplorerState(param.Parameterized):
     curve: Any = param.Parameter(default=None, doc="The metric and the parameters of a curve or a map, or None.")
     seeds: Any = param.Integer(default=5, bounds=(2, 50), doc="Over how many seeds the curve is taken.")
     table = param.Boolean(default=False, doc="Whether the table of all metrics is folded out.")
+    dark = param.Boolean(default=False, doc="Whether the page has its dark theme.")
     held = param.Boolean(default=False, doc="Whether a slider is being dragged, so that a coarse picture will do.")
 
     _own: ClassVar[tuple[str, ...]] = ("label", "sampler", "steps", "n", "seed", "interval", "fields")
@@ -297,7 +300,7 @@ class ExplorerState(param.Parameterized):
     def reset(self) -> None:
         """Take every setting's default."""
         fresh = ExplorerState()
-        values = {k: v for k, v in fresh.param.values().items() if k not in ("name", "dataset", "held")}
+        values = {k: v for k, v in fresh.param.values().items() if k not in ("name", "dataset", "held", "dark")}
         with param.parameterized.batch_call_watchers(self):
             self._assign("dataset", fresh.dataset)
             self._enter_dataset()

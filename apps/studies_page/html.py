@@ -12,8 +12,9 @@ from typing import Any
 from toyguide import __version__
 from toyguide.studies.report import IMAGE_FORMATS, show, show_p
 from toyguide_apps.studies_page.results import Found
+from toyguide_apps.studies_page.scenes import Scene
 
-__all__ = ["MARKS", "STYLE", "criteria", "duration", "figure", "heading", "numbers", "summary_line"]
+__all__ = ["MARKS", "STYLE", "criteria", "duration", "figure", "heading", "in_explorer", "numbers", "summary_line"]
 
 MARKS = {"supported": "✓", "not supported": "✗", "inconclusive": "≈", "": "○"}
 """A sign for each verdict, and for none: told apart without colours."""
@@ -123,6 +124,12 @@ def figure(found: Found, sheet: dict[str, Any]) -> str:
         f"<figure><label title='Show in full size, and back'><input type='checkbox' aria-label='Full size'>"
         f"<img alt='{caption}' src='data:image/png;base64,{data}'></label><figcaption>{caption}</figcaption></figure>"
     )
+
+
+def in_explorer(scenes: Iterable[Scene]) -> str:
+    """Links to what the explorer shows of a study."""
+    links = [f"<a href='{escape(s.address, quote=True)}'>{escape(s.title)}</a>" for s in scenes]
+    return f"<p class='small'>Open in the explorer: {' · '.join(links)}</p>" if links else ""
 
 
 def duration(seconds: float) -> str:

@@ -17,6 +17,7 @@ from toyguide_apps.studies_page import html as views
 from toyguide_apps.studies_page.results import Found, found, rough_seconds
 from toyguide_apps.studies_page.run_bar import RunBar
 from toyguide_apps.studies_page.runner import RUNNER, Runner
+from toyguide_apps.studies_page.scenes import scenes
 
 __all__ = ["Studies"]
 
@@ -148,12 +149,14 @@ class Studies(pn.viewable.Viewer):
             pmui.Typography(described["title"], variant="h5", margin=(4, 10, 8, 10)),
             *self._results(results, shown),
             _html(views.heading(described, shown, chosen.finding)),
+            _html(views.in_explorer(scenes(chosen))),
             self._runs(chosen),
             _html(views.criteria(described, shown)),
         ]
         if shown is None:
             return parts, problems
-        parts += [_html(views.figure(shown, sheet), margin=(16, 10, 0, 10)) for sheet in shown.summary["sheets"]]
+        seen = views.in_explorer(scenes(chosen))
+        parts += [_html(views.figure(shown, s) + seen, margin=(16, 10, 0, 10)) for s in shown.summary["sheets"]]
         numbers = views.numbers(shown)
         if numbers:
             parts += [_title("Numbers"), _html(numbers)]

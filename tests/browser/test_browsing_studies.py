@@ -14,6 +14,7 @@ from tracebacks import ours
 
 from toyguide.studies import studies, study
 from toyguide.studies.report import describe
+from toyguide_apps.studies_page.scenes import scenes
 
 NAME = "cfg-is-not-tilting"
 PATIENCE = 90_000  # ms; for a slow machine, not a measurement
@@ -140,6 +141,19 @@ def test_it_fits_a_small_screen_and_leads_to_the_explorer_and_back(strict_page, 
     page.get_by_role("link", name="Studies").click(timeout=PATIENCE)
     see(page, study(NAME).statement)
     assert ("theme=dark" in page.url) == (theme == "dark")
+
+
+def test_a_study_leads_to_its_scene_in_the_explorer(strict_page, server):
+    page, (address, _) = strict_page, server
+    page.goto(f"{address}?study={NAME}", timeout=PATIENCE)
+    (scene,) = scenes(study(NAME))
+    links = page.get_by_role("link", name=scene.title)
+    links.first.wait_for(timeout=PATIENCE)
+    assert links.count() == 2  # below the claim, and below its one figure
+    links.last.click()
+    page.wait_for_url(re.compile("/explorer"), timeout=PATIENCE)
+    see(page, "Truth (512 exact samples)")
+    assert page.evaluate("Bokeh.documents[0].get_model_by_name('panel-2-figure').title.text").endswith("(w = 3)")
 
 
 def test_a_wrong_name_is_told_and_the_list_is_there(strict_page, server):

@@ -158,12 +158,8 @@ class Stage {
   }
 
   setHeadline({ title, text, numbers, verdict }) {
-    const words = make("div", { class: "words" })
-    words.append(make("h1", {}, title), make("p", {}, text))
-    if (verdict) {
-      const link = make("a", { href: verdict.href, class: "verdict" }, verdict.text)
-      words.append(link)
-    }
+    const words = make("p", {}, `${text} `)
+    if (verdict) words.append(make("a", { href: verdict.href, class: "verdict" }, verdict.text))
     const many = numbers.some(({ values }) => values.length > 2)
     const figures = make("dl", { class: many ? "numbers many" : "numbers" })
     for (const { label, doc, values, truth } of numbers) {
@@ -178,7 +174,9 @@ class Stage {
       if (truth) cell.append(make("dd", { class: "truth" }, truth))
       figures.append(cell)
     }
-    this.headline.replaceChildren(words, figures)
+    const top = make("div", { class: "top" })
+    top.append(make("h1", {}, title), figures)
+    this.headline.replaceChildren(top, words)
   }
 
   setStatus({ busy, coarse }) {
@@ -431,6 +429,10 @@ class Stage {
     const inks = getComputedStyle(this.element)
     for (const name of ["good", "bad"]) // for the tables below the stage
       document.documentElement.style.setProperty(`--toyguide-${name}`, inks.getPropertyValue(`--${name}`))
+    for (const [light, inTheDark] of Object.entries(this.looks?.swap ?? {})) {
+      const colour = dark ? inTheDark : light
+      document.documentElement.style.setProperty(`--toyguide-${light.slice(1)}`, colour)
+    }
     if (this.legended) this.legend.show(this.legended)
     this.redraw()
   }

@@ -63,7 +63,8 @@ class ErrorsPanel(pn.viewable.Viewer):
         if self._state.errors == bool(len(self._panel)):
             return
         if self._state.errors and not len(self._plots):
-            self._plots = side_by_side(self._figure(*item) for item in zip(_TITLES, self._here, strict=True))
+            figures = [self._figure(*item) for item in zip(_TITLES, self._here, strict=True)]
+            self._plots = side_by_side(figures, self._state)
         self._panel.objects = [self._head, self._plots] if self._state.errors else []
         self._panel.styles = FRAME if self._state.errors else {}
 
@@ -112,6 +113,6 @@ def _text(seen: tuple[ErrorCurves, ...], sigma: float) -> str:
             at = int(np.abs(np.log(curves.sigma / sigma)).argmin())
             best = float(curves.values["best_multiple"][at])
             said = "adds nothing here" if np.isnan(best) else f"best multiple of its push here {best:z.2f}"
-        name = f"<span style='color:{colour}'>{sign} {escape(named(curves.experiment))}</span>"
+        name = f"<span style='color:{palette.css(colour)}'>── {sign}</span> {escape(named(curves.experiment))}"
         parts.append(f"{name}: {escape(said)}")
     return " · ".join(parts)

@@ -110,7 +110,7 @@ def _title(seen: Inspection, scale: float) -> str:
     colour = palette.REGIONS[("mode", "saddle", "tail").index(seen.region)]
     parts = [
         f"σ = {seen.sigma:.4g}",
-        f"<span style='background:{colour};padding:1px 6px;border-radius:3px'>{seen.region}</span>",
+        f"<span style='border-bottom:3px solid {palette.css(colour)}'>{seen.region}</span>",
         f"log-density {seen.exact.log_density:.4g} (both exact)",
     ]
     if len(seen.x) > 2:
@@ -141,7 +141,7 @@ def _curvature(seen: Inspection) -> str:
         kind = "up" if seen.shown.eigenvalues[i] > 0 else "down"
         inside = seen.axes @ vectors[i]
         rows += _row(
-            f"<span class='key' style='background:{palette.TERMS[kind]}'></span>{i + 1}",
+            f"<span class='key' style='background:{palette.css(palette.TERMS[kind])}'></span>{i + 1}",
             f"{s2 * seen.exact.eigenvalues[i]:+.3f}",
             f"{s2 * seen.main.eigenvalues[i]:+.3f}",
             f"({inside[0]:+.2f}, {inside[1]:+.2f})",
@@ -190,7 +190,7 @@ def _terms(seen: Inspection, place: str, terms: Terms) -> str:
 
 
 def _key(kind: str, text: str) -> str:
-    return f"<span class='key' style='background:{palette.TERMS[kind]}'></span>{text}"
+    return f"<span class='key' style='background:{palette.css(palette.TERMS[kind])}'></span>{text}"
 
 
 def _head(*cells: str) -> str:

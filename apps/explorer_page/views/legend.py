@@ -8,6 +8,7 @@ from toyguide_apps.explorer_page.compute import Picture
 from toyguide_apps.explorer_page.layers.curvature import CURVATURE_LEVELS, ERROR_LEVELS
 from toyguide_apps.explorer_page.layers.densities import BAND_SHARES
 from toyguide_apps.explorer_page.layers.errors import RATIO_LEVELS
+from toyguide_apps.explorer_page.layers.twist import CURL_LEVELS, DIVERGENCE_LEVELS
 from toyguide_apps.explorer_page.scene import Scene
 from toyguide_apps.explorer_page.state import BANDS, LAYERS, SOURCES, ExplorerState
 
@@ -44,6 +45,8 @@ _BANDS = {
     "curvature": "Largest σ²λ of the log-density, {source}.",
     "step-error": "Relative error of SFG's product at h = {h}, {source}.",
     "error-ratio": "Length of the guided error over main's: left of 1 the push helps.",
+    "curl": "σ² times the curl of the guided score: 0 where it is the gradient of a density.",
+    "divergence": "σ² times the divergence of the guided score, over the dimension: left it gathers, right it spreads.",
 }
 
 
@@ -56,6 +59,8 @@ _MARKS: dict[str, list[list[Any]]] = {
     "curvature": _between(CURVATURE_LEVELS)[1::2],
     "step-error": _between(ERROR_LEVELS)[1::2],
     "error-ratio": [[i + 2, f"{level:g}"] for i, level in enumerate(RATIO_LEVELS)][1::2],
+    "curl": _between(CURL_LEVELS)[1::2],
+    "divergence": _between(DIVERGENCE_LEVELS)[1::2],
     "regions": [[0.5, "mode"], [1.5, "saddle"], [2.5, "tail"]],
     **dict.fromkeys(
         ("exact", "main", "guide"), [[i + 1, f"{100 * share:g} %"] for i, share in enumerate(BAND_SHARES)][1::2]

@@ -63,7 +63,7 @@ class ProfilePanel(pn.viewable.Viewer):
 
     def _plots(self) -> pn.Row:
         self._figures = self._figures or {name: self._figure(name) for name in _TITLES}
-        return side_by_side(self._figures.values())
+        return side_by_side(self._figures.values(), self._state)
 
     def _figure(self, name: str) -> figure:
         f = curve_figure(f"profile-{name}-figure", _TITLES[name], x_range=self._x_range)
@@ -125,9 +125,13 @@ class ProfilePanel(pn.viewable.Viewer):
 
 
 def _text(seen: Profile) -> str:
-    learned = f" · <span style='color:{_FIELDS['learned']}'>╌╌ {seen.learned}</span>" if seen.learned else ""
-    saddle = "no saddle between them at this noise level"
-    if seen.saddle is not None:
+    exact, learned = (palette.css(_FIELDS[name]) for name in ("exact", "learned"))
+    parts = [f"σ = {seen.sigma:.4g}", f"<span style='color:{exact}'>──</span> exact union"]
+    if seen.learned:
+        parts.append(f"<span style='color:{learned}'>╌╌</span> {seen.learned}")
+    if seen.saddle is None:
+        parts.append("no saddle between them at this noise level")
+    else:
         value = np.interp(seen.saddle, seen.t, seen.curvature["exact"])
-        saddle = f"saddle at {seen.saddle:.2f} of the way, σ²λ = {value:.3g} (exact)"
-    return f"σ = {seen.sigma:.4g} · <span style='color:{_FIELDS['exact']}'>── exact union</span>{learned} · {saddle}"
+        parts.append(f"saddle at {seen.saddle:.2f} of the way, σ²λ = {value:.3g} (exact)")
+    return " · ".join(parts)

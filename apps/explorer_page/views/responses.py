@@ -198,10 +198,10 @@ class ResponsesPanel(pn.viewable.Viewer):
         self._marks = {}
         self._sources = [{kind: ColumnDataSource() for kind in ("line", "cells")} for _ in asked.bases]
         if len(asked.axes) == 1:
-            self._plots.objects = [side_by_side([self._curve(asked, metric)])]
+            self._plots.objects = [side_by_side([self._curve(asked, metric)], self._state)]
         else:
             shown = [i for i, base in enumerate(asked.bases) if _has_all(base, asked.axes)]
-            self._plots.objects = [side_by_side(self._map(asked, i, i == shown[-1]) for i in shown)]
+            self._plots.objects = [side_by_side([self._map(asked, i, i == shown[-1]) for i in shown], self._state)]
 
     def _curve(self, asked: Question, metric: str) -> figure:
         (axis,) = asked.axes
@@ -300,7 +300,7 @@ class ResponsesPanel(pn.viewable.Viewer):
         if len(asked.axes) == 1:
             for letter, run, colour in zip(_LETTERS, runs, palette.PANELS, strict=False):
                 name = named(run).split("  (")[0]
-                parts.append(f"<span style='color:{colour}'>── {letter}</span> {escape(name)}")
+                parts.append(f"<span style='color:{palette.css(colour)}'>── {letter}</span> {escape(name)}")
             parts.append(f"band: 95 % interval of the mean over {asked.seeds} seeds · dotted: exact samples")
         else:
             parts.append(f"mean over {asked.seeds} seeds")

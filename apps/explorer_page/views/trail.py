@@ -112,7 +112,7 @@ class TrailPanel(pn.viewable.Viewer):
         iterated = any(t is not None and t.alignment is not None for t in trails)
         names = [name for name in _TITLES if iterated or name != "alignment"]
         rows = [names[i : i + _PER_ROW] for i in range(0, len(names), _PER_ROW)]
-        self._plots.objects = [side_by_side(self._figures[name] for name in row) for row in rows]
+        self._plots.objects = [side_by_side([self._figures[name] for name in row], self._state) for row in rows]
         self._text.object = _text(picture.request.sample, trails)
 
     def _point_out(self) -> None:
@@ -150,5 +150,5 @@ def _text(sample: int | None, trails: tuple[Trail | None, ...]) -> str:
             title = named(found.experiment)
             probability = found.posterior[-1, found.labels.index(found.label)]
             said = f"{title}: ends at log-density {found.log_density[-1]:.2f}, {found.label} with {probability:.0%}"
-        parts.append(f"<span style='color:{colour}'>── {letter}</span> {escape(said)}")
+        parts.append(f"<span style='color:{palette.css(colour)}'>── {letter}</span> {escape(said)}")
     return " · ".join(parts)
