@@ -149,9 +149,7 @@ class Explorer:
 
     def place(self, panel, sample):
         """Where a sample is on the page, in pixels."""
-        u, v = self.stage(
-            f"s.panels[{panel - 1}].place({sample}, s.panels[{panel - 1}].position())"
-        )
+        u, v = self.stage(f"s.panels[{panel - 1}].place({sample}, s.panels[{panel - 1}].position())")
         return self.at(panel, u, v)
 
     def pixels(self, panel):
