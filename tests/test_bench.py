@@ -444,7 +444,9 @@ EXPLORER = {
     "browser": {"p50": 110.0, "p95": 240.0, "max": 300.0},
     "browser_first_picture_s": 5.5,
     "browser_answer_ratio": 1.4,
+    "browser_load_s": 2.2,
     "browser_load_ratio": 2.6,
+    "browser_picture_ms": 33.0,
 }
 
 
@@ -459,8 +461,10 @@ def test_the_explorers_figures_stand_beside_their_aims():
     assert found["explorer: start of the server to the first picture received"] == (4.5, "s", True)
     assert found["explorer: the same in Chromium"] == (5.5, "s", False)
 
-    assert found["explorer in Chromium: an answer, less its runs, against a redraw of the plots"] == (1.4, "×", True)
+    assert found["explorer in Chromium: an answer, less its runs, against a redraw of the stage"] == (1.4, "×", True)
+    assert found["explorer in Chromium: address to first picture"] == (2.2, "s", None)
     assert found["explorer in Chromium: the first picture against an empty page"] == (2.6, "×", False)
+    assert found["explorer in Chromium: picture to picture, four panels of 2,048 playing"] == (33.0, "ms", True)
 
     without = run.explorer_figures({k: None if k.startswith("browser") else v for k, v in EXPLORER.items()})
     assert [f.name for f in without] == [name for name in found if "Chromium" not in name]

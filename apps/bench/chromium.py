@@ -1,9 +1,9 @@
 """The explorer in a real Chromium, and the two pages that it is compared with.
 
-An answer is compared with a message that draws two finished pictures in the same plots in turn (``redraw_page``); the
+An answer is compared with a message that draws two finished pictures on the same stage in turn (``redraw_page``); the
 time of the guided run that it shows is not counted. A first picture is compared with a page of the same template with
 one empty plot (``empty_page``). Both come from the same server, in turn with what they are compared with, so that a
-busy machine slows both.
+busy machine slows both. Playing is timed from one drawn picture to the next, with the layers of the opening screen.
 """
 
 from __future__ import annotations
@@ -28,24 +28,40 @@ __all__ = ["InChromium", "in_chromium"]
 
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 _HERE = Path(__file__).parent
-_QUERY = "&".join(f"{k}={v}" for k, v in SCENE.items())
+_QUERY = "&".join(f"{k}={v}" for k, v in SCENE.items()) + "&table=true"  # which says how long a run took
+_FOUR = "panels=4&n=2048"
 _SETTLED = 500  # milliseconds between two changes
 _LOADS = 5  # of each page
 _TIMEOUT = 1e3 * PATIENCE
 
 _WATCH = """() => {
     window.drawn = []
-    const title = Bokeh.documents[0].get_model_by_name('panel-2-figure').title
     addEventListener('keydown', () => { window.pressed = performance.now() }, true)
-    title.properties.text.change.connect(() => {
-        if (title.text.includes('first')) return
+    const set = toyguide.set.bind(toyguide)
+    let shown = toyguide.boarded.panels[1].title
+    toyguide.set = (name, value) => {
+        set(name, value)
+        if (name !== 'board' || value.panels[1].title === shown) return
+        shown = value.panels[1].title
+        if (shown.includes('first')) return
         const done = () => window.drawn.push(performance.now() - window.pressed)
         requestAnimationFrame(() => requestAnimationFrame(done))
-    })
+    }
 }"""
-_HAS_PICTURE = """() => {
-    try { return Bokeh.documents[0].get_model_by_name('panel-2-frames').data.x.length > 0 } catch (e) { return false }
-}"""
+_HAS_PICTURE = """() =>
+    window.toyguide?.frames > 0 && toyguide.panels.length && toyguide.panels.every((panel) => panel.run)"""
+_PLAY = """() => new Promise((resolve) => {
+    const times = []
+    let before = toyguide.frames
+    const look = (now) => {
+        if (toyguide.frames !== before) times.push(now)
+        before = toyguide.frames
+        if (toyguide.playing) requestAnimationFrame(look)
+        else resolve(times)
+    }
+    toyguide.toggle()
+    requestAnimationFrame(look)
+})"""
 
 
 @dataclass(frozen=True)
@@ -59,6 +75,7 @@ class InChromium:
         start_s: From the start of the server's process to the first picture.
         loads: From the address to the first picture, in a browser without a cache.
         empty_loads: The same of the empty page.
+        pictures: From one drawn picture to the next while four panels of 2,048 samples play.
     """
 
     answers: list[float]
@@ -67,6 +84,7 @@ class InChromium:
     start_s: float
     loads: list[float]
     empty_loads: list[float]
+    pictures: list[float]
 
     @property
     def answer_ratio(self) -> float:
@@ -117,14 +135,14 @@ def in_chromium(changes: int) -> InChromium | None:
                 for _ in range(_LOADS):
                     for name, times in loads.items():
                         times.append(_load(browser, address.replace("explorer", name)))
-            return InChromium(answers, runs, redraws, start, loads["explorer"], loads["empty_page"])
+                pictures = _play(browser, f"{address}?{_FOUR}")
+            return InChromium(answers, runs, redraws, start, loads["explorer"], loads["empty_page"], pictures)
         finally:
             browser.close()
 
 
 def _see_picture(page: Any) -> None:
     page.wait_for_function(_HAS_PICTURE, timeout=_TIMEOUT)
-    page.locator(".bk-Canvas").last.wait_for(timeout=_TIMEOUT)
 
 
 def _press(browser: Any, url: str, changes: int) -> tuple[list[float], list[float]]:
@@ -155,8 +173,22 @@ def _load(browser: Any, url: str) -> float:
     began = time.perf_counter()
     page.goto(url, timeout=_TIMEOUT)
     if "explorer" in url:
-        page.wait_for_function(_HAS_PICTURE, timeout=_TIMEOUT)
-    page.locator(".bk-Canvas").last.wait_for(timeout=_TIMEOUT)
+        _see_picture(page)
+    else:
+        page.locator(".bk-Canvas").last.wait_for(timeout=_TIMEOUT)
     seconds = time.perf_counter() - began
     context.close()
     return seconds
+
+
+def _play(browser: Any, url: str) -> list[float]:
+    """Seconds between the pictures of the second play; the first one brings the layers of all levels."""
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.goto(url, timeout=_TIMEOUT)
+    _see_picture(page)
+    page.wait_for_timeout(2 * _SETTLED)
+    page.evaluate(_PLAY)
+    page.wait_for_timeout(2 * _SETTLED)
+    times = page.evaluate(_PLAY)
+    page.close()
+    return [1e-3 * float(seconds) for seconds in np.diff(times)]

@@ -56,8 +56,11 @@ class ExplorerFigures:
         first_picture_s: From the start of the server's process to the first picture, in seconds.
         browser: One visitor in Chromium, until the picture is drawn; None where there is none.
         browser_first_picture_s: The same as ``first_picture_s`` in a Chromium that was open before.
-        browser_answer_ratio: How many times the same plots redrawn an answer takes in Chromium, without its guided run.
-        browser_load_ratio: How many times an empty page of the same template a first picture takes in Chromium.
+        browser_answer_ratio: How many times the same stage redrawn an answer takes in Chromium, without its guided run.
+        browser_load_s: From the address to the first picture in Chromium, in seconds; the median.
+        browser_load_ratio: How many times an empty page of the same template that is.
+        browser_picture_ms: From one drawn picture to the next while four panels of 2,048 samples play in Chromium, in
+            milliseconds; the median of a play.
     """
 
     sessions: int
@@ -70,7 +73,9 @@ class ExplorerFigures:
     browser: Spread | None
     browser_first_picture_s: float | None
     browser_answer_ratio: float | None
+    browser_load_s: float | None
     browser_load_ratio: float | None
+    browser_picture_ms: float | None
 
 
 def measure_explorer(sessions: int = 10, changes: int = 20) -> ExplorerFigures:
@@ -108,7 +113,9 @@ def measure_explorer(sessions: int = 10, changes: int = 20) -> ExplorerFigures:
         browser=None if seen is None else Spread.of(seen.answers),
         browser_first_picture_s=None if seen is None else seen.start_s,
         browser_answer_ratio=None if seen is None else seen.answer_ratio,
+        browser_load_s=None if seen is None else float(np.median(seen.loads)),
         browser_load_ratio=None if seen is None else seen.load_ratio,
+        browser_picture_ms=None if seen is None else 1e3 * float(np.median(seen.pictures)),
     )
 
 

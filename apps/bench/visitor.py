@@ -18,7 +18,7 @@ from toyguide_apps.explorer_page.state import ExplorerState
 __all__ = ["PATIENCE", "SCENE", "Shown", "Visitor", "stale"]
 
 SCENE = {"layers": "guidance,region,samples", "step": "24"}
-"""512 trajectories, a density, some 400 arrows that depend on the slider, and the metrics."""
+"""512 trajectories, a density, some 400 arrows that depend on the slider, and the headline's metrics."""
 PATIENCE = 120.0  # seconds, for a slow machine
 _DRAG_PAUSE = 0.03  # seconds between two values that a drag passes
 _SETTLED = 0.5  # seconds after which a picture that still came would be a late one
@@ -26,7 +26,7 @@ _SETTLED = 0.5  # seconds after which a picture that still came would be a late 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A picture as it arrived: the right plot's title, and where its points end, with shape ``(n, 2)``."""
+    """A picture as it arrived: the right panel's title, and where its points end, with shape ``(n, 2)``."""
 
     title: str
     ends: np.ndarray
@@ -70,13 +70,20 @@ class Visitor:
         document = self._session.document
         sliders = [m for m in document.models if getattr(getattr(m, "data", None), "fixed_end", None) == 30.0]
         self._slider = sliders[0].data
-        self._title = document.get_model_by_name("panel-2-figure").title
-        self._frames = document.get_model_by_name("panel-2-frames")
+        self._stage = document.get_model_by_name("stage")
         self.titles: list[str] = []
-        self._title.on_change("text", lambda _attr, _old, new: self.titles.append(new))
+        self._stage.on_change("board", lambda _attr, _old, _new: self._note())
         # What a browser says when it has drawn the page, and the server waits for.
         document.callbacks.trigger_on_change(MessageSentEvent(document, "bokeh_event", DocumentReady()))
-        self.wait(lambda: len(self._frames.data["x"]) > 0)
+        self.wait(lambda: "x" in self._stage.run_2)
+
+    def _note(self) -> None:
+        """A board comes with each change of a setting; with a picture, it has another title."""
+        if self._title() not in self.titles[-1:]:
+            self.titles.append(self._title())
+
+    def _title(self) -> str:
+        return str(self._stage.board["panels"][1]["title"])
 
     def wait(self, done: Callable[[], bool]) -> bool:
         """Take in messages until something is so, or patience ends; whether it is so."""
@@ -93,10 +100,10 @@ class Visitor:
             self._slider.value_throttled = value
 
     def shown(self) -> Shown:
-        """What the right plot holds."""
-        n = len(self._frames.data["x"]) // 33
-        ends = np.stack([self._frames.data[axis][-n:] for axis in "xy"], -1)
-        return Shown(self._title.text, ends)
+        """What the right panel holds."""
+        run = self._stage.run_2
+        ends = np.stack([run[axis][-run["n"] :] for axis in "xy"], -1)
+        return Shown(self._title(), ends)
 
     def move(self, value: float, passing: int = 0) -> float | None:
         """Drag the slider to a value, passing others; seconds from its release to its finished picture, if it came."""
@@ -105,11 +112,11 @@ class Visitor:
             self._idle(_DRAG_PAUSE)
         began = time.perf_counter()
         self.change(value)
-        came = self.wait(lambda: _finished(self._title.text, value))
+        came = self.wait(lambda: _finished(self._title(), value))
         return time.perf_counter() - began if came else None
 
     def last(self) -> Shown:
-        """What the right plot holds when nothing more comes."""
+        """What the right panel holds when nothing more comes."""
         self._idle(_SETTLED)
         self._session.force_roundtrip()
         return self.shown()

@@ -19,8 +19,7 @@ _LINKS = """
     a:hover, a:focus-visible { background: rgba(128,128,128,.18); }
     a[aria-current] { box-shadow: inset 0 -2px currentColor; border-radius: 0; font-weight: 600; }
 """
-_THEME = {
-    "palette": {"primary": {"main": "#2f5d9b"}, "secondary": {"main": "#b2560d"}},
+_SHARED = {
     "typography": {"fontSize": 12.5, "button": {"textTransform": "none", "fontSize": "0.8rem", "letterSpacing": 0}},
     "components": {
         "MuiAppBar": {
@@ -45,6 +44,7 @@ _THEME = {
         # No text below 12 px: a label on a field's edge is 0.86 of 14 px instead of 0.75.
         "MuiInputLabel": {"styleOverrides": {"shrink": {"transform": "translate(14px, -9px) scale(0.88)"}}},
         "MuiOutlinedInput": {"styleOverrides": {"notchedOutline": {"& legend": {"fontSize": "0.88em"}}}},
+        "MuiTooltip": {"styleOverrides": {"tooltip": {"fontSize": "13px", "lineHeight": 1.35}}},
         "MuiSlider": {"styleOverrides": {"thumb": {"width": "20px", "height": "20px"}}},
         "MuiToggleButton": {
             "styleOverrides": {"root": {"textTransform": "none", "padding": "3px 8px", "whiteSpace": "nowrap"}}
@@ -62,6 +62,13 @@ _AT_HOME = """
     if (dark && !location.search.includes('theme=')) page.dark_theme = true
     if (innerWidth < 900) page.sidebar_open = false
 """
+
+
+# Contrast of at least 4.5 on either ground.
+_THEME = {
+    "light": {**_SHARED, "palette": {"primary": {"main": "#2f5d9b"}, "secondary": {"main": "#b2560d"}}},
+    "dark": {**_SHARED, "palette": {"primary": {"main": "#8ab4f8"}, "secondary": {"main": "#ffb07a"}}},
+}
 
 
 class Framed(Protocol):

@@ -14,11 +14,11 @@ COUNT = """
     from bokeh.document import Document
     from bokeh.document.events import MessageSentEvent
     from bokeh.events import DocumentReady
-    from bokeh.plotting import figure
     from panel.io.server import get_server
     from panel_material_ui import Page
     from toyguide_apps.serve import EXPLORER, STUDIES
     from toyguide_apps.explorer_page.session import Explorer
+    from toyguide_apps.explorer_page.views.stage import StageModel
     from toyguide_apps.studies_page.session import Studies
 
     pn.extension("katex", notifications=True)
@@ -48,9 +48,9 @@ COUNT = """
         document, connection = session.document, session._connection
         document.callbacks.trigger_on_change(MessageSentEvent(document, "bokeh_event", DocumentReady()))
         if name == "explorer":
-            frames = document.get_model_by_name("panel-2-frames")
-            connection._loop_until(lambda: len(frames.data["x"]) > 0 or not connection.connected)
-            assert len(frames.data["x"]) == 9 * 128
+            stage = document.get_model_by_name("stage")
+            connection._loop_until(lambda: "x" in stage.run_2 or not connection.connected)
+            assert len(stage.run_2["x"]) == 9 * 128
         session.force_roundtrip()
         session.close()
 
@@ -61,7 +61,7 @@ COUNT = """
         time.sleep(1.0)  # a picture's last seconds: what was scheduled before the visitor left
         gc.collect()
         everything = gc.get_objects()
-        kinds = (Document, Explorer, Page, Studies, figure)
+        kinds = (Document, Explorer, Page, Studies, StageModel)
         return {k.__name__: sum(type(o) is k for o in everything) for k in kinds}, len(everything), len(pn.state._views)
 
     for _ in range(2):  # what is kept for all visitors is there from now on

@@ -1,5 +1,6 @@
 """A served explorer and a page that fails on any error and on any request that leaves the machine."""
 
+import base64
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tracebacks import ROOT, ours
 
@@ -73,19 +75,16 @@ def address(tmp_path_factory):
 
 
 class Explorer:
-    """The page, and what its plots hold."""
+    """The page, and what its stage holds."""
 
     def __init__(self, page):
         self.page = page
 
     def open(self, address, query=""):
         self.page.goto(f"{address}{query}", timeout=PATIENCE)
-        self.wait(
-            "() => Bokeh.documents.length && Bokeh.documents[0].get_model_by_name('panel-2-frames').data.x.length"
-        )
+        self.wait("() => toyguide.frames && toyguide.panels.length && toyguide.panels.every((panel) => panel.run)")
         # A picture that is at hand comes with the page, before anything of it can be seen or touched.
-        self.page.locator(".bk-Canvas").last.wait_for(timeout=PATIENCE)
-        self.page.locator("input[type=range]").last.wait_for(timeout=PATIENCE)
+        self.page.locator("input[type=range]").first.wait_for(state="attached", timeout=PATIENCE)
         return self
 
     def wait(self, script, arg=None):
@@ -93,63 +92,90 @@ class Explorer:
         safe = f"(arg) => {{ try {{ return ({script})(arg) }} catch (e) {{ return false }} }}"
         self.page.wait_for_function(safe, arg=arg, timeout=PATIENCE)
 
-    def column(self, source, name="x"):
-        """A column of a plot's data."""
-        return self.page.evaluate(
-            "([s, c]) => Array.from(Bokeh.documents[0].get_model_by_name(s).data[c])", [source, name]
+    def stage(self, expression):
+        """The value of an expression of the stage, ``s``."""
+        return self.page.evaluate(f"() => {{ const s = toyguide; return {expression} }}")
+
+    def run(self, panel):
+        """What a panel, counted from 1, has of its run: numbers and lists."""
+        return self.stage(
+            f"Object.fromEntries(Object.entries(s.panels[{panel - 1}].run).map("
+            "([k, v]) => [k, ArrayBuffer.isView(v) ? Array.from(v) : v]))"
         )
 
-    def size(self, source):
-        first = "x0" if source in ("score", "saddles") or source.endswith("guidance") else "x"
-        return len(self.column(source, first))
-
-    def changed(self, source, before):
-        """Wait until a source's column x differs from before."""
-        self.wait(
-            """([s, before]) => {
-                const now = Array.from(Bokeh.documents[0].get_model_by_name(s).data.x)
-                const same = (v, i) => v === before[i] || (isNaN(v) && before[i] === null)
-                return now.length != before.length || !now.every(same)
-            }""",
-            [source, before],
-        )
+    def ends(self, panel):
+        """Where a panel's samples end: their first coordinates."""
+        run = self.run(panel)
+        return run["x"][-run["n"] :]
 
     def title(self, panel):
-        return self.page.evaluate(
-            "(name) => Bokeh.documents[0].get_model_by_name(name).title.text", f"panel-{panel}-figure"
+        return self.stage(f"s.boarded.panels[{panel - 1}].title")
+
+    def titled(self, panel, start):
+        """Wait until a panel shows a run whose title starts so."""
+        self.wait(f"(start) => toyguide.boarded.panels[{panel - 1}].title.startsWith(start)", start)
+
+    def changed(self, panel, ends):
+        """Wait until a panel's samples end elsewhere, all of them."""
+        self.wait(
+            """([i, ends]) => {
+                const { x, n } = toyguide.panels[i].run
+                return n === ends.length && ends.some((value, k) => x[x.length - n + k] !== value)
+            }""",
+            [panel - 1, ends],
         )
+
+    def rest(self):
+        """Wait until the view has come to rest and is drawn as it stays."""
+        self.wait("() => !toyguide.moving && !toyguide.playing && !toyguide.frame")
 
     def idle(self):
-        """Wait until nothing is being computed."""
+        """Wait until nothing is being computed, and what was is drawn."""
         self.page.wait_for_timeout(400)  # the sign comes 200 ms after a change
         self.wait("() => getComputedStyle(document.documentElement).getPropertyValue('--toyguide-busy') != '1'")
+        self.rest()
 
-    def click(self, panel, u, v):
-        """Click into a plot at coordinates of its plane, until a point is marked: a slow click is none to Bokeh."""
-        at = self.page.evaluate(
-            """([name, u, v]) => {
-                const view = Bokeh.index.find_one(Bokeh.documents[0].get_model_by_name(name))
-                const box = view.el.getBoundingClientRect()
-                return [box.x + view.frame.x_scale.compute(u), box.y + view.frame.y_scale.compute(v)]
+    def at(self, panel, u, v):
+        """Where coordinates of the plane are on the page, in pixels."""
+        return self.page.evaluate(
+            """([i, u, v]) => {
+                const { canvas, frame } = toyguide.panels[i]
+                const box = canvas.getBoundingClientRect()
+                const edge = (box.width - frame.side) / 2
+                return [box.x + edge + frame.x(u), box.y + edge + frame.y(v)]
             }""",
-            [f"panel-{panel}-figure", u, v],
+            [panel - 1, u, v],
         )
-        marked = "() => Bokeh.documents[0].get_model_by_name('point').data.x.length"
-        for _ in range(10):
-            self.page.mouse.click(*at)
-            self.page.wait_for_timeout(2_000)
-            if self.page.evaluate(marked):
-                return
-        raise AssertionError("no click was taken")
+
+    def place(self, panel, sample):
+        """Where a sample is on the page, in pixels."""
+        u, v = self.stage(f"s.panels[{panel - 1}].place({sample}, s.panels[{panel - 1}].position())")
+        return self.at(panel, u, v)
+
+    def pixels(self, panel):
+        """A panel as it is drawn: red, green and blue with shape ``(side, side, 3)``, uint8."""
+        side, data = self.page.evaluate(
+            """(i) => {
+                const { canvas } = toyguide.panels[i]
+                const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)
+                let text = ''
+                for (let k = 0; k < data.length; k += 8192) text += String.fromCharCode(...data.subarray(k, k + 8192))
+                return [canvas.width, btoa(text)]
+            }""",
+            panel - 1,
+        )
+        return np.frombuffer(base64.b64decode(data), np.uint8).reshape(side, side, 4)[..., :3].astype(int)
+
+    def layer(self, name):
+        """The switch of a layer."""
+        return self.page.get_by_role("checkbox", name=name, exact=True)
 
     def press(self, name):
-        """Click a button and take the mouse away: the tooltip of one button lies over the next."""
-        self.page.get_by_role("button", name=name).click()
-        self.page.mouse.move(0, 0)
-        self.page.get_by_role("tooltip").wait_for(state="hidden")
+        self.page.get_by_role("button", name=name, exact=True).first.click()
 
     def table(self):
-        return self.page.locator("table").last.inner_text()
+        """The metrics of all panels, folded out."""
+        return self.page.locator("table", has_text="Evaluations").inner_text()
 
     def choose(self, label, option):
         """Pick an option of a menu."""

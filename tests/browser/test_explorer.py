@@ -2,281 +2,549 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
 import toyguide as tg
-from toyguide_apps.explorer_page.panels import nearest
 from toyguide_apps.explorer_page.planes import home_window, plane
 from toyguide_apps.explorer_page.presets import presets
 from toyguide_apps.explorer_page.state import LAYERS
 
 QUICK = "n=128&steps=12"
+PAIR = f"dataset=two-gaussians&label=union&{QUICK}"
 
 
-def test_opens_with_a_picture_metrics_and_no_error(explorer, address):
+def percent(share):
+    return f"{100 * share:.1f} %"
+
+
+def test_opens_with_a_picture_a_headline_and_three_steps_and_plays_to_the_end(explorer, address):
     explorer.open(address).idle()
-    assert explorer.size("panel-2-points") == explorer.size("panel-1-points") == 512
-    assert explorer.title(2).startswith("Autoguidance")
-    for word in ("Outliers", "Coverage", "Dropped mass", "Truth (512 exact samples)", "Evaluations"):
+    page = explorer.page
+    assert [explorer.run(i)["n"] for i in (1, 2)] == [512, 512]
+    assert (explorer.title(1), explorer.title(2)[:13]) == ("Unguided", "Autoguidance ")
+    shares = [percent(np.mean(explorer.run(i)["outlier"])) for i in (1, 2)]
+    numbers = page.locator(".numbers").inner_text()
+    assert re.search(rf"Outliers\s+{shares[0]}\s*→\s*{shares[1]}", numbers), numbers
+    assert page.locator("table", has_text="Evaluations").count() == 0  # folded
+    card = page.get_by_role("dialog", name="First steps")
+    for button in ("Next", "Next", "Start"):
+        card.get_by_role("button", name=button).click()
+    assert card.count() == 0
+    plots = [page.locator("canvas[role=application]").nth(i).bounding_box() for i in (0, 1)]
+    line = page.get_by_role("slider", name="Noise level").bounding_box()
+    assert all(plot["y"] + plot["height"] <= line["y"] < 880 for plot in plots)
+    assert all(plot["width"] == plot["height"] > 350 for plot in plots)
+
+    last = explorer.stage("s.levels.length - 1")
+    assert explorer.stage("s.time") == last
+    page.evaluate(
+        """() => {
+            window.seen = []
+            const look = () => { seen.push([toyguide.time, toyguide.window()[2]]); requestAnimationFrame(look) }
+            look()
+        }"""
+    )
+    explorer.press("Replay")
+    explorer.wait("() => toyguide.playing && toyguide.time > 2")
+    page.keyboard.press("Escape")
+    explorer.press("Pause")
+    explorer.rest()
+    at = explorer.stage("s.time")
+    assert 2 <= at < last
+    assert at == int(at)
+    explorer.press("Play")
+    explorer.wait("(last) => !toyguide.playing && toyguide.time === last", last)
+    times, edges = zip(*page.evaluate("() => window.seen"), strict=True)
+    replayed = times[times.index(min(times)) :]
+    assert min(times) < 1
+    assert len(set(replayed)) > 60
+    assert max(edges) > 10 > 2 > edges[-1]  # the view follows from the noise to the data
+    explorer.idle()
+
+    page.locator(".more").get_by_text("All numbers").click()
+    page.locator("table", has_text="Evaluations").wait_for()
+    for word in ("Outliers", "Coverage", "Dropped mass", "512 exact samples", "B − A", shares[0], shares[1]):
         assert word in explorer.table()
-    plots = [c.bounding_box() for c in explorer.page.locator(".bk-Canvas").all()]
-    scrubber = explorer.page.locator("input[type=range]").last.bounding_box()
-    assert all(p["y"] + p["height"] <= scrubber["y"] for p in plots)
-    assert all(0.85 < p["width"] / p["height"] < 1.15 for p in plots)
-    box = explorer.page.locator("table").bounding_box()
-    assert box["y"] + box["height"] <= 900  # all of it without scrolling
+    page.reload()
+    explorer.wait("() => toyguide.panels.length == 2 && toyguide.panels[1].run")
+    assert card.count() == 0  # never again
 
 
-@pytest.mark.parametrize(("rule", "sliders"), [("cfg", 1), ("autoguidance", 1), ("sfg", 3)])
-def test_each_slider_changes_the_right_picture_and_its_metrics_alone(explorer, address, rule, sliders):
+def test_each_slider_changes_the_right_picture_and_its_metrics_alone(explorer, address):
     # Two Gaussians under SFG: a trajectory near the saddle feels w, alpha and h alike.
-    scene = "dataset=two-gaussians&label=union&weak=exact%2Bnoise:0.5&" if rule == "sfg" else ""
-    explorer.open(address, f"?{scene}{QUICK}&rule={rule}&bands=none").idle()
-    for i in range(sliders):
+    explorer.open(address, f"?{PAIR}&weak=exact%2Bnoise:0.5&rule=sfg&bands=none&table=true").idle()
+    for i in range(3):
         handle = explorer.page.locator("input[type=range]").nth(i)
-        right, left = explorer.column("panel-2-frames"), explorer.column("panel-1-frames")
-        title, table = explorer.title(2), explorer.table()
+        right, left = explorer.ends(2), explorer.ends(1)
+        title, table, headline = explorer.title(2), explorer.table(), explorer.page.locator(".headline").inner_text()
         handle.focus()
         for _ in range(3):
             handle.press("ArrowRight")
-        explorer.changed("panel-2-frames", right)
+        explorer.changed(2, right)
         explorer.idle()
         assert explorer.title(2) != title
-        assert explorer.table() != table
-        assert explorer.column("panel-1-frames") == left
+        assert (explorer.table(), explorer.page.locator(".headline").inner_text()) != (table, headline)
+        assert explorer.ends(1) == left
 
 
-def test_dragging_draws_few_samples_and_letting_go_all_of_them(explorer, address):
+def test_a_drag_draws_few_samples_and_then_all_and_is_one_step_back(explorer, address):
     explorer.open(address, "?n=512&steps=12&rule=cfg&bands=none").idle()
-    slider = explorer.page.locator("input[type=range]").first
-    thumb = slider.locator("xpath=..").bounding_box()
+    page = explorer.page
+    first, before = explorer.title(2), explorer.ends(2)
+    entries = page.evaluate("() => history.length")
+    thumb = page.locator("input[type=range]").first.locator("xpath=..").bounding_box()
     x, y = thumb["x"] + thumb["width"] / 2, thumb["y"] + thumb["height"] / 2
-    table, left = explorer.table(), explorer.column("panel-1-frames")
-    explorer.page.evaluate(
+    headline, left = page.locator(".numbers").inner_text(), explorer.ends(1)
+    page.evaluate(
         """() => {
-            const title = Bokeh.documents[0].get_model_by_name('panel-2-figure').title
             window.seen = []
-            title.properties.text.change.connect(() => window.seen.push(title.text))
+            const set = toyguide.set.bind(toyguide)
+            toyguide.set = (name, value) => { set(name, value); if (name === 'board') seen.push(value.panels[1].title) }
         }"""
     )
-    explorer.page.mouse.move(x, y)
-    explorer.page.mouse.down()
+    page.mouse.move(x, y)
+    page.mouse.down()
     for i in range(1, 13):
-        explorer.page.mouse.move(x + 4 * i, y)
-        explorer.page.wait_for_timeout(40)
-    explorer.wait("() => window.seen.some((t) => t.includes('first 128 of 512'))")
-    explorer.page.mouse.up()
-    explorer.wait("() => Bokeh.documents[0].get_model_by_name('panel-2-points').data.x.length == 512")
+        page.mouse.move(x + 4 * i, y)
+        page.wait_for_timeout(40)
+    explorer.wait("() => window.seen.some((title) => title.includes('first 128 of 512'))")
+    page.mouse.up()
+    explorer.wait("() => toyguide.panels[1].run.n === 512 && !toyguide.boarded.panels[1].title.includes('first')")
     explorer.idle()
-    assert "first" not in explorer.title(2)
-    assert explorer.table() != table
-    assert explorer.column("panel-1-frames") == left
-    weights = [float(re.search(r"w = ([\d.]+)", t)[1]) for t in explorer.page.evaluate("() => window.seen")]
+    assert page.locator(".numbers").inner_text() != headline
+    assert explorer.ends(1) == left
+    weights = [float(re.search(r"w = ([\d.]+)", title)[1]) for title in page.evaluate("() => window.seen")]
     assert weights == sorted(weights)
-    assert explorer.size("panel-2-frames") == 13 * 512
+    assert len(explorer.run(2)["x"]) == 13 * 512
+    dragged, after = explorer.title(2), explorer.ends(2)
+
+    page.wait_for_url(re.compile(f"w={weights[-1]:g}(&|$)"), timeout=90_000)
+    page.wait_for_timeout(700)  # longer than the pause before an address is written
+    assert page.evaluate("() => history.length") == entries + 1
+    page.go_back()
+    explorer.titled(2, first)
+    explorer.changed(2, after)
+    assert explorer.ends(2) == before
+    page.go_forward()
+    explorer.titled(2, dragged)
+    explorer.changed(2, before)
+    assert explorer.ends(2) == after
+    page.wait_for_timeout(700)
+    assert f"w={weights[-1]:g}" in page.url
+    assert page.evaluate("() => history.length") == entries + 1
 
 
-def test_the_scrubber_moves_the_points_along_their_stored_trajectories(explorer, address):
-    explorer.open(address, f"?{QUICK}&bands=none&layers=samples,paths").idle()
-    frames = explorer.column("panel-2-frames")
-    last = explorer.column("panel-2-points")
-    assert last == frames[12 * 128 :]
-    scrubber = explorer.page.locator("input[type=range]").last
-    scrubber.focus()
-    scrubber.press("Home")
-    explorer.changed("panel-2-points", last)
-    assert explorer.column("panel-2-points") == frames[:128]
-    for _ in range(3):
-        scrubber.press("ArrowRight")
-    explorer.wait(
-        "(want) => { const x = Bokeh.documents[0].get_model_by_name('panel-2-points').data.x; return x[0] === want }",
-        frames[3 * 128],
+def test_the_time_line_moves_samples_along_their_runs_and_asks_for_layers_alone(explorer, address):
+    explorer.open(address, f"?{QUICK}&bands=none&layers=samples,paths&ref:steps=20").idle()
+    page = explorer.page
+    runs = [explorer.run(i) for i in (1, 2)]
+    levels = tg.Experiment(steps=12).levels().tolist()
+    np.testing.assert_allclose(explorer.stage("s.levels"), levels, rtol=1e-6)
+    page.evaluate(
+        """() => {
+            window.got = new Set()
+            const set = toyguide.set.bind(toyguide)
+            toyguide.set = (name, value) => { got.add(name); set(name, value) }
+        }"""
     )
-    assert explorer.column("panel-2-points") == frames[3 * 128 : 4 * 128]
-    assert explorer.column("panel-2-frames") == frames
 
+    def check(step):
+        """Panel B has this level; panel A's run, of other levels, is between two of its own, by log sigma."""
+        for panel, run in enumerate(runs):
+            drawn = explorer.stage(
+                f"Array.from({{length: 128}}, (_, i) => s.panels[{panel}].place(i, s.panels[{panel}].position()))"
+            )
+            x = np.reshape(run["x"], (-1, 128)).astype(float)
+            own = np.array(run["sigma"])
+            if levels[step] == 0:
+                expected = x[-1]
+            else:
+                k = max(i for i in range(len(own)) if own[i] >= levels[step] * (1 - 1e-9))
+                share = (
+                    np.log(own[k] / levels[step]) / np.log(own[k] / own[k + 1])
+                    if own[k + 1] > 0
+                    else 1 - levels[step] / own[k]
+                )
+                expected = (1 - share) * x[k] + share * x[min(k + 1, len(own) - 1)]
+            np.testing.assert_allclose([u for u, _ in drawn], expected, rtol=1e-4, atol=1e-5)
 
-def test_a_panel_with_other_steps_is_scrubbed_to_the_nearest_noise_level(explorer, address):
-    explorer.open(address, f"?{QUICK}&bands=none&layers=samples&ref:steps=20&step=4").idle()
-    frames = explorer.column("panel-1-frames")
-    assert len(frames) == 21 * 128
-    levels = tg.Experiment(steps=20).levels().tolist()
-    scrubber = explorer.page.locator("input[type=range]").last
-    scrubber.focus()
-    for step in (5, 6, 7):
-        at = nearest(levels, float(tg.Experiment(steps=12).levels()[step]))
-        assert at != step
-        scrubber.press("ArrowRight")
-        explorer.wait(
-            "(want) => Bokeh.documents[0].get_model_by_name('panel-1-points').data.x[0] === want", frames[at * 128]
-        )
-        assert explorer.column("panel-1-points") == frames[at * 128 : (at + 1) * 128]
-    scrubber.press("End")
-    explorer.wait("(want) => Bokeh.documents[0].get_model_by_name('panel-1-points').data.x[0] === want", frames[-128])
-
-
-def test_play_and_step_buttons_move_the_scrubber(explorer, address):
-    explorer.open(address, f"?{QUICK}&bands=none&layers=samples&step=0").idle()
-    frames = explorer.column("panel-2-frames")
-    at = "(want) => Bokeh.documents[0].get_model_by_name('panel-2-points').data.x[0] === want"
+    handle = page.get_by_role("slider", name="Noise level")
+    handle.focus()
+    for key, step in {"Home": 0, "ArrowRight": 1, "PageUp": 6, "End": 12, "ArrowLeft": 11}.items():
+        handle.press(key)
+        explorer.wait("(step) => toyguide.time === step", step)
+        assert handle.get_attribute("aria-valuetext") == f"σ = {float(f'{levels[step]:.3g}'):g}, step {step} of 12"
+        check(step)
+    explorer.idle()
+    assert set(page.evaluate("() => [...got]")) <= {"board", "status", "address"}
     explorer.press("One step on")
-    explorer.wait(at, frames[128])
-    explorer.press("One step back")
-    explorer.wait(at, frames[0])
-    explorer.press("Play")
-    explorer.wait(at, frames[12 * 128])
+    explorer.wait("() => toyguide.time === 12")
+
+    page.get_by_label("Background", exact=True).select_option("exact")
+    explorer.idle()
+    page.evaluate("() => got.clear()")
+    for _ in range(6):
+        handle.press("ArrowLeft")
+        page.wait_for_timeout(60)
+    explorer.wait("() => toyguide.sceneAt(1).step === 6 && toyguide.sceneAt(1).image")
+    explorer.idle()
+    assert "scene_1" in page.evaluate("() => [...got]")
+    assert set(page.evaluate("() => [...got]")) <= {"board", "status", "address", "legend", "scene_1"}
+    explorer.wait("() => [4, 5, 7, 8].every((step) => toyguide.scenes.get(1).steps.has(step))")
 
 
-def test_every_layer_can_be_switched_on_and_off(explorer, address):
-    scene = "dataset=two-gaussians&label=union&step=5&rule=sfg&bands=none&layers=region"
-    explorer.open(address, f"?{scene}&{QUICK}").idle()
-    drawn_in = {
-        "guidance": "panel-2-guidance",
-        "paths": "panel-2-paths",
-        "samples": "panel-2-points",
-        "critical": "modes",
-    }
-    for key, text in LAYERS.items():
-        source = drawn_in.get(key, key)
-        button = explorer.page.get_by_role("button", name=text, exact=True)
-        longer = "([s, c, on]) => (Bokeh.documents[0].get_model_by_name(s).data[c].length > 1) === on"
-        column = "x0" if "guidance" in source or source in ("score", "saddles") else "x"
+def test_layers_are_switched_and_faded_and_drawn_where_and_how_they_are(explorer, address):
+    explorer.open(address, f"?{PAIR}&main=exact&step=6&rule=sfg&bands=none&layers=region&following=false").idle()
+    page = explorer.page
+    groups = {text: key for key, text in LAYERS.items()}
+    for text, key in groups.items():
+        switch = explorer.layer(text)
         on = key == "region"
+        before = explorer.pixels(2)
         for now in (not on, on):
-            button.click()
-            explorer.wait(longer, [source, column, now])
+            switch.click()
+            explorer.wait("([key, on]) => toyguide.shows(key) === on", [key, now])
+            explorer.idle()
+            if key not in ("paths", "moves"):
+                # Switched off, everything is as it was; the search for critical points has its own test.
+                assert (explorer.pixels(2) != before).any() == (now != on), key
+    explorer.layer("99 % region").click()
+    explorer.idle()
+
+    # A background: the right way up, in place, and of the palette's colours.
+    page.get_by_label("Background", exact=True).select_option("exact")
+    explorer.wait("() => toyguide.sceneAt(1).image && toyguide.sceneAt(1).bands === 'exact'")
+    explorer.idle()
+    drawn = explorer.pixels(2)
+    side = len(drawn)
+    look = explorer.stage("s.look()")
+    left, bottom, right, top = explorer.stage("s.panels[1].frame.window")
+    data = tg.load_dataset("two-gaussians")
+    sigma = float(tg.Experiment("two-gaussians", steps=12).levels()[6])
+    take = np.arange(40, side - 40, 7)
+    u, v = left + (take + 0.5) / side * (right - left), top - (take + 0.5) / side * (top - bottom)
+    grid = torch.tensor(np.stack(np.meshgrid(u, v), -1), dtype=torch.float64)
+    exact = data.field().log_density(grid, sigma).numpy()
+    ground = np.array([int(look["ground"][i : i + 2], 16) for i in (1, 3, 5)])
+    depth = np.abs(drawn[np.ix_(take, take)] - ground).sum(-1)
+    strong = depth >= 0.95 * depth.max()
+    assert exact[strong].min() > exact[depth < 0.7 * depth.max()].max() - 0.05
+    for turned in (depth[::-1], depth[:, ::-1].T):
+        assert (
+            np.corrcoef(depth.ravel(), exact.clip(-12).ravel())[0, 1]
+            >= np.corrcoef(turned.ravel(), exact.clip(-12).ravel())[0, 1]
+        )
+    band = look["bands"]["exact"][-1]
+    colour, alpha = np.array([int(band[i : i + 2], 16) for i in (1, 3, 5)]), int(band[7:9], 16) / 255
+    assert np.abs(drawn[np.ix_(take, take)][strong] - (ground + alpha * (colour - ground))).max(-1).min() < 4
+    page.get_by_label("Opacity of Background").fill("0.5")
+    explorer.idle()
+    faded = np.abs(explorer.pixels(2)[np.ix_(take, take)] - ground).sum(-1)
+    assert faded[strong] == pytest.approx(0.5 * depth[strong], abs=6)
+
+    # A sample that stands alone: its colour in the middle, its halo around it.
+    explorer.layer("Samples").click()
+    page.get_by_role("slider", name="Noise level").press("End")
+    explorer.idle()
+    run, drawn = explorer.run(2), explorer.pixels(2)
+    left, bottom, right, top = explorer.stage("s.panels[1].frame.window")
+    x = np.stack([run["x"][-128:], run["y"][-128:]], -1)
+    px = np.stack([(x[:, 0] - left) / (right - left), (top - x[:, 1]) / (top - bottom)], -1) * side
+    apart = np.linalg.norm(px[:, None] - px[None], axis=-1) + 1e9 * np.eye(128)
+    inside = (px > 20).all(-1) & (px < side - 20).all(-1)
+    alone = np.flatnonzero((apart.min(-1) > 14) & inside)
+    assert len(alone) > 3
+    for i in alone:
+        name = "outlier" if run["outlier"][i] else "sample"
+        column, row = np.floor(px[i]).astype(int)
+        wanted, halo = (np.array([int(look[key][k : k + 2], 16) for k in (1, 3, 5)]) for key in (name, "halo"))
+        around = drawn[row - 6 : row + 7, column - 6 : column + 7]
+        marked = np.abs(around - wanted).max(-1) < 60
+        rows, columns = np.nonzero(marked)
+        assert marked[6, 6], (name, i)
+        shift = np.array([columns.mean(), rows.mean()]) - 6 + 0.5 - (px[i] - [column, row])
+        assert np.abs(shift).max() < (1.5 if name == "outlier" else 0.8), (name, shift)
+        assert (np.abs(around - halo).max(-1) < 25).any()
 
 
-def test_backgrounds_and_sources_change_the_picture(explorer, address):
-    explorer.open(address, f"?{QUICK}&step=6&rule=cfg&layers=score").idle()
-    image = "Array.from(Bokeh.documents[0].get_model_by_name('image').data.image[0] ?? []).join('')"
-    shown = "Exact density"
-    for name in ("Main density", "Guide density", "Ratio main : guide"):
-        before = explorer.page.evaluate(f"() => {image}")
-        explorer.page.get_by_text(shown, exact=True).first.click()
-        explorer.page.get_by_text(name, exact=True).last.click()
-        explorer.wait(f"(before) => {image} !== before", before)
-        shown = name
-    before = explorer.column("score", "x1")
-    explorer.page.get_by_role("button", name="Exact", exact=True).click()
-    explorer.wait("(b) => Bokeh.documents[0].get_model_by_name('score').data.x1[5] !== b", before[5])
+def test_hover_and_click_show_one_sample_in_every_panel(explorer, address):
+    explorer.open(address, f"?{PAIR}&bands=none&layers=samples&rule=cfg&panels=3").idle()
+    page = explorer.page
+    run = explorer.run(1)
+    x = np.stack([run["x"][-128:], run["y"][-128:]], -1)
+    apart = np.linalg.norm(x[:, None] - x[None], axis=-1) + 1e9 * np.eye(128)
+    sample = int(apart.min(-1).argmax())
+    before = [explorer.pixels(i) for i in (1, 2, 3)]
+    page.mouse.move(*explorer.place(1, sample))
+    explorer.wait("(sample) => toyguide.hovered === sample", sample)
+    explorer.rest()
+    said = page.locator(".tip:visible").inner_text()
+    assert f"sample {sample} at ({x[sample][0]:.3f}, {x[sample][1]:.3f})" in said
+    density = tg.load_dataset("two-gaussians").field().log_density(torch.tensor(x[sample]), 0.0)
+    assert float(re.search(r"log-density at the end (-?[\d.]+)", said)[1]) == pytest.approx(float(density), abs=0.011)
+    for i in (1, 2, 3):  # a ring around it, and nothing else
+        rows, columns = np.nonzero((explorer.pixels(i) != before[i - 1]).any(-1))
+        at = explorer.stage(f"s.panels[{i - 1}].place({sample}, 12)")
+        frame = explorer.stage(f"[s.panels[{i - 1}].frame.x({at[0]}), s.panels[{i - 1}].frame.y({at[1]})]")
+        assert np.abs(np.stack([columns, rows], -1) - frame).max() < 10
+    page.mouse.click(*explorer.place(1, sample))
+    explorer.wait("(sample) => toyguide.sample === sample", sample)
+    explorer.idle()
+    way = explorer.stage("s.look().way")
+    wanted = np.array([int(way[i : i + 2], 16) for i in (1, 3, 5)])
+    for i in (1, 2, 3):  # the whole path is lit, in each by the same index
+        own, drawn = explorer.run(i), explorer.pixels(i)
+        lit = 0
+        for k in range(8, 13):
+            at = [own[c][k * 128 + sample] for c in "xy"]
+            column, row = np.floor(
+                explorer.stage(f"[s.panels[{i - 1}].frame.x({at[0]}), s.panels[{i - 1}].frame.y({at[1]})]")
+            ).astype(int)
+            if 0 <= row < len(drawn) and 0 <= column < len(drawn):
+                lit += bool(
+                    np.abs(drawn[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] - wanted).max(-1).min()
+                    < 70
+                )
+        assert lit >= 3
+    page.wait_for_url(re.compile(f"sample={sample}"), timeout=90_000)
+    page.keyboard.press("Escape")
+    explorer.wait("() => toyguide.sample === null")
+    page.wait_for_url(re.compile("^((?!sample=).)*$"), timeout=90_000)
+
+
+def test_four_panels_of_one_noise_are_copied_swapped_removed_and_zoomed_together(explorer, address):
+    explorer.open(address, f"?{QUICK}&bands=none&panels=3&ref:steps=6&rule=cfg&rule3=score-scaling").idle()
+    page = explorer.page
+    titles = [explorer.title(i).split("  ")[0] for i in (1, 2, 3)]
+    explorer.press("Copy panel B")
+    explorer.wait("() => toyguide.panels.length === 4 && toyguide.panels.every((panel) => panel.run)")
+    explorer.idle()
+    runs = [explorer.run(i) for i in (1, 2, 3, 4)]
+    assert all(run["x"][:128] == runs[0]["x"][:128] and run["y"][:128] == runs[0]["y"][:128] for run in runs)
+    assert runs[1]["x"] == runs[2]["x"] != runs[3]["x"]
+    assert explorer.stage("s.boarded.selected") == 2  # the copy
+    page.mouse.move(*explorer.at(1, 0, 0))
+    explorer.press("Swap panel A with the next")
+    explorer.titled(2, titles[0])
+    explorer.idle()
+    assert [explorer.title(i).split("  ")[0] for i in (1, 2, 3, 4)] == [titles[1], titles[0], titles[1], titles[2]]
+    assert explorer.run(2)["x"] == runs[0]["x"]
+    page.mouse.move(*explorer.at(4, 0, 0))
+    explorer.press("Remove panel D")
+    explorer.wait("() => toyguide.panels.length === 3")
+    explorer.idle()
+
+    page.mouse.move(*explorer.at(3, 0.5, 0.5))
+    page.mouse.wheel(0, -300)
+    page.get_by_text("Hold Ctrl to zoom with the wheel").wait_for()
+    wide = explorer.stage("s.window()")
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -300)
+    page.keyboard.up("Control")
+    explorer.idle()
+    left, _, right, _ = explorer.stage("s.window()")
+    assert right - left < 0.7 * (wide[2] - wide[0])
+    assert (0.5 - left) / (right - left) == pytest.approx((0.5 - wide[0]) / (wide[2] - wide[0]), abs=0.02)
+    assert len({str(explorer.stage(f"s.panels[{i}].frame.window")) for i in range(3)}) == 1
+    page.mouse.move(*explorer.at(1, 0.5, 0.5))
+    page.mouse.down()
+    page.mouse.move(*explorer.at(1, 0.4, 0.5), steps=4)
+    page.mouse.up()
+    explorer.idle()
+    assert explorer.stage("s.window()[0]") == pytest.approx(left + 0.1, abs=0.02)
+    page.wait_for_url(re.compile("window="), timeout=90_000)
+
+
+def test_the_guidance_interval_has_handles(explorer, address):
+    explorer.open(address, f"?{QUICK}&bands=none&rule=cfg&limited=true&interval=0.1,2").idle()
+    page = explorer.page
+    low, high = (
+        page.get_by_role("slider", name=f"{which} end of the guidance interval") for which in ("Lower", "Upper")
+    )
+    assert [float(end.get_attribute("aria-valuenow")) for end in (low, high)] == [0.1, 2]
+    ends, left = explorer.ends(2), explorer.ends(1)
+    box = low.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 60, y, steps=5)
+    page.mouse.up()
+    explorer.changed(2, ends)
+    explorer.idle()
+    now = float(low.get_attribute("aria-valuenow"))
+    assert 0.1 < now < 2
+    assert explorer.run(2)["n"] == 128
+    page.wait_for_url(re.compile(f"interval={now:g},2"), timeout=90_000)
+    pushes = dict(zip(explorer.run(2)["sigma"], explorer.run(2)["push"], strict=False))
+    assert all((push > 0) == (now <= sigma <= 2) for sigma, push in pushes.items())
+    ends = explorer.ends(2)
+    high.focus()
+    for _ in range(8):
+        high.press("ArrowLeft")
+    explorer.changed(2, ends)
+    explorer.idle()
+    assert float(high.get_attribute("aria-valuenow")) == pytest.approx(2 * 1.1**8, rel=0.02)
+    assert explorer.ends(1) == left
+
+
+def test_everything_can_be_done_by_keyboard(explorer, address):
+    explorer.open(address, f"?{QUICK}&bands=none").idle()
+    page = explorer.page
+    seen = []
+    for _ in range(90):
+        page.keyboard.press("Tab")
+        seen.append(
+            page.evaluate(
+                """() => {
+                    let at = document.activeElement
+                    while (at.shadowRoot?.activeElement) at = at.shadowRoot.activeElement
+                    const style = getComputedStyle(at)
+                    const seen = style.outlineStyle !== 'none' || !toyguide.element.contains(at)
+                    return [at.getAttribute('aria-label') ?? at.textContent.trim(), seen]
+                }"""
+            )
+        )
+    names = [name for name, _ in seen]
+    for wanted in (
+        "Panel A",
+        "Panel B",
+        "Replay",
+        "One step back",
+        "Noise level",
+        "Speed",
+        "Layers",
+        "Background",
+        "All numbers",
+    ):
+        assert any(name.startswith(wanted) for name in names), wanted
+    assert all(visible for _, visible in seen), [name for name, visible in seen if not visible]
+
+    canvas = page.locator("canvas[role=application]").nth(1)
+    canvas.focus()
+    home = explorer.stage("s.window()")
+    for key, shrinks in (("+", True), ("-", False), ("ArrowLeft", None), ("0", None)):
+        before = explorer.stage("s.window()")
+        canvas.press(key)
+        after = explorer.stage("s.window()")
+        if shrinks is not None:
+            assert (after[2] - after[0] < before[2] - before[0]) == shrinks
+        elif key == "ArrowLeft":
+            assert after[0] < before[0]
+    assert explorer.stage("s.window()") == home
+    canvas.press("Enter")
+    page.get_by_label("First coordinate").wait_for(timeout=90_000)
+    canvas.press("?")
+    page.get_by_role("dialog", name="Keyboard shortcuts").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog", name="Keyboard shortcuts").wait_for(state="hidden")
+    canvas.press("Escape")
+    page.get_by_label("First coordinate").wait_for(state="hidden", timeout=90_000)
+    canvas.press(",")
+    canvas.press(",")
+    explorer.wait("() => toyguide.time === 10")
+    canvas.press(".")
+    explorer.wait("() => toyguide.time === 11")
+    canvas.press("1")
+    explorer.wait("() => toyguide.boarded.selected === 0")
+    page.get_by_role("combobox", name="Rule").get_by_text("Unguided").wait_for()
+    canvas.press(" ")
+    explorer.wait("() => toyguide.playing")
+    canvas.press(" ")
+    explorer.wait("() => !toyguide.playing")
 
 
 def test_every_preset_can_be_chosen_one_after_another(explorer, address):
     explorer.open(address, f"?{QUICK}").idle()
     for preset in presets().values():
         explorer.choose("Preset", preset.title)
-        explorer.page.get_by_text(preset.look[:40]).wait_for(timeout=90_000)
+        explorer.page.get_by_role("heading", name=preset.title).wait_for(timeout=90_000)
+        assert preset.look in explorer.page.locator(".headline").inner_text()
         explorer.idle()
-        rule = preset.settings["rule"]
-        wanted = {
-            "none": "Unguided",
-            "cfg": "Classifier",
-            "sfg": "Saddle",
-            "score-scaling": "Score",
-            "autoguidance": "Auto",
-        }
-        # A busy machine draws the picture later than the sentence about it.
-        explorer.wait(
-            "(start) => Bokeh.documents[0].get_model_by_name('panel-2-figure').title.text.startsWith(start)",
-            wanted[rule],
-        )
-        assert explorer.size("panel-2-points") > 0
+        shown = explorer.stage("s.boarded.panels.map((panel) => panel.title)")
+        rule = tg.rule(preset.settings["rule"]).title.removesuffix(" (reconstruction)")
+        assert any(title.startswith(rule) for title in shown)
+        assert len(shown) == preset.settings.get("count", 2)
+        assert explorer.stage("s.panels.every((panel) => panel.run.n > 0)")
 
 
-def test_a_url_restores_a_picture_and_wrong_values_are_told(explorer, address):
+def test_a_url_restores_a_picture_wrong_values_are_told_once_and_bad_messages_refused(explorer, address):
     query = f"?{QUICK}&rule=sfg&w=9&ref=cfg&ref.w=2&seed=5&label=Q&h=huge&colour=red"
     explorer.open(address, query)
+    page = explorer.page
+    told = page.get_by_text(re.compile("settings of this link were left out"))
+    told.wait_for(timeout=90_000)
+    assert told.count() == 1
     for part in ("'Q'", "'huge'", "'colour'"):
-        explorer.page.get_by_text(re.compile(re.escape(part))).first.wait_for(timeout=90_000)
+        assert part in told.inner_text()
     explorer.idle()
     assert "w = 9" in explorer.title(2)
     assert "w = 2" in explorer.title(1)
-    assert explorer.size("panel-2-points") == 128
-
-
-def test_the_address_follows_and_a_reload_brings_the_same_picture(explorer, address):
-    explorer.open(address, f"?{QUICK}").idle()
-    explorer.choose("Rule", "Score scaling (naive truncation)")
-    explorer.page.wait_for_url(re.compile("rule=score-scaling"), timeout=90_000)
-    points = explorer.column("panel-2-points")
-    explorer.open(explorer.page.url).idle()
-    assert explorer.column("panel-2-points") == points
-
-
-def test_a_second_visit_after_the_first_has_gone_needs_no_network_either(explorer, address):
-    explorer.open(address, f"?{QUICK}").idle()
-    explorer.page.goto("about:blank")
-    explorer.page.wait_for_timeout(1_000)
-    explorer.open(address, f"?{QUICK}").idle()
-    assert explorer.size("panel-2-points") == 128
-
-
-def test_a_hand_made_message_is_refused_and_the_picture_stays(explorer, address):
-    explorer.open(address, f"?{QUICK}").idle()
-    points = explorer.column("panel-2-points")
-    # A value no slider offers, sent as the slider's own.
-    explorer.page.evaluate(
+    points = explorer.ends(2)
+    # A value no slider offers, sent as the slider's own; and what the stage never says.
+    page.evaluate(
         """() => { for (const m of Bokeh.documents[0].all_models)
                      if (m.data?.fixed_end === 30) { m.data.value = 1e9; return } throw Error('no slider') }"""
     )
-    explorer.page.get_by_text(re.compile("expected a number from")).first.wait_for(timeout=90_000)
-    assert explorer.column("panel-2-points") == points
-    handle = explorer.page.locator("input[type=range]").first
-    handle.focus()
-    handle.press("Home")
-    explorer.changed("panel-2-points", points)
+    page.get_by_text(re.compile("expected a number from")).first.wait_for(timeout=90_000)
+    page.evaluate("() => toyguide.send({ kind: 'step', value: 'x'.repeat(1e5) })")
+    page.get_by_text(re.compile("step = 'x+")).first.wait_for(timeout=90_000)
+    assert explorer.ends(2) == points
+    explorer.choose("Rule", "Score scaling (naive truncation)")
+    explorer.changed(2, points)
+    page.wait_for_url(re.compile("rule=score-scaling"), timeout=90_000)
+    points = explorer.ends(2)
+    link = page.url
+    page.goto("about:blank")  # the visitor leaves, and comes back by the link
+    page.wait_for_timeout(500)
+    explorer.open(link).idle()
+    assert explorer.ends(2) == points
 
 
-def test_dark_theme_and_narrow_page_keep_everything_legible(explorer, address):
-    explorer.page.set_viewport_size({"width": 1024, "height": 768})
-    explorer.open(address, f"?{QUICK}&theme=dark").idle()
-    colour = explorer.page.evaluate("() => getComputedStyle(document.body).backgroundColor")
-    assert sum(int(v) for v in re.findall(r"\d+", colour)[:3]) < 200
-    widths = [c.bounding_box()["width"] for c in explorer.page.locator(".bk-Canvas").all()]
-    assert all(w > 250 for w in widths)
-    assert explorer.page.evaluate("() => document.documentElement.scrollWidth") <= 1024
-    table = explorer.page.locator("table").bounding_box()
-    assert table["x"] + table["width"] <= 1024
-
-
-def test_a_click_opens_the_inspector_with_the_exact_numbers_and_escape_closes_it(explorer, address):
-    scene = "dataset=two-gaussians&label=union&step=6&rule=sfg&bands=none&layers=region"
-    explorer.open(address, f"?{scene}&{QUICK}").idle()
-    explorer.page.wait_for_timeout(1_000)  # the page's own layout stands by then
-    plots = [c.bounding_box() for c in explorer.page.locator(".bk-Canvas").all()]
-    explorer.click(2, 0.1, 0.3)
-    explorer.wait("() => Bokeh.documents[0].get_model_by_name('panel-2-way').data.x.length > 1")
+def test_a_click_opens_the_inspector_with_the_exact_numbers_and_the_errors_open_beside_it(explorer, address):
+    scene = "step=6&rule=autoguidance&weak=exact%2Bnoise:0.2&bands=error-ratio&layers=region"
+    explorer.open(address, f"?{PAIR}&{scene}").idle()
+    page = explorer.page
+    page.get_by_text("Length of the guided error").wait_for()
+    plots = explorer.stage("s.panels.map((panel) => panel.side)")
+    page.mouse.click(*explorer.at(2, 0.1, 0.3))
+    explorer.wait("() => toyguide.marks.panels?.[1].way.x.length > 1")
     explorer.idle()
-    assert [c.bounding_box() for c in explorer.page.locator(".bk-Canvas").all()] == plots  # nothing is pushed around
-    [u], [v] = explorer.column("point"), explorer.column("point", "y")
-    assert (u, v) == pytest.approx((0.1, 0.3), abs=0.02)  # to a pixel
-    explorer.page.get_by_label("Second coordinate").click()
-    explorer.page.wait_for_timeout(300)  # the box takes its text over when it has the focus
-    explorer.page.keyboard.press("Control+A")
-    explorer.page.keyboard.type("0.25")
-    explorer.page.keyboard.press("Enter")
-    explorer.wait("() => Math.abs(Bokeh.documents[0].get_model_by_name('point').data.y[0] - 0.25) < 1e-6")
+    assert explorer.stage("s.panels.map((panel) => panel.side)") == plots  # nothing is pushed around
+    assert explorer.stage("s.point") == pytest.approx((0.1, 0.3), abs=0.02)  # to a pixel
+    page.get_by_label("Second coordinate").click()
+    page.wait_for_timeout(300)  # the box takes its text over when it has the focus
+    page.keyboard.press("Control+A")
+    page.keyboard.type("0.25")
+    page.keyboard.press("Enter")
+    explorer.wait("() => Math.abs(toyguide.point[1] - 0.25) < 1e-6")
     explorer.idle()
 
     data = tg.load_dataset("two-gaussians")
     sigma = float(tg.Experiment(dataset="two-gaussians", steps=12).levels()[6])
-    u = float(explorer.page.get_by_label("First coordinate").input_value())
+    u = float(page.get_by_label("First coordinate").input_value())
     x = torch.tensor([u, 0.25], dtype=torch.float64)
     score = data.field().score(x, sigma)
     top = sigma**2 * torch.linalg.eigvalsh(data.field().hessian(x, sigma))[-1]
-    said = " ".join(explorer.page.locator("table").all_inner_texts())
+    said = " ".join(page.locator("table").all_inner_texts())
     for number in (f"({score[0]:.3g}, {score[1]:.3g})", f"{top:+.3f}", f"{data.posterior(x, sigma)[1]:.3f}"):
         assert number in said, number
-    explorer.page.wait_for_url(re.compile("point="), timeout=90_000)
+    page.wait_for_url(re.compile("point="), timeout=90_000)
 
-    way = explorer.column("panel-2-way")
-    explorer.page.locator("input[type=range]").first.press("ArrowRight")  # w: the inspector follows
-    explorer.changed("panel-2-way", way)
-    explorer.page.keyboard.press("Escape")
-    explorer.wait("() => Bokeh.documents[0].get_model_by_name('point').data.x.length == 0")
-    explorer.page.get_by_label("Second coordinate").wait_for(state="hidden", timeout=90_000)
+    explorer.press("Errors over σ")
+    explorer.wait("() => Bokeh.documents[0].get_model_by_name('errors-2').data.sigma.length > 0")
+    shortened = page.evaluate("() => Array.from(Bokeh.documents[0].get_model_by_name('errors-2').data.shortened)")
+    assert max(shortened) <= 1
+    page.wait_for_url(re.compile("errors=true"), timeout=90_000)
+    way = explorer.stage("Array.from(s.marks.panels[1].way.x)")
+    page.locator("input[type=range]").first.press("ArrowRight")  # w: the inspector follows
+    explorer.wait("(way) => toyguide.marks.panels[1].way.x.some((x, i) => x !== way[i])", way)
+    page.keyboard.press("Escape")
+    explorer.wait("() => toyguide.point === null && !toyguide.marks.panels.length")
+    page.get_by_label("Second coordinate").wait_for(state="hidden", timeout=90_000)
+    explorer.press("Errors over σ")
+    page.wait_for_url(re.compile("^((?!errors=).)*$"), timeout=90_000)
 
 
 def choose(explorer, box, name):
@@ -289,38 +557,28 @@ def choose(explorer, box, name):
 
 def test_another_plane_in_sixteen_dimensions_and_an_edge(explorer, address):
     explorer.open(address, f"?dataset=simplex16&main=exact&step=6&bands=none&layers=critical&{QUICK}").idle()
-    frames = explorer.column("panel-2-frames")
+    ends = explorer.ends(2)
     box = explorer.page.get_by_role("combobox", name="left")
     choose(explorer, box, "v9")
-    explorer.changed("panel-2-frames", frames)
-    explorer.wait("() => Bokeh.documents[0].get_model_by_name('modes').data.x.length == 3")
+    explorer.changed(2, ends)
+    three = "() => toyguide.sceneAt(1).step === 6 && toyguide.sceneAt(1).critical.modes.x.length === 3"
+    explorer.wait(three)
     anchors = ("v9", "v2", "v3")
-    assert explorer.page.evaluate(
-        "() => Bokeh.documents[0].get_model_by_name('panel-2-figure').x_range.end"
-    ) == pytest.approx(home_window("simplex16", anchors)[2])
+    assert explorer.stage("s.home") == pytest.approx(home_window("simplex16", anchors))
     data = tg.load_dataset("simplex16")
     corner = plane("simplex16", anchors).project(data.field("v9").mean)
-    assert min(explorer.column("modes")) == pytest.approx(float(corner[0]), abs=0.1)
+    modes = explorer.stage("Array.from(s.sceneAt(1).critical.modes.x)")
+    assert min(modes) == pytest.approx(float(corner[0]), abs=0.1)
 
-    explorer.page.get_by_role("button", name="Edge").click()
+    explorer.press("The edge between two classes")
     explorer.wait("() => Bokeh.documents[0].get_model_by_name('profile-curvature').data.t.length > 0")
-    t, top = explorer.column("profile-curvature", "t"), explorer.column("profile-curvature", "exact")
+    t, top = (
+        explorer.page.evaluate(f"() => Array.from(Bokeh.documents[0].get_model_by_name('profile-curvature').data.{c})")
+        for c in ("t", "exact")
+    )
     assert t[top.index(max(top))] == pytest.approx(0.5)
     explorer.page.wait_for_url(re.compile("plane=v9,v2,v3.*profile=true"), timeout=90_000)
     choose(explorer, box, "nowhere")
     explorer.page.get_by_text(re.compile("'nowhere'")).first.wait_for(timeout=90_000)
-    explorer.wait("() => Bokeh.documents[0].get_model_by_name('modes').data.x.length == 3")
+    explorer.wait(three)
     assert box.input_value() == "v9"
-
-
-def test_the_error_in_the_plane_and_over_the_noise_levels(explorer, address):
-    scene = "dataset=two-gaussians&label=union&step=6&rule=autoguidance&weak=exact%2Bnoise:0.2&bands=error-ratio"
-    explorer.open(address, f"?{scene}&{QUICK}").idle()
-    explorer.page.get_by_text("length of the guided error").wait_for(timeout=90_000)
-    explorer.page.get_by_role("button", name="Errors").click()
-    explorer.wait("() => Bokeh.documents[0].get_model_by_name('errors-2').data.sigma.length > 0")
-    assert len(explorer.page.locator(".bk-Canvas").all()) == 5
-    assert max(explorer.column("errors-2", "shortened")) <= 1
-    explorer.page.wait_for_url(re.compile("errors=true"), timeout=90_000)
-    explorer.page.get_by_role("button", name="Close").last.click()
-    explorer.page.wait_for_url(re.compile("^((?!errors=).)*$"), timeout=90_000)

@@ -171,12 +171,20 @@ def explorer_figures(measured: Mapping[str, Any]) -> list[Figure]:
         ("browser_first_picture_s", "explorer: the same in Chromium", "s", 5.0),
         (
             "browser_answer_ratio",
-            "explorer in Chromium: an answer, less its runs, against a redraw of the plots",
+            "explorer in Chromium: an answer, less its runs, against a redraw of the stage",
             "×",
             2.0,
         ),
+        ("browser_load_s", "explorer in Chromium: address to first picture", "s", None),
         ("browser_load_ratio", "explorer in Chromium: the first picture against an empty page", "×", 2.0),
+        (
+            "browser_picture_ms",
+            "explorer in Chromium: picture to picture, four panels of 2,048 playing",
+            "ms",
+            1e3 / 30,
+        ),
     ):
         if measured[name] is not None:
-            found.append(Figure.of(title, Spread.of([measured[name]]), unit, Aim(at_most=most)))
+            aim = None if most is None else Aim(at_most=most)
+            found.append(Figure.of(title, Spread.of([measured[name]]), unit, aim))
     return found

@@ -183,11 +183,12 @@ class Stage {
         value.append(number, make("i", { class: word }, word || "\u00a0"))
         row.append(value)
       })
-      cell.append(name, row)
-      if (truth) cell.append(make("div", { class: "truth" }, truth))
+      const label_row = make("div", { class: "label" })
+      label_row.append(name, make("span", { class: "truth" }, truth))
+      cell.append(label_row, row)
       figures.append(cell)
     }
-    const heading = make("div", { class: "title" })
+    const heading = make("div", { class: "lead" })
     heading.append(make("h1", {}, title), make("div", { class: "scene" }, scene))
     const top = make("div", { class: "top" })
     top.append(heading, figures)
@@ -432,7 +433,7 @@ class Stage {
       const tall = (room - (down - 1) * 4) / down - 30
       const side = Math.min((width - (across - 1) * 10) / across, tall)
       // Side by side compares better than one above the other; a row with a gap less well.
-      const worth = side * (1 + 0.18 * (across - 1)) * (count % across ? 0.7 : 1)
+      const worth = side * (1 + 0.1 * (across - 1)) * (count % across ? 0.7 : 1)
       if (worth > best + 1) [best, columns, chosen] = [worth, across, side]
     }
     const side = Math.floor(Math.max(Math.min(chosen, width), 150))

@@ -28,8 +28,9 @@ function welcome(stage) {
     card.remove()
   }
   const go = () => {
+    if (step === STEPS.length - 1) return end()
     if (step >= 0) target(step).classList.remove("pointed")
-    if (++step === STEPS.length) return end()
+    step++
     target(step).classList.add("pointed")
     text.textContent = `${step + 1} of ${STEPS.length}: ${STEPS[step][1]}`
     if (step === STEPS.length - 1) next.textContent = "Start"

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from toyguide import Experiment, rule
+from toyguide.errors import InputError
 from toyguide_apps.explorer_page.compute import Picture
 from toyguide_apps.explorer_page.judged import judged
 from toyguide_apps.explorer_page.layers.densities import Arrows, Curves
 from toyguide_apps.explorer_page.layers.point_arrows import Drawing
 from toyguide_apps.explorer_page.presets import Preset
+from toyguide_apps.explorer_page.roles import MAIN, natural
 from toyguide_apps.explorer_page.runs import Paths
 from toyguide_apps.explorer_page.scene import Scene
 
@@ -140,11 +142,20 @@ def note(experiment: Experiment) -> str:
     data = experiment.data
     main = str(experiment.main)
     parts = [] if main == f"{data.name}/{data.models.get('main')}" else [f"main: {_short(main, data.name)}"]
-    parts += [f"{role}: {_short(str(ref), data.name)}" for role, ref in experiment.fields.items() if role != "main"]
+    for name, reference in experiment.fields.items():
+        if name != MAIN and str(reference) != _natural(experiment, name):
+            parts.append(f"{name}: {_short(str(reference), data.name)}")
     if experiment.interval is not None:
         low, high = experiment.interval
         parts.append(f"guided for σ from {low:g} to {high:g}")
     return ", ".join(parts)
+
+
+def _natural(experiment: Experiment, name: str) -> str:
+    try:
+        return natural(experiment.roles()[name], str(experiment.main), experiment.dataset, experiment.label)
+    except InputError:
+        return ""
 
 
 def _short(reference: str, dataset: str) -> str:
