@@ -8,9 +8,11 @@ import pytest
 
 import toyguide as tg
 from toyguide_apps.explorer_page.glossary import glossary
+from toyguide_apps.explorer_page.presets import presets
 
 READY = "() => window.toyguide && toyguide.stage.frames > 1"
 MEGABYTES = 10
+TITLE = presets()["figure-1e"].title
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def test_eleven_weights_of_two_thousand_samples_are_small(exported):
 
 
 def test_it_shows_the_preset_with_the_numbers_of_its_run(scene):
-    assert scene.title() == scene.locator("h1").inner_text() == "Fig. 1e: autoguidance, w = 3"
+    assert scene.title() == scene.locator("h1").inner_text() == TITLE
     run = tg.Experiment("fractal", "A", n=2048, rule="autoguidance", params={"w": 3.0})
     for i, experiment in enumerate((tg.Experiment("fractal", "A", n=2048), run)):
         metrics = experiment.run("cpu").metrics()
@@ -92,7 +94,7 @@ def test_a_slider_shows_another_run(scene):
     metrics = tg.Experiment("fractal", "A", n=2048, rule="autoguidance", params={"w": 5.0}).run("cpu").metrics()
     assert numbers(scene)["Outliers"][1] == f"{100 * metrics['outliers']:.1f} %"
     assert numbers(scene)["Outliers"][0] == before["Outliers"][0]
-    assert scene.locator("h1").inner_text() != "Fig. 1e: autoguidance, w = 3"
+    assert scene.locator("h1").inner_text() != TITLE
     assert picture_of(scene) != picture
     for _ in range(5):
         slider.press("ArrowLeft")
