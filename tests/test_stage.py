@@ -177,6 +177,16 @@ def test_the_stage_has_its_heading_sentence_and_numbers_inside_the_canvas(runs, 
         assert not any(a.x0 < b.x1 and b.x0 < a.x1 and a.y0 < b.y1 and b.y0 < a.y1 for b in boxes[:i]), i
 
 
+@pytest.mark.parametrize("dpi", [72, 300])
+def test_many_numbers_are_written_smaller_and_not_cut_off(runs, dpi):
+    numbers = [f"{name} 10.5 % → 14.5 % → 6.1 %" for name in ("Outliers", "Dropped mass", "Coverage")]
+    figure = compare(runs[:2], numbers=numbers)
+    figure.set_dpi(dpi)
+    (row,) = [text for text in figure.texts if "Dropped mass" in text.get_text()]
+    assert all(number in row.get_text() for number in numbers)
+    assert row.get_window_extent(FigureCanvasAgg(figure).get_renderer()).x1 <= figure.bbox.x1
+
+
 def test_wrong_input_is_refused_in_one_line(runs):
     for call, message in (
         (lambda: compare([]), "0 runs of 0 datasets: expected 1 to 4"),

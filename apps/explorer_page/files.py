@@ -18,6 +18,7 @@ from toyguide.errors import InputError, unknown
 from toyguide.geometry.planes import Window
 from toyguide_apps.explorer_page.compute import Job, Picture, compute, results, search
 from toyguide_apps.explorer_page.export import html, unlinked
+from toyguide_apps.explorer_page.panels import LETTERS
 from toyguide_apps.explorer_page.planes import plane
 from toyguide_apps.explorer_page.recording import Recording, usual_slider
 from toyguide_apps.explorer_page.state import ExplorerState
@@ -111,12 +112,22 @@ def _film(found: Sequence[Result], path: Path, titles: Sequence[str]) -> None:
     animate(found, path, titles=titles)
 
 
+def _side_by_side(values: Sequence[dict[str, str]]) -> str:
+    """A number of each panel: before and after, or with the panels' letters where there are more."""
+    if len(values) < 3:
+        return " → ".join(value["text"] for value in values)
+    return "  ".join(f"{value['letter']} {value['text']}" for value in values)
+
+
 def _figure(found: Sequence[Result], picture: Picture, words: dict[str, Any], view: dict[str, Any], path: Path) -> None:
     from toyguide.plots import compare, save  # needs matplotlib
     from toyguide.plots.stage import LAYERS
 
-    numbers = [f"{n['label']} {' → '.join(v['text'] for v in n['values'])}" for n in words["numbers"]]
-    titles = [title(run) for run in picture.runs]
+    numbers = [f"{n['label']} {_side_by_side(n['values'])}" for n in words["numbers"]]
+    several = len(picture.runs) > 1
+    titles = [
+        f"{letter}  {title(run)}" if several else title(run) for letter, run in zip(LETTERS, picture.runs, strict=False)
+    ]
     layers = [layer for layer in view["layers"] if layer in LAYERS]
     said = {"titles": titles, "heading": words["title"], "sentence": words["text"], "numbers": numbers}
     save(compare(found, **{**view, "layers": layers}, **said), path, _DPI)

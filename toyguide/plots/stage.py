@@ -22,8 +22,10 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.textpath import TextPath
 from torch import Tensor
 
 from toyguide.datasets import Dataset
@@ -391,7 +393,11 @@ def _write_above(figure: Figure, heading: str, sentence: Sequence[str], numbers:
     y = height - _TOP
     lines = [(heading, _HEADING, TEXT + 4, LIGHT.ink, "bold")] * bool(heading)
     lines += [(line, _LINE, TEXT + 1, LIGHT.quiet, "normal") for line in sentence]
-    lines += [("      ".join(numbers), _NUMBER, TEXT + 5, LIGHT.ink, "bold")] * bool(numbers)
+    if numbers:
+        row = "      ".join(numbers)
+        wide = TextPath((0, 0), row, size=TEXT + 5, prop=FontProperties(weight="bold")).get_extents().width / 72
+        share = 0.9 * (width - 2 * _TOP) / wide  # letters take whole pixels, which makes them wider
+        lines.append((row, _NUMBER, (TEXT + 5) * min(1.0, share), LIGHT.ink, "bold"))
     for text, space, size, colour, weight in lines:
         place: dict[str, Any] = {"ha": "left", "va": "top", "fontsize": size, "fontweight": weight}
         figure.text(_TOP / width, (y - (space - size / 72) / 2) / height, text, color=colour, **place)
