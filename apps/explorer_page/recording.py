@@ -21,7 +21,7 @@ from toyguide_apps.explorer_page.code import python_code, shell_code
 from toyguide_apps.explorer_page.compute import Picture
 from toyguide_apps.explorer_page.packing import Packer, Window
 from toyguide_apps.explorer_page.panels import LETTERS, Request, following
-from toyguide_apps.explorer_page.permalink import query_of, read, search_of
+from toyguide_apps.explorer_page.permalink import query_of, read
 from toyguide_apps.explorer_page.planes import home_window
 from toyguide_apps.explorer_page.state import LAYERS, ExplorerState
 from toyguide_apps.explorer_page.views.parts import Look
@@ -191,7 +191,7 @@ class Recording:
         """What the visitor of a file can change, as it is at first."""
         state = self._state
         names = ("layers", "opacity", "bands", "window", "following", "step", "sample")
-        return {name: getattr(state, name) for name in names} | {"link": search_of(state)}
+        return {name: getattr(state, name) for name in names}
 
     def _enter(self, combination: tuple[int, ...]) -> None:
         """Give the rules the sliders' values."""

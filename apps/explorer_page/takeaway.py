@@ -72,6 +72,8 @@ class TakeAway(pn.viewable.Viewer):
                 self._answer(kind=kind, search=search_of(self._state), codes=self._codes())
             except InputError as problem:
                 complain(str(problem))
+        elif kind == "taken":  # the server need not keep it
+            self.model.answer = {}
         elif kind in FILES and not self.model.preparing:
             pn.state.execute(partial(self._make, kind), schedule=True)
 

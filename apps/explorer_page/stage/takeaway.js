@@ -73,6 +73,7 @@ export function render({ model, el }) {
     const anchor = make("a", { href: URL.createObjectURL(new Blob([data])), download: name }, `Save ${name}`)
     waiting.replaceChildren(anchor)
     if (navigator.userActivation?.isActive) anchor.click()
+    ask("taken")
   }
   model.on("answer", async () => {
     const { answer } = model
