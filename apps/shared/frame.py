@@ -44,6 +44,8 @@ _SHARED = {
         # No text below 12 px: a label on a field's edge is 0.86 of 14 px instead of 0.75.
         "MuiInputLabel": {"styleOverrides": {"shrink": {"transform": "translate(14px, -9px) scale(0.88)"}}},
         "MuiOutlinedInput": {"styleOverrides": {"notchedOutline": {"& legend": {"fontSize": "0.88em"}}}},
+        # The template's busy indicator, which no page uses.
+        "MuiLinearProgress": {"defaultProps": {"aria-hidden": True}},
         "MuiSlider": {"styleOverrides": {"thumb": {"width": "20px", "height": "20px"}}},
         "MuiToggleButton": {
             "styleOverrides": {"root": {"textTransform": "none", "padding": "3px 8px", "whiteSpace": "nowrap"}}
