@@ -15,6 +15,7 @@ from toyguide.datasets.checkpoints import UNION
 from toyguide.errors import InputError
 from toyguide.guidance import Role, Rule, rules
 from toyguide.samplers import SAMPLERS
+from toyguide_apps.explorer_page.glossary import glossary
 from toyguide_apps.explorer_page.panels import LETTERS, Panel
 from toyguide_apps.explorer_page.planes import anchor_names
 from toyguide_apps.explorer_page.presets import presets
@@ -291,9 +292,18 @@ class SceneCard(pn.viewable.Viewer):
         self._follow()
         state.param.watch(lambda _: self._follow(), "panels")
         samplers = {c.title: k for k, c in SAMPLERS.items()}
-        self._sampler = pmui.Select.from_param(state.param.sampler, label="Sampler", options=samplers, **_TIGHT)
+        self._sampler = pmui.Select.from_param(
+            state.param.sampler, label="Sampler", options=samplers, description=glossary()["sampler"].text, **_TIGHT
+        )
         self._seed = pmui.IntInput.from_param(
-            state.param.seed, label="Seed", start=0, end=9999, step=1, theme_config=named_box("Seed"), **_TIGHT
+            state.param.seed,
+            label="Seed",
+            description=glossary()["seed"].text,
+            start=0,
+            end=9999,
+            step=1,
+            theme_config=named_box("Seed"),
+            **_TIGHT,
         )
         bounds = {"start": 4, "end": 64, "fixed_start": 2, "fixed_end": 128}
         steps = LiveIntSlider.from_param(
@@ -328,6 +338,7 @@ def _menu(state: ExplorerState, key: str, label: str) -> pmui.Select:
         lambda: {"options": list(state.param[key].objects), "value": getattr(state, key)},
         lambda value: state.set({key: value}),
         ["dataset", "label", key],
+        _DOCS[key],
     )
 
 
@@ -339,6 +350,7 @@ def _field_menu(state: ExplorerState, role: Role) -> pmui.Select:
         lambda: {"options": _named_choices(state, role), "value": state.chosen(role.name)},
         lambda value: state.set({"fields": {role.name: value}}),
         ["dataset", "label", "fields"],
+        next((entry.text for entry in glossary().values() if entry.role == role.name), role.doc),
     )
 
 
@@ -361,6 +373,7 @@ def _following_menu(
     shown: Callable[[], dict[str, Any]],
     choose: Callable[[Any], None],
     keys: list[str],
+    doc: str,
 ) -> pmui.Select:
     """A menu whose options and value follow the settings in one step.
 
@@ -372,6 +385,7 @@ def _following_menu(
         shown: Its options and its value.
         choose: Called with a value that the visitor has chosen.
         keys: The settings that it follows.
+        doc: A sentence about it.
     """
 
     @told
@@ -379,7 +393,7 @@ def _following_menu(
         if event.new is not None and event.new != shown()["value"]:
             choose(event.new)
 
-    menu = pmui.Select(label=label, **shown(), **_TIGHT)
+    menu = pmui.Select(label=label, description=doc, **shown(), **_TIGHT)
     menu.param.watch(chosen, "value")
     state.param.watch(lambda *_: menu.param.update(**shown()), keys)
     return menu
@@ -456,6 +470,11 @@ _ABOUT = """
     :host { font-size: 13px; line-height: 1.4; }
     p { margin: 2px 0; } summary { cursor: pointer; min-height: 24px; }
 """
+_DOCS = {
+    "dataset": "A distribution whose density is known exactly at every noise level.",
+    "label": "The class that is sampled; union is all classes together.",
+    "n": "How many samples are drawn. More make the numbers surer and the pictures slower.",
+}
 _AS_ALL = ""  # of a menu of a panel's own setting: the setting of all panels
 _EVERYWHERE, _ITS_OWN = "everywhere", "its own"  # of the menu of a panel's interval
 _STEPS = (4, 8, 12, 16, 24, 32, 48, 64, 128)
