@@ -46,7 +46,10 @@ _SHARED = {
         "MuiOutlinedInput": {"styleOverrides": {"notchedOutline": {"& legend": {"fontSize": "0.88em"}}}},
         # The template's busy indicator, which no page uses.
         "MuiLinearProgress": {"defaultProps": {"aria-hidden": True}},
-        "MuiTooltip": {"styleOverrides": {"tooltip": {"fontSize": "13px", "lineHeight": 1.35}}},
+        "MuiTooltip": {
+            "defaultProps": {"describeChild": True},  # a tooltip is no name; a plain element must not have one
+            "styleOverrides": {"tooltip": {"fontSize": "13px", "lineHeight": 1.35}},
+        },
         "MuiSlider": {"styleOverrides": {"thumb": {"width": "20px", "height": "20px"}}},
         "MuiToggleButton": {
             "styleOverrides": {"root": {"textTransform": "none", "padding": "3px 8px", "whiteSpace": "nowrap"}}
