@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
@@ -37,7 +37,19 @@ from toyguide_apps.explorer_page.runs import CancelledError, Paths, changes, fin
 from toyguide_apps.explorer_page.scene import Scene, scene, scene_key, spot_of
 from toyguide_apps.explorer_page.state import ExplorerState
 
-__all__ = ["FIRST", "CancelledError", "Job", "Picture", "at_hand", "compute", "picture", "results", "search", "warm"]
+__all__ = [
+    "FIRST",
+    "CancelledError",
+    "Job",
+    "Picture",
+    "ahead",
+    "at_hand",
+    "compute",
+    "picture",
+    "results",
+    "search",
+    "warm",
+]
 
 FIRST = 128
 """Trajectories of a coarse picture: half the time of 512, and enough to see where they go."""
@@ -113,8 +125,10 @@ class Job:
 
 
 # Whole pictures; they refer to the cached runs and layers and hold little more.
-_pictures: LRUCache[Request, Picture] = LRUCache(32)
+_pictures: LRUCache[Request, Picture] = LRUCache(128)
 _pictures_lock = Lock()
+# Pictures that visitors wait for.
+_pending: set[Future[Picture]] = set()
 
 
 def at_hand(request: Request) -> Picture | None:
@@ -135,7 +149,32 @@ async def compute(ask: Callable[[], Job]) -> Picture:
         InputError: If the request's fields do not fit.
     """
     made = at_hand(ask().request)
-    return made if made is not None else await asyncio.wrap_future(_WORKER.submit(_do, ask))
+    if made is not None:
+        return made
+    work = _WORKER.submit(_do, ask)
+    _pending.add(work)
+    try:
+        return await asyncio.wrap_future(work)
+    finally:
+        _pending.discard(work)
+
+
+async def ahead(ask: Callable[[], Job]) -> Picture:
+    """A picture that nobody waits for yet: given up as soon as anybody wants one.
+
+    Raises:
+        CancelledError: Once the job is cancelled, or somebody waits for a picture.
+        InputError: If the request's fields do not fit.
+    """
+
+    def yielding() -> Job:
+        job = ask()
+        return replace(job, cancelled=lambda: bool(_pending) or job.cancelled())
+
+    made = at_hand(ask().request)
+    if made is None and _pending:
+        raise CancelledError
+    return made if made is not None else await asyncio.wrap_future(_WORKER.submit(_do, yielding))
 
 
 async def results(runs: Sequence[Experiment], cancelled: Callable[[], bool]) -> list[Result]:

@@ -15,7 +15,7 @@ import panel_material_ui as pmui
 import param
 
 from toyguide.errors import InputError
-from toyguide_apps.explorer_page.compute import FIRST, CancelledError, Job, Picture, at_hand, compute, search
+from toyguide_apps.explorer_page.compute import FIRST, CancelledError, Job, Picture, ahead, at_hand, compute, search
 from toyguide_apps.explorer_page.controls import PanelCard, PlaneCard, SceneCard, preset_menu
 from toyguide_apps.explorer_page.panels import Request
 from toyguide_apps.explorer_page.permalink import read, search_of
@@ -211,9 +211,14 @@ class Explorer(pn.viewable.Viewer):
         while not (self._gone or self._running) and (found := self._next_level()) is not None:
             step, request = found
             try:
-                picture = await compute(partial(Job, request, None, partial(self._left, request)))
-            except (CancelledError, InputError):
+                picture = await ahead(partial(Job, request, None, partial(self._left, request)))
+            except InputError:
                 return
+            except CancelledError:
+                if self._left(request):
+                    return
+                await asyncio.sleep(_PAUSE)  # somebody's picture came first
+                continue
             if self._gone or _elsewhere(request) != _elsewhere(self._wanted):
                 return
             self.stage.ahead(picture, step)

@@ -165,7 +165,10 @@ def test_the_layers_windows_follow_the_noise_until_that_is_switched_off(explorer
     assert request.window == following(home, home, request.sigma)
     assert request.still_window == home
     explorer.stage._hear({"kind": "window", "value": [0, 0, 1, 1], "following": False, "said": 1})
-    assert explorer.state.request().window == (0, 0, 1, 1) == explorer.state.request().still_window
+    assert explorer.state.request().window == (0, 0, 1, 1)
+    assert explorer.state.request().still_window == home  # the data's outlines, wherever the visitor looks
+    explorer.state.set({"window": (0.0, 0.0, 0.1, 0.1)})
+    assert explorer.state.request().still_window == pytest.approx((-0.03, -0.03, 0.13, 0.13))  # but finer in a close-up
     explorer.stage._hear({"kind": "home", "said": 2})
     assert explorer.state.request() == request
 
