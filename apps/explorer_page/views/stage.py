@@ -91,7 +91,14 @@ class StageView(pn.viewable.Viewer):
         self._said = 0
         self._shown: dict[str, Any] = {}
         self._kept: dict[int, tuple[str, dict[int, bool]]] = {}  # the browser's layers: their key; steps, and if whole
-        self.stage = StageModel(name="stage", looks=looks(), words=_words(), sizing_mode="stretch_width", margin=(0, 8))
+        self.stage = StageModel(
+            name="stage",
+            looks=looks(),
+            words=_words(),
+            sizing_mode="stretch_width",
+            margin=(0, 8),
+            styles={"flex": "none", "max-height": "none"},
+        )
         self.stage.heard = self._hear
         self._status = {"busy": 0, "coarse": 0}
 
