@@ -21,6 +21,7 @@ from toyguide_apps.explorer_page.planes import anchor_names
 from toyguide_apps.explorer_page.presets import presets
 from toyguide_apps.explorer_page.roles import AUTO, choices, natural, offered_roles, roles_of, title_of
 from toyguide_apps.explorer_page.state import ExplorerState
+from toyguide_apps.shared.boxes import named_box
 from toyguide_apps.shared.notices import told
 
 __all__ = ["PanelCard", "PlaneCard", "SceneCard", "preset_menu"]
@@ -264,7 +265,8 @@ def _control(key: str, known: param.Parameter, value: Any) -> Any:
     least, most = known.bounds or (None, None)
     if low is None or high is None:
         box = pmui.IntInput if whole else pmui.FloatInput
-        return box(label=key, start=least, end=most, step=known.step or (1 if whole else 0.1), value=value, **_TIGHT)
+        step = known.step or (1 if whole else 0.1)
+        return box(label=key, start=least, end=most, step=step, value=value, theme_config=named_box(key), **_TIGHT)
     return (LiveIntSlider if whole else LiveSlider)(
         label=key,
         start=min(low, value),
@@ -273,6 +275,7 @@ def _control(key: str, known: param.Parameter, value: Any) -> Any:
         fixed_end=most,
         step=known.step or (1 if whole else (high - low) / 100),
         value=value,
+        theme_config=named_box(key),
         **_TIGHT,
     )
 
@@ -293,10 +296,18 @@ class SceneCard(pn.viewable.Viewer):
             state.param.sampler, label="Sampler", options=samplers, description=glossary()["sampler"].text, **_TIGHT
         )
         self._seed = pmui.IntInput.from_param(
-            state.param.seed, label="Seed", description=glossary()["seed"].text, start=0, end=9999, step=1, **_TIGHT
+            state.param.seed,
+            label="Seed",
+            description=glossary()["seed"].text,
+            start=0,
+            end=9999,
+            step=1,
+            theme_config=named_box("Seed"),
+            **_TIGHT,
         )
+        bounds = {"start": 4, "end": 64, "fixed_start": 2, "fixed_end": 128}
         steps = LiveIntSlider.from_param(
-            state.param.steps, label="Steps", description="", start=4, end=64, fixed_start=2, fixed_end=128, **_TIGHT
+            state.param.steps, label="Steps", description="", theme_config=named_box("Steps"), **bounds, **_TIGHT
         )
         _tell_held(steps, state)
         self._steps = _explained(steps, "Solver steps from the highest noise level to 0.")

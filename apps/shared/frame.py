@@ -44,7 +44,12 @@ _SHARED = {
         # No text below 12 px: a label on a field's edge is 0.86 of 14 px instead of 0.75.
         "MuiInputLabel": {"styleOverrides": {"shrink": {"transform": "translate(14px, -9px) scale(0.88)"}}},
         "MuiOutlinedInput": {"styleOverrides": {"notchedOutline": {"& legend": {"fontSize": "0.88em"}}}},
-        "MuiTooltip": {"styleOverrides": {"tooltip": {"fontSize": "13px", "lineHeight": 1.35}}},
+        # The template's busy indicator, which no page uses.
+        "MuiLinearProgress": {"defaultProps": {"aria-hidden": True}},
+        "MuiTooltip": {
+            "defaultProps": {"describeChild": True},  # a tooltip is no name; a plain element must not have one
+            "styleOverrides": {"tooltip": {"fontSize": "13px", "lineHeight": 1.35}},
+        },
         "MuiSlider": {"styleOverrides": {"thumb": {"width": "20px", "height": "20px"}}},
         "MuiToggleButton": {
             "styleOverrides": {"root": {"textTransform": "none", "padding": "3px 8px", "whiteSpace": "nowrap"}}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from html import escape
 from typing import Any
 
 import panel as pn
@@ -30,13 +29,11 @@ def complain_of_link(problems: list[str]) -> None:
     """Show what was wrong in a link, in one message."""
     if len(problems) == 1:
         return complain(problems[0])
-    lines = [
-        f"{len(problems)} settings of this link were left out:",
-        *(p.removeprefix("URL: ") for p in problems[:_MOST]),
-    ]
+    lines = [p.removeprefix("URL: ") for p in problems[:_MOST]]
     if len(problems) > _MOST:
-        lines.append(f"… and {len(problems) - _MOST} more")
-    complain("<br>".join(map(escape, lines)))
+        lines.append(f"and {len(problems) - _MOST} more")
+    # A notification is plain text, of one paragraph.
+    complain(f"{len(problems)} settings of this link were left out: {' • '.join(lines)}")
 
 
 def notice(line: str) -> None:

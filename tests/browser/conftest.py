@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from tracebacks import ROOT, ours
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
@@ -72,6 +73,17 @@ def serve(tmp_path_factory, **environment):
 @pytest.fixture(scope="session")
 def address(tmp_path_factory):
     yield from serve(tmp_path_factory)
+
+
+def barriers(page):
+    """What axe-core finds on a page that keeps someone from using it: its serious and critical violations."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{one['id']}: {node['html'][:160]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
 
 
 class Explorer:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import barriers
 from tracebacks import ours
 
 from toyguide.studies import studies, study
@@ -134,6 +135,7 @@ def test_it_fits_a_small_screen_and_leads_to_the_explorer_and_back(strict_page, 
     page.goto(f"{address}?study={NAME}&theme={theme}", timeout=PATIENCE)
     see(page, study(NAME).setting)
     assert page.evaluate("document.documentElement.scrollWidth") <= 1024
+    assert barriers(page) == []
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (max(map(int, re.findall(r"\d+", background)[:3])) < 64) == (theme == "dark")
     page.get_by_role("link", name="Explorer").click()

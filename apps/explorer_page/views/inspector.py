@@ -16,6 +16,7 @@ from toyguide_apps.explorer_page.panels import LETTERS
 from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.explorer_page.views.curves import FRAME
 from toyguide_apps.explorer_page.views.parts import named
+from toyguide_apps.shared.boxes import named_box
 from toyguide_apps.shared.notices import told
 
 __all__ = ["InspectorPanel"]
@@ -51,7 +52,14 @@ class InspectorPanel(pn.viewable.Viewer):
         self._state = state
         self._u, self._v = (
             pmui.FloatInput(
-                label=label, value=0.0, step=0.01, format="0[.]0000", width=118, size="small", margin=(4, 4)
+                label=label,
+                value=0.0,
+                step=0.01,
+                format="0[.]0000",
+                width=118,
+                size="small",
+                margin=(4, 4),
+                theme_config=named_box(label),
             )
             for label in ("First coordinate", "Second coordinate")
         )

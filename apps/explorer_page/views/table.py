@@ -23,7 +23,7 @@ _SHOWN = (
     *("median_log_density", "trimmed_w2"),
 )
 _STYLE = """
-    :host { font-size: 13px; overflow-x: auto; }
+    :host { font-size: 13px; } div { overflow-x: auto; }
     /* While only the first samples are drawn, the numbers are still the last picture's. */
     :host { opacity: calc(1 - 0.6 * var(--toyguide-coarse, 0)); }
     table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
@@ -97,7 +97,9 @@ def _table(picture: Picture) -> str:
         cells = "".join(_cell(k, exact) for k in names) + f"<td></td><td>{escape(picture.device)}</td><td></td>"
         rows.append(f'<tr class="truth"><td>{n} exact samples{escape(of)}</td>{cells}</tr>')
     key = _KEY if len(runs) > 1 else ""
-    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{key}"
+    table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    # It can be scrolled by keyboard where it is wider than the page.
+    return f"<div tabindex='0' role='region' aria-label='All numbers'>{table}</div>{key}"
 
 
 def _cell(name: str, metrics: dict[str, Any]) -> str:
