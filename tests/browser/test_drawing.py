@@ -88,6 +88,7 @@ def test_a_phone_a_small_and_a_large_screen_in_the_dark(explorer, address):
     assert sum(int(v) for v in ground.removeprefix("rgb(").removesuffix(")").split(",")[:3]) < 200
 
     # A background: the right way up, in place, and in the palette's colours.
+    page.get_by_role("button", name="Layers").first.click()  # folded at first on a small screen
     look = explorer.stage("s.looks.dark")
     assert explorer.stage("s.look()") == look
     explorer.layer("Samples").click()
@@ -152,10 +153,7 @@ def test_nobody_is_kept_out_whatever_is_open(explorer, address):
         "The edge between two classes",
     ):
         page.get_by_role("button", name=name, exact=True).first.click()
-        explorer.wait(
-            "(name) => [...toyguide.more.querySelectorAll('button')].some((b) => b.textContent === name && b.ariaPressed === 'true')",
-            name,
-        )
+        page.get_by_role("button", name=name, exact=True, pressed=True).wait_for(timeout=90_000)
     explorer.page.mouse.move(*explorer.at(1, 0, 0))
     explorer.idle()
     page.get_by_label("First coordinate").wait_for(timeout=90_000)

@@ -32,6 +32,7 @@ _STYLE = """
     thead th { font-weight: 600; cursor: help; white-space: normal; vertical-align: bottom; }
     .interval { font-size: 12px; display: block; line-height: 1.15; opacity: .75; }
     .better, .worse { font-weight: 700; } .better i, .worse i { font-style: normal; display: block; font-size: 12px; }
+    .better .interval, .worse .interval { opacity: 1; font-weight: 400; }
     .better { color: var(--toyguide-good); } .worse { color: var(--toyguide-bad); }
     p { margin: 6px 0 10px; max-width: 100ch; line-height: 1.4; }
 """
