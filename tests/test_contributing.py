@@ -110,10 +110,10 @@ def test_its_make_targets_exist():
 def test_the_rule_has_sliders_in_the_explorer(folder):
     code = """
 import json
-from toyguide_apps.explorer_page.controls import RuleCard
+from toyguide_apps.explorer_page.controls import PanelCard
 from toyguide_apps.explorer_page.state import ExplorerState
 state = ExplorerState(rule="ramped-cfg")
-card = RuleCard(state, 1)
+card = PanelCard(state)
 card._widgets["high"].value = 3.5
 print(json.dumps([card._name.options, list(card._widgets), state.request().runs[1].params]))
 """

@@ -61,7 +61,9 @@ def test_intervals_hold_the_gain_of_the_expectations(repeated, paired):
     """Also where one of the two is as near to the truth as chance allows, on either side of it."""
     data = load_dataset("fractal")
     exact = {"outliers": 0.01, "far_outliers": 0.001, "tips": measure(draw(data, "A", 9, 0), data, "A")["tips_exact"]}
-    log_density = data.field("A").log_density(draw(data, "A", 200_000, 1), 0.0).double()
+    x = draw(data, "A", 200_000, 1)
+    log_density = data.field("A").log_density(x, 0.0).double()
+    exact["class_leak"] = float((data.posterior(x, 0.0).argmax(-1) != data.labels.index("A")).double().mean())
     exact |= {"log_density": float(log_density.mean()), "median_log_density": float(log_density.median())}
     assert set(exact) == {name for name in paired[0] if METRICS[name].better == "truth"}
     values = [[values_of(f) for f in side] for side in zip(*repeated, strict=True)]

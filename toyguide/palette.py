@@ -94,7 +94,7 @@ LIGHT = Theme(
         "curl": ("#6a9805", "#9f2d98"),
         "divergence": ("#347ca0", "#cc7f04"),
     },
-    panels=("#125fd3", "#ce525e", "#047028", "#942e7b"),
+    panels=("#125fd3", "#942e7b", "#047028", "#ce525e"),
 )
 
 DARK = Theme(
@@ -122,7 +122,7 @@ DARK = Theme(
         "curl": ("#94c43a", "#df76d6"),
         "divergence": ("#4393bb", "#e6ba4c"),
     },
-    panels=("#789ff2", "#fbb259", "#2adfdf", "#d16ca1"),
+    panels=("#789ff2", "#d16ca1", "#2adfdf", "#fbb259"),
 )
 
 

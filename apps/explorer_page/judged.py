@@ -16,4 +16,4 @@ def judged(key: str) -> str:
     if not results:
         return ""
     summary = results[0].summary
-    return f"Judged by the study {summary['title']} ({name}): {summary['verdict']}."
+    return f"The claim of the study “{summary['title']}”: {summary['verdict']}."

@@ -30,15 +30,15 @@ __all__ = ["BANDS", "LAYERS", "SAMPLE_COUNTS", "SOURCES", "ExplorerState"]
 BANDS = {
     "none": "Nothing",
     "exact": "Exact density",
-    "main": "Density of the sampled field (main)",
-    "guide": "Density of the guiding field",
-    "ratio": "Ratio of main to guiding field",
+    "main": "Density of main",
+    "guide": "Density of guiding field",
+    "ratio": "Main against guiding field",
     "regions": "Modes, saddles, tail",
     "curvature": "Curvature",
-    "step-error": "Error of SFG's finite difference",
+    "step-error": "SFG's finite difference",
     "error-ratio": "Where the push helps",
-    "curl": "Curl of the guided field",
-    "divergence": "Divergence of the guided field",
+    "curl": "Curl of guided field",
+    "divergence": "Divergence of guided field",
 }
 LAYERS = {
     "samples": "Samples",

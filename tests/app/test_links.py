@@ -41,7 +41,7 @@ def test_a_presets_study_exists_and_its_verdict_is_told(key):
         return
     assert name in studies()
     summary = json.loads((STUDIES / name / "summary.json").read_text(encoding="utf-8"))
-    assert judged(key) == f"Judged by the study {summary['title']} ({name}): {summary['verdict']}."
+    assert judged(key) == f"The claim of the study “{summary['title']}”: {summary['verdict']}."
 
 
 def test_some_presets_are_judged():

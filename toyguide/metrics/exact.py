@@ -9,7 +9,7 @@ from torch import Tensor
 
 from toyguide.datasets import Dataset
 
-__all__ = ["MANY", "are_outliers", "exact_log_densities", "exact_samples", "hdr_threshold"]
+__all__ = ["MANY", "are_outliers", "exact_log_densities", "exact_points", "exact_samples", "hdr_threshold"]
 
 MANY = 1 << 16
 """Exact samples that stand for the distribution itself."""
@@ -58,6 +58,9 @@ def are_outliers(x: Tensor, data: Dataset, label: str | None) -> Tensor:
 @lru_cache(maxsize=4)
 def exact_log_densities(data: Dataset, label: str | None, sigma: float) -> Tensor:
     """Exact log-densities of exact samples (65536,), float64."""
-    field = data.field(label)
-    x = field.sample(MANY, sigma, torch.Generator().manual_seed(0)).float()
-    return field.log_density(x, sigma).double()
+    return data.field(label).log_density(exact_points(data, label, sigma), sigma).double()
+
+
+def exact_points(data: Dataset, label: str | None, sigma: float) -> Tensor:
+    """The exact samples that stand for the distribution itself, with shape ``(65536, d)``, float32."""
+    return data.field(label).sample(MANY, sigma, torch.Generator().manual_seed(0)).float()

@@ -49,13 +49,14 @@ from torch import Tensor
 from toyguide.datasets import Dataset
 from toyguide.errors import InputError
 from toyguide.metrics import intervals
-from toyguide.metrics.exact import exact_log_densities
+from toyguide.metrics.exact import exact_log_densities, exact_points
 from toyguide.metrics.samples import (
     METRICS,
     OUTSIDE,
     Features,
     branches_of,
     dropped_mass,
+    leaks,
     resampled_coverage,
     resampled_shares,
     resamplings,
@@ -236,4 +237,7 @@ def _best(data: Dataset, label: str | None) -> dict[str, float]:
     }
     if branches.tips is not None:
         found["tips"] = float(branches.shares[branches.tips].sum())
+    if label is not None:
+        x = exact_points(data, label, 0.0)
+        found["class_leak"] = float(leaks(x, log_density, data, label).double().mean())
     return found

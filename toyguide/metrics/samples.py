@@ -154,10 +154,10 @@ METRICS = {
     "tips": Metric("Tips", "Share of the samples in the two outermost levels of branches.", "share", ".3f", "truth"),
     "class_leak": Metric(
         "Class leak",
-        "Share of the samples that the exact posterior gives to another class.",
+        "Share of the samples that the exact posterior gives to another class; a few of exact samples are.",
         "share",
         ".3f",
-        "low",
+        "truth",
     ),
     "log_density": Metric(
         "Log-density",
@@ -372,7 +372,7 @@ def features_of(x: Tensor, data: Dataset, label: str | None) -> Features:
         log_density[rows], shares = field.explain(block, 0.0)
         filled[rows] = filled[rows].index_add_(-1, branches.index, shares)
         if label is not None:
-            leaked[rows] = _leaks(block, log_density[rows], data, label)
+            leaked[rows] = leaks(block, log_density[rows], data, label)
 
     inside = {name: hdr_threshold(data, label, share=1 - share) for name, share in OUTSIDE.items()}
     flags = {name: ~finite | (log_density < threshold) for name, threshold in inside.items()}
@@ -400,7 +400,7 @@ def _beyond(x: Tensor, data: Dataset, label: str | None) -> Tensor:
     return torch.cat([part.amin(-1) for part in parts]).float() if parts else x.new_zeros(0)
 
 
-def _leaks(x: Tensor, log_density: Tensor, data: Dataset, label: str) -> Tensor:
+def leaks(x: Tensor, log_density: Tensor, data: Dataset, label: str) -> Tensor:
     """Whether another class has a higher posterior than ``label`` at each point, given ``label``'s log-densities."""
 
     def log_prior(name: str) -> float:

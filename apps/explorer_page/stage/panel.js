@@ -105,7 +105,6 @@ class PanelView {
     const scene = this.scene && stage.sceneAt(this.scene)
     const still = this.scene && stage.stillOf(this.scene)
     if (scene) this.drawScene(context, frame, scene, still, look)
-    this.drawAxes(context, frame, look)
     if (this.run) {
       if (stage.shows("paths")) this.drawPaths(context, frame, position, look)
       if (stage.shows("guidance")) this.drawArrows(context, frame, look)
@@ -115,6 +114,7 @@ class PanelView {
     if (scene && stage.shows("critical")) this.drawCritical(context, frame, scene, look)
     if (this.run && stage.sample !== null) this.drawFollowed(context, frame, position, look)
     this.drawPoint(context, frame, look)
+    this.drawAxes(context, frame, look)
   }
 
   drawScene(context, frame, scene, still, look) {

@@ -13,6 +13,7 @@ export function render({ model, el }) {
   const page = [...Bokeh.documents[0].all_models].find((one) => one.name === "page" && "dark_theme" in one)
   if (page) {
     const themed = () => stage.setDark(page.dark_theme)
+    stage.openSettings = () => (page.sidebar_open = true)
     page.properties.dark_theme.change.connect(themed)
     themed()
   }

@@ -84,6 +84,9 @@ class Stage {
     this.row.append(this.left, this.legend.element)
     this.flash = make("div", { class: "flash", role: "status", hidden: "" })
     this.keys = this.shortcuts()
+    this.settings = make("button", { type: "button", class: "settings" }, "Rule and settings")
+    this.settings.onclick = () => this.openSettings?.()
+    this.more.prepend(this.settings)
     this.words = new Words(this)
     const words = make("button", { type: "button", class: "words-button", title: "What the words mean" }, "Words")
     words.onclick = () => this.words.open()
@@ -147,7 +150,7 @@ class Stage {
       this.sample = board.sample
       this.opacities = { ...board.opacity }
     }
-    for (const button of this.more.querySelectorAll("button:not(.words-button)")) {
+    for (const button of this.more.querySelectorAll("button:not(.words-button, .settings)")) {
       const on = board.open[button.what]
       button.hidden = on === null || on === undefined
       button.setAttribute("aria-pressed", String(on !== false))

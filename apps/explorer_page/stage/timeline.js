@@ -179,7 +179,7 @@ class TimeLine {
       context.setLineDash(look.dashes[i])
       context.beginPath()
       for (let k = 0; k < run.push.length; k++)
-        context.lineTo(this.x(run.sigma[k]), line - 4 - (line - 10) * Math.sqrt(Math.min(run.push[k] / highest, 1)))
+        context.lineTo(this.x(run.sigma[k]), line - (line - 8) * Math.sqrt(Math.min(run.push[k] / highest, 1)))
       context.stroke()
     })
     context.setLineDash([])

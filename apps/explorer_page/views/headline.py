@@ -25,7 +25,7 @@ def headline(picture: Picture, look: Look) -> dict[str, Any]:
     """
     runs = picture.runs
     known = [m for m in (*look.metrics, *_USUAL) if all(run.metrics.get(m) is not None for run in runs)]
-    metrics = list(dict.fromkeys(known))[:_MOST]
+    metrics = sorted(list(dict.fromkeys(known))[:_MOST], key=list(METRICS).index)
     return {
         "title": look.title or _title(runs),
         "text": look.text or _sentence(picture),
@@ -50,7 +50,7 @@ def _number(picture: Picture, metric: str) -> dict[str, Any]:
         for i, run in enumerate(picture.runs)
     ]
     exact = picture.truth[-1].get(metric)
-    truth = "" if exact is None else f"truth {shown_number(metric, exact)}"
+    truth = "" if exact is None else f"exact samples {shown_number(metric, exact)}"
     return {"label": METRICS[metric].title, "doc": METRICS[metric].doc, "values": values, "truth": truth, "key": metric}
 
 

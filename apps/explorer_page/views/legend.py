@@ -27,10 +27,10 @@ _DOCS = {
     "region": "Holds 99 % of the exact data; other classes fainter.",
     "boundary": "Where the most likely class changes, at σ.",
     "exact-lines": "Hold 50, 80 and 99 % of the exact density at σ.",
-    "main-lines": "The same of the sampled field: {main}.",
-    "guide-lines": "The same of the field to guide away from: {guide}.",
+    "main-lines": "Hold 50, 80 and 99 % of the density of the sampled field, {main}, at σ.",
+    "guide-lines": "Hold 50, 80 and 99 % of the density of {guide} at σ, which is guided away from.",
     "score": "Up the log-density at σ, {source}.",
-    "guidance": "What the rule adds to the denoised point.",
+    "guidance": "What the rule adds to the denoised point. Longer is more, not to scale.",
     "saddles": "Where the log-density at σ curves upward, {source}: darker is stronger.",
     "critical": "Circles: modes. Diamonds: saddle points with their unstable direction, {source}.",
 }

@@ -143,7 +143,8 @@ def note(experiment: Experiment) -> str:
     main = str(experiment.main)
     parts = [] if main == f"{data.name}/{data.models.get('main')}" else [f"main: {_short(main, data.name)}"]
     for name, reference in experiment.fields.items():
-        if name != MAIN and str(reference) != _natural(experiment, name):
+        weaker = experiment.roles()[name].kind == "weaker"  # there are several, so that one is always named
+        if weaker or (name != MAIN and str(reference) != _natural(experiment, name)):
             parts.append(f"{name}: {_short(str(reference), data.name)}")
     if experiment.interval is not None:
         low, high = experiment.interval

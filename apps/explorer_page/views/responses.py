@@ -305,7 +305,7 @@ class ResponsesPanel(pn.viewable.Viewer):
         else:
             parts.append(f"mean over {asked.seeds} seeds")
         if done < of:
-            parts.append(f"{done} of {of} runs")
+            parts.append(f"computing, {done} of {of} runs")
         elif not any_value:
             parts.append("these runs have no such number")
         return " · ".join(parts)

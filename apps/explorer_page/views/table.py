@@ -39,8 +39,8 @@ _STYLE = """
 _KEY = (
     "<p><span class='better'>Better</span> and <span class='worse'>worse</span> stand where the 95 % interval of the "
     "difference from A, sample by sample on the same noise, excludes 0: closer to the value of exact samples for "
-    "outliers, tips and the log-density, higher for coverage, lower for all others. Without a word, a difference may "
-    "be chance. Small print: 95 % intervals.</p>"
+    "outliers, tips, class leak and log-density, higher for coverage, lower for all others. Without a word, a "
+    "difference may be chance. Small print: 95 % intervals.</p>"
 )
 
 
