@@ -40,7 +40,7 @@ class Request:
     Attributes:
         runs: The panels' experiments, from left to right; all of one dataset.
         sigma: The noise level of the layers, positive; the first one if no layer depends on it.
-        at_end: Whether the scrubber is at sigma = 0, so that ``sigma`` is the last level above it.
+        at_end: Whether the time line is at sigma = 0, so that ``sigma`` is the last level above it.
         bands: What fills the background.
         layers: What else is drawn.
         source: Where score, ratio and curvature come from, ``learned`` or ``exact``.
@@ -110,5 +110,5 @@ def following(
 
 @lru_cache(maxsize=64)
 def schedule(dataset: str, steps: int) -> tuple[float, ...]:
-    """The noise levels that the scrubber stops at: those of a run with the shared settings."""
+    """The noise levels that the time line stops at: those of a run with the shared settings."""
     return tuple(Experiment(dataset, steps=steps).levels().tolist())

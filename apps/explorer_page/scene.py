@@ -108,7 +108,7 @@ def scene(request: Request, experiment: Experiment, device: str, checked: Checke
 
     curves = {f"{name}-lines": wanted(lines(field), f"{name}-lines") for name, field in density.items()}
     curves["boundary"] = wanted(lambda: densities.boundary(spot), "boundary")
-    # The outlines are those of the data, at sigma = 0, wherever the scrubber is.
+    # The outlines are those of the data, at sigma = 0, wherever the time line is.
     still = replace(spot, sigma=0.0, window=request.still_window)
     curves["region"] = wanted(lambda: densities.region(still), "region")
     curves["other-regions"] = wanted(lambda: densities.other_regions(still), "region")

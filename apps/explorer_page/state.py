@@ -82,7 +82,7 @@ class ExplorerState(param.Parameterized):
     n: Any = param.Selector(default=512, objects=list(SAMPLE_COUNTS))
     seed: Any = param.Integer(default=0, bounds=(0, 9999))
 
-    step: Any = param.Integer(default=32, bounds=(0, 128), doc="The scrubber: how many steps have been taken.")
+    step: Any = param.Integer(default=32, bounds=(0, 128), doc="The time line: how many steps have been taken.")
     bands: Any = param.Selector(default="exact", objects=list(BANDS))
     layers: Any = param.ListSelector(default=["region", "samples"], objects=list(LAYERS))
     source: Any = param.Selector(default="learned", objects=list(SOURCES))
@@ -389,7 +389,7 @@ class ExplorerState(param.Parameterized):
         return replace(self.request(), **there, point=None, ends=None, errors=False, sample=None)
 
     def levels(self) -> tuple[float, ...]:
-        """The noise levels that the scrubber stops at."""
+        """The noise levels that the time line stops at."""
         return schedule(self.dataset, self.steps)
 
     def view_at(self, sigma: float) -> tuple[float, float, float, float]:
@@ -405,7 +405,7 @@ class ExplorerState(param.Parameterized):
         return min(left, home[0]), min(bottom, home[1]), max(right, home[2]), max(top, home[3])
 
     def level(self) -> float:
-        """The noise level where the scrubber is."""
+        """The noise level where the time line is."""
         return self.levels()[min(self.step, self.steps)]
 
     def _product_step(self) -> float:

@@ -154,7 +154,7 @@ METRICS = {
     "tips": Metric("Tips", "Share of the samples in the two outermost levels of branches.", "share", ".3f", "truth"),
     "class_leak": Metric(
         "Class leak",
-        "Share of the samples that the exact posterior gives to another class; a few of exact samples are.",
+        "Share of the samples that the exact posterior gives to another class; of exact samples a few, too.",
         "share",
         ".3f",
         "truth",

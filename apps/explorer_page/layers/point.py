@@ -74,7 +74,7 @@ class Inspection:
         x: The point itself, with shape ``(d,)``.
         axes: The plane's axes, with shape ``(2, d)``: what brings a direction into the plane.
         sigma: The noise level that it is looked at.
-        at_end: Whether the scrubber stands at 0, so that this is the last level above it.
+        at_end: Whether the time line stands at 0, so that this is the last level above it.
         exact: The exact field there.
         main: The field that is sampled.
         main_name: What that is called.
@@ -114,7 +114,7 @@ def inspect(spot: Spot, uv: tuple[float, float], runs: tuple[Experiment, ...], s
         uv: The point's coordinates in the plane.
         runs: The panels' experiments. The fields are those of the last one.
         source: ``exact`` or ``learned``.
-        at_end: Whether the scrubber is at sigma = 0.
+        at_end: Whether the time line is at sigma = 0.
     """
     data = load_dataset(spot.dataset)
     x = spot.plane.embed(torch.tensor(uv, dtype=torch.float64))

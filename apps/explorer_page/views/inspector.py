@@ -126,7 +126,7 @@ def _title(seen: Inspection, scale: float) -> str:
     if abs(scale - 1) > 1e-9:
         parts.append(f"arrows × {scale:.3g}")
     if seen.at_end:
-        parts.append("the last level above 0: take the scrubber back to see the rules at work")
+        parts.append("the last level above 0: go back on the time line to see the rules at work")
     return " · ".join(parts)
 
 

@@ -22,9 +22,9 @@ __all__ = ["TrailPanel"]
 
 _TITLES = {
     "size": "Length of the push (thin: moves)",
-    "to_main": "Push to main's move: cosine",
-    "to_truth": "Push to the truth: cosine, 1 is to it",
-    "curvature": "Top σ²λ of main; dashed: SFG's λ",
+    "to_main": "Push against main's move, cosine",
+    "to_truth": "Push against the truth, cosine",
+    "curvature": "Top σ²λ of main",
     "alignment": "SFG's v to the top eigenvector: cosine",
     "probability": "Exact probability of the class",
     "log_density": "Exact log-density, nats",
@@ -61,6 +61,7 @@ class TrailPanel(pn.viewable.Viewer):
         close.on_click(lambda _: self._state.set({"sample": None}))
         self._head = pn.Row(self._text, close, sizing_mode="stretch_width", margin=0)
         self._figures: dict[str, figure] = {}  # made when they are first wanted
+        self._drawn: list[str] = []
         self._plots = pn.Column(sizing_mode="stretch_width", margin=0)
         self._panel = pn.Column(sizing_mode="stretch_width", margin=0)  # empty until it is wanted
         self._follow()
@@ -111,12 +112,15 @@ class TrailPanel(pn.viewable.Viewer):
             moves.data = {"xs": [found.sigma[:-1] for _ in lengths] if found else [], "ys": lengths}
         iterated = any(t is not None and t.alignment is not None for t in trails)
         names = [name for name in _TITLES if iterated or name != "alignment"]
-        rows = [names[i : i + _PER_ROW] for i in range(0, len(names), _PER_ROW)]
-        self._plots.objects = [side_by_side([self._figures[name] for name in row], self._state) for row in rows]
+        if names != self._drawn:
+            self._drawn = names
+            rows = [names[i : i + _PER_ROW] for i in range(0, len(names), _PER_ROW)]
+            self._plots.objects = [side_by_side([self._figures[name] for name in row], self._state) for row in rows]
+        self._figures["curvature"].title.text = _TITLES["curvature"] + ("; dashed: SFG's λ" if iterated else "")
         self._text.object = _text(picture.request.sample, trails)
 
     def _point_out(self) -> None:
-        """Mark where the scrubber stands."""
+        """Mark where the time line is."""
         if len(self._panel):
             levels = self._state.levels()
             for span in self._here:
