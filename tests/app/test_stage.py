@@ -10,6 +10,7 @@ import pytest
 from toyguide_apps.explorer_page import compute as computing
 from toyguide_apps.explorer_page.panels import following
 from toyguide_apps.explorer_page.planes import home_window
+from toyguide_apps.explorer_page.presets import OPENING
 from toyguide_apps.explorer_page.session import Explorer
 from toyguide_apps.explorer_page.state import LAYERS, ExplorerState
 
@@ -303,6 +304,7 @@ def test_back_and_forward_apply_what_the_address_says(explorer, complaints):
     first = "?v=1&dataset=two-gaussians&label=union&n=128&steps=8&bands=none&rule=cfg&w=2&panels=3&ref:seed=4"
     travel(explorer, first)
     there = ExplorerState()
+    there.apply(OPENING)
     assert [panel.rule.key for panel in state.panels] == ["none", "cfg", "autoguidance"]
     assert state.panels[0].own["seed"] == 4
     was = state.request()
