@@ -123,7 +123,7 @@ def in_chromium(changes: int) -> InChromium | None:
             page = browser.new_page(viewport={"width": 1440, "height": 900})
             began = time.perf_counter()
             with serving() as (address, _said):
-                page.goto(f"{address}?{_QUERY}", timeout=_TIMEOUT)
+                page.goto(address, timeout=_TIMEOUT)
                 _see_picture(page)
                 start = time.perf_counter() - began
             page.close()
