@@ -152,7 +152,8 @@ def test_the_panel_shows_the_curves_and_closes(monkeypatch):
     assert explorer.state.errors
     asyncio.run(explorer.refresh())
     assert explorer.stage.stage.board["open"]["errors"]
-    first, second = explorer._errors._sources[:2]
+    first, second, *others = explorer._errors._sources
+    assert all(np.isnan(source.data["cosine"]).all() for source in others)
     assert np.isnan(first.data["cosine"]).all()
     np.testing.assert_array_equal(second.data["size"], explorer.picture.errors[1].values["size"])
     assert "Autoguidance" in explorer._errors._text.object

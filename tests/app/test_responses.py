@@ -204,7 +204,7 @@ def test_a_link_keeps_the_curve():
     assert query_of(state)["seeds"] == "3"
     assert len(read(state, {"curve": "coverage,wrong"})) == 1
     assert state.curve == ("coverage", "w", "steps")
-    state.apply("figure-1a")
+    state.apply("figure-1e")
     assert state.curve is None
 
 
@@ -221,7 +221,7 @@ def explorer(monkeypatch):
 def test_the_panel_draws_the_curve_and_its_mark_sets_the_parameter(explorer):
     state, view = explorer.state, explorer._responses
     assert not len(view._panel)
-    explorer.look._curve.value = True
+    explorer.stage._hear({"kind": "open", "what": "curve", "on": True})
     assert state.curve == ("outliers", "w")
     assert len(view._panel)
     asyncio.run(view.refresh())
@@ -256,7 +256,7 @@ def test_the_panel_draws_the_curve_and_its_mark_sets_the_parameter(explorer):
     assert "No panel has the parameter w" in view._text.object
     view._content[0][-1].clicks += 1
     assert state.curve is None
-    assert not explorer.look._curve.value
+    assert not len(view._panel)
     assert not len(view._panel)
 
 

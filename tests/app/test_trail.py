@@ -177,5 +177,5 @@ def test_a_link_keeps_the_sample():
     assert len(read(state, {"sample": "-3"})) == 1
     assert len(read(state, {"sample": "some"})) == 1
     assert state.sample == 17
-    state.apply("figure-1a")
+    state.apply("figure-1e")
     assert state.sample is None
