@@ -11,7 +11,7 @@ from toyguide_apps.explorer_page.layers.densities import Spot, far_from_data
 from toyguide_apps.explorer_page.layers.twist import CURL_LEVELS, DIVERGENCE_LEVELS, curl_and_divergence, twist_map
 from toyguide_apps.explorer_page.planes import home_window
 from toyguide_apps.explorer_page.state import ExplorerState
-from toyguide_apps.explorer_page.views.status import Status
+from toyguide_apps.explorer_page.views.legend import legend
 
 SIGMA = 0.5
 
@@ -107,9 +107,7 @@ def test_a_line_says_why_there_is_none(monkeypatch):
     made = picture(state.request())
     assert made.scenes[1].empty == why
     assert made.scenes[0].image is not None  # unguided: none of its own memory
-    status = Status()
-    status.show(made)
-    assert f"no background: {why}" in status._legend.object
+    assert made.scenes[-1].empty == why  # which the stage says in the panel
 
 
 def test_each_panel_has_its_own_and_a_legend():
@@ -117,9 +115,6 @@ def test_each_panel_has_its_own_and_a_legend():
     state.set({"rule": "autoguidance", "bands": "divergence", "n": 128, "steps": 8, "step": 4, "layers": ["samples"]})
     made = picture(state.request())
     assert (made.scenes[0].image != made.scenes[1].image).any()
-    status = Status()
-    status.show(made)
-    assert "divergence of the guided score" in status._legend.object
+    assert "divergence of the guided score" in legend(made, state)["bands"]["note"]
     state.set({"bands": "curl"})
-    status.show(picture(state.request()))
-    assert "curl of the guided score" in status._legend.object
+    assert "curl of the guided score" in legend(picture(state.request()), state)["bands"]["note"]

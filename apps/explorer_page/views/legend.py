@@ -81,6 +81,7 @@ def legend(picture: Picture, state: ExplorerState) -> dict[str, Any]:
     shown = picture.scenes[-1]
     dim = picture.runs[-1].experiment.data.dim
     beyond = dim > 2
+    levelled = request.bands != "none" or request.layers - {"samples", "paths", "moves", "region"}
     words = {
         "dim": dim,
         "main": shown.main,
@@ -109,7 +110,7 @@ def legend(picture: Picture, state: ExplorerState) -> dict[str, Any]:
         },
         "source": state.source,
         "sources": [[key, title] for key, title in SOURCES.items()],
-        "level": f"Everything that depends on σ is drawn at σ = {request.sigma:.3g}.",
+        "level": f"Everything that depends on σ is drawn at σ = {request.sigma:.3g}." if levelled else "",
     }
 
 
