@@ -202,7 +202,7 @@ class ExplorerState(param.Parameterized):
     def remove_panel(self, index: int) -> None:
         """Remove a panel; the last one stays."""
         self._must_have(index)
-        selected = self.selected - (self.selected > index)
+        selected = min(self.selected - (self.selected > index), len(self.panels) - 2)
         self.set({"panels": (*self.panels[:index], *self.panels[index + 1 :]), "selected": selected})
 
     def swap_panels(self, index: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from toyguide.errors import InputError
 __all__ = ["complain", "complain_of_link", "notice", "refuse", "told"]
 
 _MOST = 6  # complaints listed
+_LONG_LIST = re.compile(r": expected one of [^;]{60,}")  # beside other complaints there is no room for it
 
 _LOG = logging.getLogger("toyguide.explorer")
 
@@ -29,7 +31,7 @@ def complain_of_link(problems: list[str]) -> None:
     """Show what was wrong in a link, in one message."""
     if len(problems) == 1:
         return complain(problems[0])
-    lines = [p.removeprefix("URL: ") for p in problems[:_MOST]]
+    lines = [_LONG_LIST.sub("", p.removeprefix("URL: ")) for p in problems[:_MOST]]
     if len(problems) > _MOST:
         lines.append(f"and {len(problems) - _MOST} more")
     # A notification is plain text, of one paragraph.

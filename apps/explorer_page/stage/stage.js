@@ -93,6 +93,8 @@ class Stage {
     this.more.append(words)
     this.left.append(this.board, this.line.element, this.legend.key, this.more)
     this.element.append(make("style", {}, STYLE), this.headline, this.row, this.flash, this.keys, this.words.element)
+    this.headline.append(make("p", {}, "Preparing the first picture …"))
+    this.row.style.visibility = "hidden" // until there is something in it
     root.append(this.element)
     this.watch()
   }
@@ -157,6 +159,7 @@ class Stage {
       if (button.what === "sample") button.textContent = `Sample ${on}, step by step`
     }
     this.boarded = board
+    this.row.style.visibility = ""
     this.arrange()
   }
 
