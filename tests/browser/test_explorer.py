@@ -415,9 +415,16 @@ def test_everything_can_be_done_by_keyboard(explorer, address):
     explorer.wait("() => !toyguide.playing")
 
 
-def test_every_preset_can_be_chosen_one_after_another(explorer, address):
+def test_presets_of_every_kind_can_be_chosen_one_after_another(explorer, address):
+    """One for each dataset and number of panels; that all are valid and true is tested without a browser."""
     explorer.open(address, f"?{QUICK}").idle()
+    kinds = {}
     for preset in presets().values():
+        state = ExplorerState()
+        state.apply(preset.key)
+        kinds.setdefault((state.dataset, len(state.panels)), preset)
+    assert {count for _, count in kinds} >= {2, 4}
+    for preset in kinds.values():
         explorer.choose("Preset", preset.title)
         explorer.page.get_by_role("heading", name=preset.title).wait_for(timeout=90_000)
         assert preset.look in explorer.page.locator(".headline").inner_text()
