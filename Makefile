@@ -19,7 +19,7 @@ app: $(VENV)/.app
 install: $(VENV)/.app $(VENV)/.dev
 
 test: $(VENV)/.dev chromium
-	@$(VENV)/bin/python -m pytest --cov --cov-report=term-missing:skip-covered
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered
 
 lint: $(VENV)/.dev
 	@$(VENV)/bin/ruff check .

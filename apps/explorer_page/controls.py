@@ -63,10 +63,6 @@ class LiveIntSlider(_Live, pmui.EditableIntSlider):
     """See ``_Live``."""
 
 
-class LiveRangeSlider(_Live, pmui.EditableRangeSlider):
-    """See ``_Live``."""
-
-
 def _tell_held(slider: _Live, state: ExplorerState) -> None:
     slider.param.watch(lambda event: setattr(state, "held", event.new), "held")
 

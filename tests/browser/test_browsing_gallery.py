@@ -61,7 +61,7 @@ def test_the_index_shows_presets_and_studies(site, visit):
         assert study.statement in text
     visit.get_by_role("link", name=presets()[PRESET].title).click()
     visit.wait_for_function("() => window.toyguide && toyguide.stage.frames > 1")
-    visit.get_by_role("link", name=re.compile("Judged by the study")).click()
+    visit.get_by_role("link", name=re.compile("The claim of the study")).click()
     assert visit.locator("h1").inner_text() == studies()[presets()[PRESET].study].title
     visit.get_by_role("link", name=presets()[PRESET].title).click()
     visit.get_by_role("link", name="All scenes").click()

@@ -154,8 +154,8 @@ def test_a_study_leads_to_its_scene_in_the_explorer(strict_page, server):
     assert links.count() == 2  # below the claim, and below its one figure
     links.last.click()
     page.wait_for_url(re.compile("/explorer"), timeout=PATIENCE)
-    see(page, "Truth (512 exact samples)")
-    assert page.evaluate("Bokeh.documents[0].get_model_by_name('panel-2-figure').title.text").endswith("(w = 3)")
+    page.wait_for_function("() => window.toyguide?.panels[1]?.run", timeout=PATIENCE)
+    assert page.evaluate("toyguide.boarded.panels[1].title").endswith("(w = 3)")
 
 
 def test_a_wrong_name_is_told_and_the_list_is_there(strict_page, server):

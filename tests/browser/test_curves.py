@@ -32,7 +32,7 @@ def test_a_curve_appears_and_its_mark_can_be_dragged(explorer):
         mouse.move(x + i * unit / 8, y)
         explorer.page.wait_for_timeout(40)
     mouse.up()
-    explorer.wait("() => Bokeh.documents[0].get_model_by_name('panel-2-figure').title.text.endsWith('(w = 4)')")
+    explorer.wait("() => toyguide.boarded.panels[1].title.endsWith('(w = 4)')")
     explorer.idle()
     assert abs(model(explorer, "mark-2-w", "location") - 4) < 0.02
 
@@ -40,7 +40,7 @@ def test_a_curve_appears_and_its_mark_can_be_dragged(explorer):
 def test_a_sample_is_followed_step_by_step_until_its_panel_is_closed(explorer):
     explorer.idle()
     explorer.wait("() => Bokeh.documents[0].get_model_by_name('trail-2').data.to_main.length == 8")
-    said = explorer.page.get_by_text("Sample 3, step by step")
+    said = explorer.page.get_by_text("Sample 3, step by step over")
     assert said.count() == 1
     explorer.page.get_by_role("button", name="Close", exact=True).first.click()
     said.wait_for(state="detached")

@@ -179,7 +179,8 @@ def test_the_time_line_moves_samples_along_their_runs_and_asks_for_layers_alone(
     for key, step in {"Home": 0, "ArrowRight": 1, "PageUp": 6, "End": 12, "ArrowLeft": 11}.items():
         handle.press(key)
         explorer.wait("(step) => toyguide.time === step", step)
-        assert handle.get_attribute("aria-valuetext") == f"σ = {float(f'{levels[step]:.3g}'):g}, step {step} of 12"
+        said = f"σ = {float(f'{levels[step]:.3g}'):g}, step {step} of 12"
+        explorer.wait("(said) => toyguide.line.handle.getAttribute('aria-valuetext') === said", said)
         check(step)
     explorer.idle()
     assert set(page.evaluate("() => [...got]")) <= {"board", "status", "address"}

@@ -11,8 +11,6 @@ const ICONS = {
   copy: "M2 2h9v2H4v7H2zM6 6h10v10H6zM8 8v6h6V8z",
   swap: "M6 3v3h9v2H6v3L2 7zM12 9v3H3v2h9v3l4-4z",
   remove: "M4.2 2.8L9 7.6l4.8-4.8 1.4 1.4L10.4 9l4.8 4.8-1.4 1.4L9 10.4l-4.8 4.8-1.4-1.4L7.6 9 2.8 4.2z",
-  plus: "M8 3h2v5h5v2h-5v5H8v-5H3V8h5z",
-  minus: "M3 8h12v2H3z",
   home: "M9 2l7 6v8h-5v-5H7v5H2V8z",
 }
 

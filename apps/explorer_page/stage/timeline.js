@@ -23,8 +23,9 @@ class TimeLine {
     })
     this.loop.setAttribute("aria-pressed", "false")
     this.follow = iconButton("follow", "The view follows the noise", () => stage.setFollowing(!stage.following))
+    this.home = iconButton("home", "Show all of the data", () => stage.goHome())
     const buttons = make("div", { class: "buttons" })
-    buttons.append(this.play, this.back, this.next, this.speed, this.loop, this.follow)
+    buttons.append(this.play, this.back, this.next, this.speed, this.loop, this.follow, this.home)
     this.axis = make("div", { class: "axis" })
     this.canvas = make("canvas", { "aria-hidden": "true" })
     this.handle = make("div", { class: "handle", role: "slider", tabindex: 0, "aria-label": "Noise level" })
@@ -96,6 +97,7 @@ class TimeLine {
       this.play.title = `${text} (space)`
     }
     this.follow.setAttribute("aria-pressed", String(stage.following))
+    this.home.hidden = stage.following && stage.base.join() === stage.home.join()
   }
 
   paint(_key, ratio) {
