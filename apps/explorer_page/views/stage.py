@@ -226,7 +226,7 @@ class StageView(pn.viewable.Viewer):
             self._apply(message)
         except InputError as problem:
             complain(str(problem))
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError):
             _LOG.debug("a message was refused", exc_info=True)
             complain(f"the page said {str(message)[:80]!r}: expected one of its own messages")
 
