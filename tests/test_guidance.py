@@ -109,8 +109,10 @@ class Turned(Wrapper):
         return x, mapped(memory, lambda m: m @ self.turn.T if m.shape == at.x.shape else m)
 
 
-def every_walk(rule: Rule, fields: dict, x: Tensor = X, count: int | None = None) -> list[Step]:
-    return list(trajectory(rule, scene(fields), sampler(allowed(rule)), x, LEVELS, seeded(2), count))
+def every_walk(
+    rule: Rule, fields: dict, x: Tensor = X, count: int | None = None, method: str | None = None
+) -> list[Step]:
+    return list(trajectory(rule, scene(fields), sampler(method or allowed(rule)), x, LEVELS, seeded(2), count))
 
 
 @pytest.mark.parametrize("key", [k for k, cls in EVERY.items() if cls.unguided is not None])
@@ -122,6 +124,36 @@ def test_unguided_values_give_the_main_field(key):
     # Not bit by bit: score scaling's x + 1 (D - x) rounds.
     for a, b in zip(steps, plain, strict=True):
         torch.testing.assert_close(a.x, b.x, rtol=0, atol=1e-12)
+
+
+LIMITS = [(key, limit) for key, cls in EVERY.items() for limit in cls.limits]
+
+
+@pytest.mark.parametrize(
+    ("key", "limit"), LIMITS, ids=[f"{k}-{limit.rule}-{dict(limit.params)}" for k, limit in LIMITS]
+)
+def test_a_rule_has_the_limits_that_it_says(key, limit):
+    """At the limit's values it leads where the other rule leads, whatever the parameters that both share."""
+    cls, other = EVERY[key], EVERY[limit.rule]
+    fields = {**fields_for(other), **fields_for(cls)}
+    fields |= {role: fields[instead] for role, instead in limit.fields.items()}
+    for share in (0.25, 0.6):
+        shared = {name: _inside(cls.declared()[name], share) for name in limit.same}
+        mine, theirs = cls(**shared, **limit.params), other(**shared, **limit.of)
+        method = limit.sampler or allowed(mine, theirs)
+        for a, b in zip(
+            every_walk(mine, fields, method=method), every_walk(theirs, fields, method=method), strict=True
+        ):
+            torch.testing.assert_close(a.x, b.x, rtol=0, atol=1e-10)
+
+
+def _inside(declared: param.Parameter, share: float) -> Any:
+    """A value of a parameter, so far from its lower end."""
+    if not isinstance(declared, param.Number):
+        return declared.default
+    low, high = declared.get_soft_bounds()
+    value = low + share * (high - low)
+    return round(value) if isinstance(declared, param.Integer) else value
 
 
 @pytest.mark.parametrize("key", [k for k in EVERY if k != "none"])
@@ -215,11 +247,15 @@ def test_a_rule_is_a_described_value(key):
     assert all([cls.title, cls.formula, cls.source, cls.summary]), "what the help text shows"
     assert cls.family in FAMILIES
     assert all(role.doc for role in cls.roles().values())
-    assert set(cls.unguided or {}) <= set(cls.declared())
+    assert set(cls.unguided or {}) | set(cls.off) <= set(cls.declared())
     for name, declared in cls.declared().items():
         assert declared.doc, name
         yes_or_no = isinstance(declared, param.Boolean)
+        if name in cls.off:
+            assert getattr(cls(**{name: cls.off[name]}), name) == cls.off[name]
         for wrong in (math.nan, math.inf, 1 if yes_or_no else True, None, "much", -1e9):
+            if wrong == math.inf == cls.off.get(name):
+                continue
             expected = rf"{name} = .*: expected (a number|a whole number|one of|true or false)"
             with pytest.raises(InputError, match=expected) as caught:
                 cls(**{name: wrong})

@@ -49,8 +49,11 @@ def walk(
     return list(trajectory(rule, fields or FIELDS, sampler(method), x, levels, seeded(seed)))
 
 
-def allowed(rule: Rule) -> str:
-    return "ancestral" if rule.needs_noise else "euler" if rule.first_order else "heun"
+def allowed(*rules: Rule) -> str:
+    """A sampler that all of the rules may be used with."""
+    if any(rule.needs_noise for rule in rules):
+        return "ancestral"
+    return "euler" if any(rule.first_order for rule in rules) else "heun"
 
 
 def begun(rule: Rule, x: Tensor, sigma: float, generator: torch.Generator) -> Any:

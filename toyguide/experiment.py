@@ -301,7 +301,9 @@ class Experiment:
             if not isinstance(given, str):
                 raise InputError(f"field {name!r}: a {_called(given)} object cannot be written, expected a reference")
         found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {**found, "fields": dict(self.fields), "params": dict(self.params)}
+        # JSON has no infinity, which switches some parameters off.
+        params = {name: "inf" if value == math.inf else value for name, value in self.params.items()}
+        return {**found, "fields": dict(self.fields), "params": params}
 
     def to_json(self) -> str:
         """One line of JSON.

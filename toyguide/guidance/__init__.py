@@ -1,7 +1,7 @@
 """Guidance rules. :mod:`toyguide.guidance.base` says what a rule is; ``rules/`` has one file for each."""
 
 from toyguide.datasets.roles import ROLES, Role
-from toyguide.guidance.base import FAMILIES, PerTrajectory, Rule
+from toyguide.guidance.base import FAMILIES, Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Arrival, Cost, Evaluation, Fields, Guided, Scene, Transition
 from toyguide.guidance.registry import is_from_file, register, rule, rules, source_of
 from toyguide.guidance.wrappers import Batched, Interval, Settled, Wrapper
@@ -16,6 +16,7 @@ __all__ = [
     "Fields",
     "Guided",
     "Interval",
+    "Limit",
     "PerTrajectory",
     "Role",
     "Rule",
