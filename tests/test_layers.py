@@ -23,7 +23,7 @@ LAYERS = [
     {"samplers"},
     {"metrics"},
     {"experiment"},
-    {"contract", "downloads"},
+    {"contract", "downloads", "probes"},
     {"sweeps"},
     {"studies"},
     {"plots"},
