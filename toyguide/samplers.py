@@ -215,7 +215,7 @@ def _step(
     def evaluate(x: Tensor) -> Evaluation:
         return at.moved(x, sigma_next, at.index + 1)
 
-    transition = Transition(x, at.sigma, draw(), sigma_next, guided, draw, evaluate)
+    transition = Transition(x, at.sigma, draw(), sigma_next, guided, draw, evaluate, noise)
     arrival = rule.after_step(transition, memory, generator)
     if not isinstance(arrival, Arrival):
         raise _wrong(rule, f"after_step returns a {type(arrival).__name__}, expected an Arrival")
