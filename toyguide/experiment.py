@@ -140,7 +140,7 @@ class Experiment:
         chosen, guidance = make_sampler(self.sampler), self.build_rule()
         if chosen.order > 1 and guidance.first_order:
             raise InputError(f"sampler {self.sampler!r}: the rule {self.rule!r} needs a first-order one, like 'euler'")
-        if guidance.needs_noise and not chosen.stochastic:
+        if guidance.needs_noise and not chosen.noisy_steps:
             raise InputError(f"sampler {self.sampler!r}: the rule {self.rule!r} needs one with noise, like 'ancestral'")
 
     def _completed(self, named: dict[str, Reference]) -> dict[str, Reference]:
