@@ -162,8 +162,8 @@ class Restart(Heun):
 
     K and the two levels are published for images, (N, K, low, high) = (3, 2, 0.06, 0.30), and hold here unchanged,
     because the datasets have those images' standard deviation of 0.5. N is twice as large: on data as thin as the
-    datasets' branches the error of a hop is then about that of 32 Heun steps. The levels of a hop are spaced as EDM's. With N
-    growing as the number of steps the order is Heun's.
+    datasets' branches the error of a hop is then about that of 32 Heun steps. The levels of a hop are spaced as EDM's.
+    With N growing as the number of steps the order is Heun's.
 
     Args:
         N: Heun steps of a hop, at least 1.
