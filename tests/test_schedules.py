@@ -11,13 +11,15 @@ import pytest
 import torch
 from helpers import seeded
 from scipy import integrate, stats
-from walks import FIELDS, LEVELS, W, X, allowed, walk
+from walks import FIELDS, LEVELS, W, X, walk
 
 import toyguide as tg
+from toyguide.contract import allowed
 from toyguide.errors import InputError
 from toyguide.guidance import Batched, Evaluation, Guided, Interval, PerTrajectory, Rule, Scene, Schedule
 from toyguide.guidance.probe import guided_at
 from toyguide.guidance.schedules import SHAPES, checked_schedule, shares, weight_of
+from toyguide.probes import probe
 from toyguide.samplers import sampler, trajectory
 from toyguide.sweeps.batch import batches, identity, walk_batch
 
@@ -191,6 +193,17 @@ def test_a_probe_gets_the_weight_of_the_nearest_level():
         found = guided_at(rule, Scene(FIELDS, (3.0, 0.0)), x, sigma)["guided"]
         expected = tg.rule("cfg", w=w).guide(Evaluation(FIELDS, x, sigma), None).denoised
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_a_run_has_the_weights_of_its_schedule():
+    """By the effective scale of CFG, which is its weight, read off the run itself."""
+    e = small(schedule="triangle", params={"w": 3.0}, steps=8)
+    expected = [1 + share * 2.0 for share in shares("triangle", 8)]
+    scale = probe(e).scale
+    known = scale.isfinite()
+    assert known.any(-1)[:4].all(), "the classes are apart at the lower levels"
+    torch.testing.assert_close(scale[known], torch.tensor(expected, dtype=W)[:, None].expand_as(scale)[known],
+                               rtol=0, atol=1e-2)  # fmt: skip
 
 
 @pytest.mark.parametrize("interval", [None, (0.2, 2.0)])
