@@ -38,7 +38,7 @@ from toyguide.guidance import (
     rules,
 )
 from toyguide.guidance.registry import rules_in_files
-from toyguide.samplers import Step, sampler, trajectory
+from toyguide.samplers import Sampler, Step, sampler, trajectory
 
 # What holds for every rule, published or an example, on whole walks
 
@@ -109,10 +109,21 @@ class Turned(Wrapper):
         return x, mapped(memory, lambda m: m @ self.turn.T if m.shape == at.x.shape else m)
 
 
+class TurnedNoise(Sampler):
+    """A sampler whose noise is turned."""
+
+    def __init__(self, inner: Sampler, turn: Tensor) -> None:
+        self.inner, self.turn, self.order, self.aim = inner, turn, inner.order, inner.aim  # type: ignore[misc]
+
+    def step(self, x, sigma, sigma_next, first, slope, noise):
+        return self.inner.step(x, sigma, sigma_next, first, slope, lambda: noise() @ self.turn.T)
+
+
 def every_walk(
-    rule: Rule, fields: dict, x: Tensor = X, count: int | None = None, method: str | None = None
+    rule: Rule, fields: dict, x: Tensor = X, count: int | None = None, method: str | Sampler | None = None
 ) -> list[Step]:
-    return list(trajectory(rule, scene(fields), sampler(method or allowed(rule)), x, LEVELS, seeded(2), count))
+    used = method if isinstance(method, Sampler) else sampler(method or allowed(rule))
+    return list(trajectory(rule, scene(fields), used, x, LEVELS, seeded(2), count))
 
 
 @pytest.mark.parametrize("key", [k for k, cls in EVERY.items() if cls.unguided is not None])
@@ -183,7 +194,8 @@ def test_a_moved_world_is_guided_alike(key, change):
     turn = torch.linalg.qr(torch.randn(2, 2, generator=seeded(3), dtype=W)).Q
     turn, shift = (turn, 0.0) if change == "rotation" else (torch.eye(2, dtype=W), torch.tensor([0.7, -1.1], dtype=W))
     here = every_walk(cls(), fields_for(cls))
-    moved = every_walk(Turned(cls(), turn), fields_for(cls, turn, shift), X @ turn.T + shift)
+    method = TurnedNoise(sampler(allowed(cls())), turn)
+    moved = every_walk(Turned(cls(), turn), fields_for(cls, turn, shift), X @ turn.T + shift, method=method)
     for a, b in zip(here, moved, strict=True):
         torch.testing.assert_close(b.x, a.x @ turn.T + shift, rtol=0, atol=1e-9)
 
@@ -219,8 +231,8 @@ def test_evaluations_are_counted_as_they_are_made(key, monkeypatch):
 def test_needs_are_what_is_evaluated(key):
     """A rule with only the fields it declares runs, and without one of them does not."""
     cls = EVERY[key]
-    every_walk(cls(), {name: f for name, f in fields_for(cls).items() if name in cls.needs})
-    for missing in cls.needs:
+    every_walk(cls(), {name: f for name, f in fields_for(cls).items() if name in cls().evaluates()})
+    for missing in cls().evaluates():
         with pytest.raises(InputError, match=f"field '{missing}'|posterior: this run has no dataset"):
             every_walk(cls(), {name: f for name, f in fields_for(cls).items() if name != missing})
 
@@ -233,7 +245,7 @@ def test_an_experiment_with_it_is_written_and_read(key, monkeypatch):
     numbers = {k: v for k, v in halved.items() if v <= cls.declared()[k].bounds[1]}
     e = tg.Experiment(label="A", rule=key, params=numbers, sampler="ancestral" if cls.needs_noise else "euler")
     assert tg.Experiment.from_json(e.to_json()) == e
-    assert set(e.fields) >= {"main", *cls.needs}
+    assert set(e.fields) >= {"main", *cls().evaluates()}
     assert all(e.params[name] == value for name, value in numbers.items())
     assert hash(e) == hash(tg.Experiment.from_json(e.to_json()))
 
