@@ -45,6 +45,8 @@ class Step:
         cost: The evaluations made so far.
         push: The guided minus the main field's denoised points at the beginning of the last step, with shape
             ``(n, d)``; None at the start, and if the rule did not evaluate the main field.
+        guided_at: The points at which the push was taken: those that the last step began from, unless the rule moved
+            them first; with shape ``(n, d)``, None at the start.
         trace: The rule's trace at the beginning of the last step; empty at the start.
         ancestors: If the step resampled, the index that each point's ancestor had before, with shape ``(n,)``; None
             otherwise.
@@ -55,6 +57,7 @@ class Step:
     x: Tensor
     cost: Cost
     push: Tensor | None
+    guided_at: Tensor | None
     trace: Mapping[str, Tensor]
     ancestors: Tensor | None
 
@@ -180,14 +183,14 @@ def trajectory(
     noise = noise_of(x, generator, len(x) if count is None else count)
     cost = Cost()
     x, memory = rule.begin(Evaluation(scene, x, sigmas[0], 0, cost), generator)
-    yield Step(0, sigmas[0], x, cost.copy(), None, {}, None)
+    yield Step(0, sigmas[0], x, cost.copy(), None, None, {}, None)
 
     for index, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
         at = Evaluation(scene, x, sigma, index, cost)
         guided, start, arrival = _step(rule, sampler, at, memory, sigma_next, generator, noise)
         x, memory = arrival.x, arrival.memory
         push = guided.denoised - start.denoised() if start.has("main") else None
-        yield Step(index + 1, sigma_next, x, cost.copy(), push, guided.trace, arrival.ancestors)
+        yield Step(index + 1, sigma_next, x, cost.copy(), push, start.x, guided.trace, arrival.ancestors)
 
 
 def _step(

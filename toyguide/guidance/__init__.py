@@ -3,7 +3,7 @@
 from toyguide.datasets.roles import ROLES, Role
 from toyguide.guidance.base import FAMILIES, Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Arrival, Cost, Evaluation, Fields, Guided, Scene, Transition
-from toyguide.guidance.registry import is_from_file, register, rule, rules, source_of
+from toyguide.guidance.registry import is_from_file, register, rule, rules, rules_of_file, source_of
 from toyguide.guidance.wrappers import Batched, Interval, Settled, Wrapper
 
 __all__ = [
@@ -28,5 +28,6 @@ __all__ = [
     "register",
     "rule",
     "rules",
+    "rules_of_file",
     "source_of",
 ]

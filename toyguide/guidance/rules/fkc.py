@@ -70,7 +70,7 @@ class FeynmanKacCorrectors(Rule):
     )
     needs = ("main", "uncond", Role("other", "class", "the field whose density main's is multiplied with"))
     unguided = {"mode": "cfg", "w": 1.0}
-    off = {"w": 1.0, "beta": 1.0, "clamp": math.inf}
+    off = {"w": 1.0, "beta": 1.0, "clamp": 0.0}
     limits = (
         Limit({"mode": "tempering", "beta": 1.0}, "none"),
         Limit({"mode": "product"}, "fkc", {"mode": "tempering", "beta": 2.0}, ("threshold",), {"other": "main"}),
@@ -89,11 +89,11 @@ class FeynmanKacCorrectors(Rule):
         0.5, bounds=(0.0, 1.0), step=0.05, doc="Resample where the effective share of the points is below this."
     )
     clamp = param.Number(
-        math.inf,
-        bounds=(0.0, math.inf),
+        0.0,
+        bounds=(0.0, 1000.0),
         softbounds=(0.0, 5.0),
         step=0.1,
-        doc="Largest increment of a log-weight in a step, from the mean one; inf is exact, the authors take 1.",
+        doc="Largest difference of a step's log-weight from the mean one; 0 is no limit, the authors take 1.",
     )
 
     def powers(self) -> dict[str, float]:
@@ -136,7 +136,7 @@ class FeynmanKacCorrectors(Rule):
             growth = total * (total - 1) * noise * math.log(s / t) - apart * (1 / t**2 - 1 / s**2) / 2
         else:
             growth = (total * (total - 1) * noise - apart / s**2) / 2
-        if self.clamp == math.inf:
+        if self.clamp == 0:
             return growth
         return (growth - growth.nanmean()).clamp(-self.clamp, self.clamp)
 
