@@ -24,7 +24,7 @@ from toyguide.fields import Field
 from toyguide.fields.mixtures import GaussianMixture
 from toyguide.fields.networks import EnergyMLP
 from toyguide.guidance import FAMILIES, ROLES, Batched, Evaluation, Rule, Scene, Wrapper, rules
-from toyguide.samplers import Step, sampler, trajectory
+from toyguide.samplers import Noise, Sampler, Slope, Step, sampler, trajectory
 
 __all__ = ["CHECKS", "Check", "Finding", "check_rule"]
 
@@ -133,13 +133,18 @@ def allowed(*chosen: Rule) -> str:
 
 
 def run(
-    rule: Rule, fields: dict[str, Any], x: Tensor | None = None, count: int | None = None, method: str = ""
+    rule: Rule,
+    fields: dict[str, Any],
+    x: Tensor | None = None,
+    count: int | None = None,
+    method: str | Sampler = "",
 ) -> list[Step]:
     """A run of a rule, by default from :func:`points` with a sampler that it allows."""
     x = points() if x is None else x
     scene = Scene(fields, tuple(LEVELS.tolist()), label=_LABEL)
     generator = torch.Generator().manual_seed(2)
-    return list(trajectory(rule, scene, sampler(method or allowed(rule)), x, LEVELS, generator, count))
+    chosen = method if isinstance(method, Sampler) else sampler(method or allowed(rule))
+    return list(trajectory(rule, scene, chosen, x, LEVELS, generator, count))
 
 
 def apart(here: Iterable[Step], there: Iterable[Step], move: Callable[[Tensor], Tensor] = lambda x: x) -> float:
@@ -280,7 +285,8 @@ def _moved(change: str) -> Callable[[type[Rule]], str | None]:
             return x @ turn.T + shift
 
         here = run(cls(), fields_for(cls))
-        there = run(_Turned(cls(), turn), fields_for(cls, turn, shift), move(points()))
+        method = _TurnedNoise(sampler(allowed(cls())), turn)
+        there = run(_Turned(cls(), turn), fields_for(cls, turn, shift), move(points()), method=method)
         distance = apart(here, there, move)
         if _agree(distance):
             return None
@@ -301,6 +307,20 @@ class _Turned(Wrapper):
     def begin(self, at: Evaluation, generator: torch.Generator) -> tuple[Tensor, Any]:
         x, memory = super().begin(at, generator)
         return x, mapped(memory, lambda m: m @ self.turn.T if m.shape == at.x.shape else m)
+
+
+class _TurnedNoise(Sampler):
+    """A sampler whose noise is turned."""
+
+    def __init__(self, inner: Sampler, turn: Tensor) -> None:
+        self.inner, self.turn = inner, turn
+        self.order = inner.order  # type: ignore[misc]
+
+    def aim(self, sigma: float, sigma_next: float) -> float:
+        return self.inner.aim(sigma, sigma_next)
+
+    def step(self, x: Tensor, sigma: float, sigma_next: float, first: Tensor, slope: Slope, noise: Noise) -> Tensor:
+        return self.inner.step(x, sigma, sigma_next, first, slope, lambda: noise() @ self.turn.T)
 
 
 def mapped(memory: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -355,8 +375,8 @@ def _counted(cls: type[Rule]) -> str | None:
 
 def _needs(cls: type[Rule]) -> str | None:
     fields = fields_for(cls)
-    run(cls(), {name: field for name, field in fields.items() if name in cls.needs})
-    for missing in cls.needs:
+    run(cls(), {name: field for name, field in fields.items() if name in cls().evaluates()})
+    for missing in cls().evaluates():
         try:
             run(cls(), {name: field for name, field in fields.items() if name != missing})
         except InputError:
