@@ -28,6 +28,7 @@ from toyguide.fields import (
 )
 from toyguide.fields.mixtures import GaussianMixture
 from toyguide.fields.networks import EnergyMLP
+from toyguide.fields.two_headed import TwoHeadedMLP
 from toyguide.guidance import (
     FAMILIES,
     ROLES,
@@ -43,15 +44,17 @@ from toyguide.samplers import Step, sampler, trajectory
 # What holds for every rule, published or an example, on whole walks
 
 
+NETWORKS = ("network", "internal")  # kinds of roles that a network fills
 EXAMPLES = Path(__file__).parent / "example_rules"
 EVERY = {**rules(), **{key: cls for key, cls in rules_in_files(str(EXAMPLES)).items() if key not in RULES}}
 
 
-def network(seed: int) -> EnergyMLP:
+def network(seed: int) -> TwoHeadedMLP:
     """An untrained network in float64 whose score is of the size of a mixture's."""
-    net = EnergyMLP(2, 16, 2, torch.tensor([0.5, 0.5]), generator=seeded(seed)).double().requires_grad_(False)
-    net.gain.fill_(-0.5)
-    return net
+    net = TwoHeadedMLP(2, 16, 2, torch.tensor([0.5, 0.5]), generator=seeded(seed), auxiliary=1)
+    for gain in (net.gain, net.auxiliary_gain):
+        gain.data.fill_(-0.5)
+    return net.double().requires_grad_(False)
 
 
 def fields_for(cls: type[Rule], turn: Tensor | None = None, shift: Tensor | float = 0.0) -> dict[str, Any]:
@@ -64,7 +67,7 @@ def fields_for(cls: type[Rule], turn: Tensor | None = None, shift: Tensor | floa
 
     found: dict[str, Any] = {}
     for seed, (name, role) in enumerate({"main": ROLES["main"], **cls.roles()}.items()):
-        found[name] = network(seed) if role.kind == "network" else placed(seed)
+        found[name] = network(seed) if role.kind in NETWORKS else placed(seed)
         if role.kind == "classifier":
             found[name] = ExactClassifier({"A": placed(0), "B": placed(9)}, {"A": 0.3, "B": 0.7})
     return found
@@ -165,21 +168,24 @@ def test_what_is_not_declared_does_not_hold():
 
 @pytest.mark.parametrize("key", EVERY)
 def test_evaluations_are_counted_as_they_are_made(key, monkeypatch):
-    """Whatever a rule asks of the fields, in every hook; a network that is thinned is counted by its denoiser."""
+    """Whatever a rule asks of the fields, in every hook; a network that is thinned is counted by its denoiser, and an
+    auxiliary read-out, which has fewer layers, is part of its network's evaluation."""
     cls = EVERY[key]
     fields = fields_for(cls)
-    if any(role.kind == "network" for role in cls.roles().values()):
-        calls = []
-        for name in ("score", "log_density"):
-            method = getattr(EnergyMLP, name)
-            monkeypatch.setattr(EnergyMLP, name, lambda self, *a, f=method: calls.append(len(a[0])) or f(self, *a))
-        assert every_walk(cls(), fields)[-1].nfe == sum(calls) / len(X)
-        return
-    counted = {name: f if isinstance(f, ExactClassifier) else Counted(f) for name, f in fields.items()}
+    calls = []
+    for name in ("score", "log_density"):
+        method = getattr(EnergyMLP, name)
+
+        def noted(self, x, *others, f=method):
+            calls.extend([len(x)] if self.layers == 2 else [])
+            return f(self, x, *others)
+
+        monkeypatch.setattr(EnergyMLP, name, noted)
+    counted = {name: Counted(f) if isinstance(f, GaussianMixture) else f for name, f in fields.items()}
     last = every_walk(cls(), counted)[-1]
     made = [f for f in counted.values() if isinstance(f, Counted)]
-    assert last.nfe == sum(f.points for f in made) / len(X)
-    if "classifier" not in counted:
+    assert last.nfe == (sum(calls) + sum(f.points for f in made)) / len(X)
+    if len(made) == len(counted):
         assert last.cost.gradients == sum(f.products for f in made) / len(X)
 
 
