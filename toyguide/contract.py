@@ -22,7 +22,7 @@ from toyguide.errors import InputError
 from toyguide.experiment import Experiment
 from toyguide.fields import Field
 from toyguide.fields.mixtures import GaussianMixture
-from toyguide.fields.networks import EnergyMLP
+from toyguide.fields.two_headed import TwoHeadedMLP
 from toyguide.guidance import FAMILIES, ROLES, Batched, Evaluation, Rule, Scene, Wrapper, rules
 from toyguide.samplers import Noise, Sampler, Slope, Step, sampler, trajectory
 
@@ -30,6 +30,9 @@ __all__ = ["CHECKS", "Check", "Finding", "check_rule"]
 
 LEVELS = torch.tensor([3.0, 1.5, 0.7, 0.3, 0.1, 0.0], dtype=torch.float64)
 """The noise levels of every run."""
+
+NETWORKS = ("network", "internal")
+"""The kinds of roles that a network fills."""
 
 _LABEL = "A"
 _N = 32  # a torch generator draws the first 16 numbers of 32 as it draws 16
@@ -97,12 +100,13 @@ def random_mixture(seed: int, turn: Tensor | None = None, shift: Tensor | float 
     return GaussianMixture(weights, means @ turn.T + shift, turn @ covariances @ turn.T)
 
 
-def random_network(seed: int) -> EnergyMLP:
-    """An untrained network in float64 whose score is of the size of a mixture's."""
+def random_network(seed: int) -> TwoHeadedMLP:
+    """An untrained network in float64, with an auxiliary read-out, whose scores are of the size of a mixture's."""
     g = torch.Generator().manual_seed(seed)
-    net = EnergyMLP(2, 16, 2, torch.tensor([0.5, 0.5]), generator=g).double().requires_grad_(False)
-    net.gain.fill_(-0.5)
-    return net
+    net = TwoHeadedMLP(2, 16, 2, torch.tensor([0.5, 0.5]), generator=g, auxiliary=1)
+    for gain in (net.gain, net.auxiliary_gain):
+        gain.data.fill_(-0.5)
+    return net.double().requires_grad_(False)
 
 
 def fields_for(cls: type[Rule], turn: Tensor | None = None, shift: Tensor | float = 0.0) -> dict[str, Any]:
@@ -110,7 +114,7 @@ def fields_for(cls: type[Rule], turn: Tensor | None = None, shift: Tensor | floa
     found: dict[str, Any] = {}
     for name, role in {"main": ROLES["main"], **cls.roles()}.items():
         seed = zlib.crc32(name.encode())  # another field in each role, the same one for every rule
-        if role.kind == "network":
+        if role.kind in NETWORKS:
             found[name] = random_network(seed)
         elif role.kind == "classifier":
             classes = {_LABEL: random_mixture(0, turn, shift), "B": random_mixture(9, turn, shift)}
@@ -359,7 +363,7 @@ class Counted(Field):
 
 
 def _counted(cls: type[Rule]) -> str | None:
-    if any(role.kind in ("network", "classifier") for role in cls.roles().values()):
+    if any(role.kind in (*NETWORKS, "classifier") for role in cls.roles().values()):
         raise Skipped("its networks and classifiers count for themselves")
     counted = {name: Counted(field) for name, field in fields_for(cls).items()}
     last = run(cls(), counted)[-1]
