@@ -250,6 +250,8 @@ def test_a_rule_is_a_described_value(key):
     assert set(cls.unguided or {}) | set(cls.off) <= set(cls.declared())
     for name, declared in cls.declared().items():
         assert declared.doc, name
+        if isinstance(declared, param.String):  # its language has tests of its own
+            continue
         yes_or_no = isinstance(declared, param.Boolean)
         if name in cls.off:
             assert getattr(cls(**{name: cls.off[name]}), name) == cls.off[name]
