@@ -183,6 +183,11 @@ class Rule(param.Parameterized):
         """The parameters' values by name."""
         return {k: getattr(self, k) for k in self.declared()}
 
+    def changed(self) -> dict[str, Any]:
+        """The values that are not the defaults: what makes this rule from its name."""
+        declared = self.declared()
+        return {k: v for k, v in self.values().items() if v != declared[k].default}
+
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.values() == other.values()
 
