@@ -32,8 +32,9 @@ class AdaptiveGuidance(Rule):
     )
     source = "Castillo et al., Adaptive Guidance, 2023, arXiv 2312.12487; the restriction to low noise is ours"
     summary = (
-        "CFG that stops, for each point by itself, once both fields predict nearly the same noise: about CFG's samples "
-        "for fewer evaluations."
+        "CFG that stops, for each point by itself, once both fields predict nearly the same noise. On the fractal's "
+        "exact fields it has CFG's samples for a quarter fewer evaluations; on its networks it has more outliers, "
+        "because there CFG goes on to correct errors at low noise."
     )
     family = "Several fields"
     needs = ("main", "uncond")
