@@ -60,7 +60,7 @@ class AdaptiveGuidance(Rule):
 
     def guide(self, at: Evaluation, memory: Tensor) -> Guided:
         main, guided = at.denoised(), at.index <= memory
-        uncond = at.denoised("uncond", where=guided[:, 0])  # NaN at points that have stopped
+        uncond = at.denoised("uncond", where=guided[:, 0])  # if not known, NaN where a point has stopped
         cosine = torch.cosine_similarity(at.x - main, at.x - uncond, dim=-1)[:, None].clamp(max=1)
         stops = guided & (cosine > self.threshold) & (at.sigma <= self.below)
         push = torch.where(guided, (self.w - 1) * (main - uncond), 0.0)

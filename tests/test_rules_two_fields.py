@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers import seeded
 from torch import Tensor
-from walks import FIELDS, LEVELS, W, X, gaussian, mixture, walk
+from walks import FIELDS, W, X, gaussian, mixture, walk
 
 import toyguide as tg
 from toyguide.fields import NoisierField
@@ -244,6 +244,14 @@ def test_high_noise_stops_adaptive_guidance_at_once_unless_it_is_kept_from_it():
     assert as_published[1].nfe == kept[1].nfe == 2
     assert as_published[2].nfe < 2 + 1.2, "nearly all have stopped"
     assert kept[-1].nfe == 6
+
+
+def test_a_point_that_has_stopped_stays_so_where_its_field_is_known():
+    """As when a probe has evaluated the unconditional field at every point."""
+    at = Evaluation({"main": MAIN, "uncond": MAIN}, X, 0.3, index=0)
+    at.denoised_each("main", "uncond")
+    stopped = torch.full((len(X), 1), -1.0, dtype=W)
+    assert torch.equal(tg.rule("adaptive-guidance").guide(at, stopped).memory, stopped)
 
 
 # Dynamic CFG
