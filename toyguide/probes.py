@@ -26,7 +26,7 @@ from toyguide.fields import Field
 from toyguide.geometry.curvature import curl as curl_of
 from toyguide.guidance.probe import guided_jacobian
 
-__all__ = ["Probes", "effective_scale", "probe"]
+__all__ = ["Probes", "effective_scale", "probe", "significant", "unconditional"]
 
 _ROUNDING = 1e-4  # of float32 runs: a smaller gap, relative to the denoised point, has no direction to compare with
 SETTLE = 32  # updates of a memory before the curl, so that SFG's direction is the eigenvector at the point
@@ -109,7 +109,7 @@ def probe(experiment: Experiment, device: str = "cpu", first: int | None = None,
         raise InputError(f"curl: the points of {experiment.rule!r} affect each other, so it has no field")
     scene = experiment.scene(device)
     fields = {role: field for role, field in scene.fields.items() if isinstance(field, Field)}
-    main, uncond = fields["main"], fields.get("uncond") or _uncond(experiment)
+    main, uncond = fields["main"], fields.get("uncond") or unconditional(experiment)
     found: dict[str, list[Tensor]] = {}
 
     def put(name: str, value: Tensor) -> None:
@@ -129,8 +129,7 @@ def probe(experiment: Experiment, device: str = "cpu", first: int | None = None,
             put(f"term.{role}", term.norm(dim=-1))
             put(f"cosine.{role}", _cosine(push, term))
         gap = torch.zeros_like(x) if uncond is None else denoised - uncond.denoise(x, sigma)
-        gap[gap.norm(dim=-1) < _ROUNDING * (denoised.norm(dim=-1) + sigma)] = 0.0
-        scale, residual = effective_scale(push, gap)
+        scale, residual = effective_scale(push, significant(gap, denoised, sigma))
         put("scale", scale)
         put("residual", residual.norm(dim=-1).where(scale.isfinite(), math.nan))
         put("posterior", _posterior(experiment, x, sigma))
@@ -154,7 +153,13 @@ def probe(experiment: Experiment, device: str = "cpu", first: int | None = None,
     )
 
 
-def _uncond(experiment: Experiment) -> Field | None:
+def significant(gap: Tensor, denoised: Tensor, sigma: float | Tensor) -> Tensor:
+    """A gap of denoised points, zero where it is of the size of a float32 run's rounding errors; with its shape."""
+    least = _ROUNDING * (denoised.norm(dim=-1) + sigma)
+    return gap.where((gap.norm(dim=-1) > least)[..., None], 0.0)
+
+
+def unconditional(experiment: Experiment) -> Field | None:
     """The natural unconditional partner of an experiment's main field; None for a run of the union."""
     if experiment.label is None:
         return None
