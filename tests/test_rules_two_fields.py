@@ -357,7 +357,7 @@ def test_feedback_keeps_lambda_between_its_limits():
     torch.testing.assert_close(first.trace["w"], torch.full((len(X),), 1 / 0.8, dtype=W))
     for far, expected in ((50.0, 1 / (1 - 0.2 * math.exp(-3))), (-50.0, 6.0)):
         x_next = X + far * torch.tensor([0.3, -0.2], dtype=W)
-        step = Transition(X, 3.0, x_next, 1.0, first, lambda: X, lambda x: at.moved(x, 1.0))
+        step = Transition(X, 3.0, x_next, 1.0, first, lambda: X, lambda x: at.moved(x, 1.0), lambda: X)
         end = rule.after_step(step, first.memory, seeded())
         found = rule.guide(at.moved(x_next, 1.0), end.memory).trace["w"]
         torch.testing.assert_close(found, torch.full_like(found, expected))
