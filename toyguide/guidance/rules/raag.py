@@ -30,7 +30,7 @@ class RatioAwareGuidance(Rule):
     summary = (
         "CFG whose weight falls from w towards 1 where the conditional velocity differs much from the unconditional "
         "one, as in the first steps. The paper means it for large weights in few steps. In the plane the ratio is "
-        "large, so that the paper's α leaves little guidance."
+        "large, so that the published α leaves little guidance."
     )
     family = "Several fields"
     needs = ("main", "uncond")
