@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import io
 from html import escape
-from typing import Any
 
 import panel as pn
 import panel_material_ui as pmui
-import param
 
-from toyguide import rule
 from toyguide.guidance import Rule
 from toyguide.guidance.formula import FIELDS, FUNCTIONS, LONGEST, VARIABLES, FormulaError, as_rule_file
+from toyguide.guidance.rules.formula import Formula
 from toyguide_apps.explorer_page.state import ExplorerState
 from toyguide_apps.shared.notices import told
 
@@ -84,8 +82,8 @@ class FormulaCard(pn.viewable.Viewer):
     def _follow(self) -> None:
         """Show the selected rule's text; what is being typed stays as long as the rule does."""
         chosen = self._rule
-        self._body.visible = chosen.key == "formula"
-        shown = (self._state.selected, chosen.expression) if self._body.visible else None
+        shown = (self._state.selected, str(chosen.expression)) if isinstance(chosen, Formula) else None
+        self._body.visible = shown is not None
         if shown is not None and shown != self._shown:
             self._complain(None)
             self._box.param.update(value=shown[1], value_input=shown[1])
@@ -94,10 +92,10 @@ class FormulaCard(pn.viewable.Viewer):
     @told
     def _enter(self, text: str) -> None:
         before = self._rule
-        if before.key != "formula":
+        if not isinstance(before, Formula):
             return
         try:
-            fresh = _retyped(before, text)
+            fresh = before.retyped(text)
         except FormulaError as problem:
             return self._complain(problem)
         self._complain(None)
@@ -110,23 +108,10 @@ class FormulaCard(pn.viewable.Viewer):
         self._box.error_state = problem is not None
 
     def _file(self) -> io.StringIO:
-        return io.StringIO(as_rule_file(self._rule.expression, "my-rule"))
+        return io.StringIO(as_rule_file(self._rule.values()["expression"], "my-rule"))
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self._body
-
-
-def _retyped(before: Rule, text: str) -> Rule:
-    """The rule that a text says, with the values of the one before that were chosen and still fit.
-
-    Raises:
-        FormulaError: If there is a mistake in the text.
-    """
-    fresh = rule("formula", expression=text)
-    numbers = {k: p for k, p in fresh.declared().items() if isinstance(p, param.Number)}
-    chosen = {k: v for k, v in before.changed().items() if k in numbers}
-    kept: dict[str, Any] = {k: v for k, v in chosen.items() if numbers[k].bounds[0] <= v <= numbers[k].bounds[1]}
-    return rule("formula", expression=text, **kept)
 
 
 def _help() -> str:

@@ -157,7 +157,8 @@ def checked_curve(value: Any, chosen: Iterable[Rule] = ()) -> tuple[str, ...] | 
     metric, *names = value
     if metric not in MEASURED:
         raise unknown("metric", metric, MEASURED)
-    known = {name for of in (*rules().values(), *chosen) for name in _numbers(of.declared())} | set(SHARED)
+    every: list[Rule | type[Rule]] = [*rules().values(), *chosen]
+    known = {name for of in every for name in _numbers(of.declared())} | set(SHARED)
     for name in names:
         if name not in known:
             raise unknown("parameter", name, sorted(known))
