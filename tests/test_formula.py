@@ -69,6 +69,7 @@ def number(expression: str, **settings) -> float:
         ("k = 1.4; x + sigma**2 * k * s_main", {}, "score-scaling", {"k": 1.4}),
         ("k = 1.4; x - sigma * k * eps_main", {}, "score-scaling", {"k": 1.4}),
         ("w = 3; v = v_main + (w - 1) * (v_main - v_uncond); (x - sigma * v) / (1 + sigma)", {}, "cfg", {"w": 3.0}),
+        (APG, {"w": 3.5, "eta": 0.3, "r": 0.2}, "apg", {"w": 3.5, "eta": 0.3, "r": 0.2, "beta": 0.0}),
         ("D_main", {}, "none", {}),
     ],
 )

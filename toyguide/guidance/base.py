@@ -163,6 +163,10 @@ class Rule(param.Parameterized):
         """The roles of the fields it evaluates, by name."""
         return cls._roles
 
+    def evaluates(self) -> dict[str, Role]:
+        """The roles of the fields that it evaluates with its values: all, unless a rule of several forms says less."""
+        return self.roles()
+
     @classmethod
     def declared(cls) -> dict[str, param.Parameter]:
         """The rule's parameters by name, in the order of their declaration, base classes first."""
