@@ -242,7 +242,7 @@ class ExplorerState(param.Parameterized):
             "point": _checked_point,
             "opacity": _checked_opacity,
             "selected": self._checked_selected,
-            "curve": checked_curve,
+            "curve": lambda value: checked_curve(value, [panel.rule for panel in self.panels]),
             "ends": lambda value: _checked_ends(self.dataset, value),
         }.get(key)
         value = check(value) if check else value
