@@ -14,7 +14,7 @@ from torch import Tensor
 from walks import FIELDS, LEVELS, RULES, W, X, allowed, gaussian, mapped, mixture, walk
 
 import toyguide as tg
-from toyguide.datasets.classifiers import ExactClassifier
+from toyguide.datasets.classifiers import Classifier, ExactClassifier
 from toyguide.errors import InputError
 from toyguide.fields import (
     Field,
@@ -67,7 +67,29 @@ def fields_for(cls: type[Rule], turn: Tensor | None = None, shift: Tensor | floa
         found[name] = network(seed) if role.kind == "network" else placed(seed)
         if role.kind == "classifier":
             found[name] = ExactClassifier({"A": placed(0), "B": placed(9)}, {"A": 0.3, "B": 0.7})
+        if role.kind == "classes":
+            found[name] = EachClass({"A": placed(seed), "B": placed(9)})
     return found
+
+
+class EachClass(Field):
+    """A field with a view at each class; without one it is the first."""
+
+    def __init__(self, members: dict[str, Field]) -> None:
+        self.members, self.labels, self.own = members, tuple(members), next(iter(members.values()))
+        self.dim = self.own.dim
+
+    def with_label(self, label):
+        return self.members[label]
+
+    def log_density(self, x, sigma):
+        return self.own.log_density(x, sigma)
+
+    def score(self, x, sigma):
+        return self.own.score(x, sigma)
+
+    def hessian(self, x, sigma):
+        return self.own.hessian(x, sigma)
 
 
 def scene(fields: dict[str, Any]) -> Scene:
@@ -95,6 +117,34 @@ class Counted(Field):
     def jvp(self, x, sigma, v):
         self.products += len(x)
         return self.field.jvp(x, sigma, v)
+
+
+class CountedClassifier(Classifier):
+    """A classifier that counts the points at which it is evaluated, and at which it is differentiated."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier, self.labels, self.points, self.products = classifier, classifier.labels, 0, 0
+
+    def log_posterior(self, x, sigma):
+        self.points += len(x)
+        return self.classifier.log_posterior(x, sigma)
+
+    def gradient(self, x, sigma, label):
+        self.products += len(x)
+        return self.classifier.gradient(x, sigma, label)
+
+    def logits_vjp(self, x, sigma, v):
+        self.products += len(x)
+        return self.classifier.logits_vjp(x, sigma, v)
+
+
+def counting(field: Field | Classifier) -> tuple[Any, list[Counted | CountedClassifier]]:
+    """A field or classifier that counts, and what the counts are in: for one of each class, each class's own."""
+    if isinstance(field, EachClass):
+        members = {label: Counted(member) for label, member in field.members.items()}
+        return EachClass(members), list(members.values())
+    counted = CountedClassifier(field) if isinstance(field, Classifier) else Counted(field)
+    return counted, [counted]
 
 
 class Turned(Wrapper):
@@ -197,22 +247,23 @@ def test_what_is_not_declared_does_not_hold():
 
 @pytest.mark.parametrize("key", EVERY)
 def test_evaluations_are_counted_as_they_are_made(key, monkeypatch):
-    """Whatever a rule asks of the fields, in every hook; a network that is thinned is counted by its denoiser."""
+    """Whatever a rule asks of the fields, in every hook; where it derives one, by the methods of the field's class."""
     cls = EVERY[key]
     fields = fields_for(cls)
-    if any(role.kind == "network" for role in cls.roles().values()):
-        calls = []
-        for name in ("score", "log_density"):
-            method = getattr(EnergyMLP, name)
-            monkeypatch.setattr(EnergyMLP, name, lambda self, *a, f=method: calls.append(len(a[0])) or f(self, *a))
+    derived = {"network": (EnergyMLP, ("score", "log_density")), "exact": (GaussianMixture, ("denoise", "log_density"))}
+    calls: list[int] = []
+    for kind in {role.kind for role in cls.roles().values()} & derived.keys():
+        kept, names = derived[kind]
+        for name in names:
+            method = getattr(kept, name)
+            monkeypatch.setattr(kept, name, lambda self, *a, f=method: calls.append(len(a[0])) or f(self, *a))
         assert every_walk(cls(), fields)[-1].nfe == sum(calls) / len(X)
         return
-    counted = {name: f if isinstance(f, ExactClassifier) else Counted(f) for name, f in fields.items()}
-    last = every_walk(cls(), counted)[-1]
-    made = [f for f in counted.values() if isinstance(f, Counted)]
+    counted = {name: counting(f) for name, f in fields.items()}
+    last = every_walk(cls(), {name: f for name, (f, _) in counted.items()})[-1]
+    made = [count for _, counts in counted.values() for count in counts]
     assert last.nfe == sum(f.points for f in made) / len(X)
-    if "classifier" not in counted:
-        assert last.cost.gradients == sum(f.products for f in made) / len(X)
+    assert last.cost.gradients == sum(f.products for f in made) / len(X)
 
 
 @pytest.mark.parametrize("key", EVERY)

@@ -336,7 +336,7 @@ class ExplorerState(param.Parameterized):
         settings: dict[str, Any] = {key: getattr(self, key) for key in ("label", "sampler", "steps", "n", "seed")}
         settings["interval"] = self.interval if self.limited else None
         settings |= {k: v for k, v in panel.own.items() if k != "fields"}
-        main = choices(self.dataset, settings["label"], known_roles()[MAIN])
+        main = choices(self.dataset, settings["label"], roles_of(panel.rule)[MAIN])
         fields = {**self.fields, MAIN: self.main if self.main in main else main[0], **panel.own.get("fields", {})}
         settings["label"] = None if settings["label"] == UNION else settings["label"]
         needed = {role: fields[role] for role in roles_of(panel.rule) if fields.get(role, AUTO) != AUTO}
@@ -423,7 +423,7 @@ class ExplorerState(param.Parameterized):
         weaker_first = sorted(ROLES.values(), key=lambda role: role.kind != "weaker")
         label = None if self.label == UNION else self.label
         for role in (*roles_of(self.panels[-1].rule).values(), *weaker_first):
-            if role.name == MAIN or role.kind == "classifier":
+            if role.name == MAIN or role.kind in ("classifier", "classes"):
                 continue
             chosen = self.chosen(role.name)
             try:

@@ -9,8 +9,10 @@ __all__ = ["KINDS", "ROLES", "Role"]
 KINDS = {
     "sampled": "the field that is sampled",
     "network": "the field that is sampled, which must be a trained network",
+    "exact": "the field that is sampled, which must be an exact one",
     "union": "a field of all classes together",
     "class": "a field of another class",
+    "classes": "a model of every class: exact fields, or a label-conditional network",
     "weaker": "a weaker model of the same distribution",
     "classifier": "the probabilities of the classes at a noisy point",
 }
