@@ -242,7 +242,7 @@ class ExplorerState(param.Parameterized):
             "point": _checked_point,
             "opacity": _checked_opacity,
             "selected": self._checked_selected,
-            "curve": checked_curve,
+            "curve": lambda value: checked_curve(value, [panel.rule for panel in self.panels]),
             "ends": lambda value: _checked_ends(self.dataset, value),
         }.get(key)
         value = check(value) if check else value
@@ -433,7 +433,7 @@ class ExplorerState(param.Parameterized):
         weaker_first = sorted(ROLES.values(), key=lambda role: role.kind != "weaker")
         label = None if self.label == UNION else self.label
         for role in (*roles_of(self.panels[-1].rule).values(), *weaker_first):
-            if role.name == MAIN or role.kind == "classifier":
+            if role.name == MAIN or role.kind in ("classifier", "classes"):
                 continue
             chosen = self.chosen(role.name)
             try:
