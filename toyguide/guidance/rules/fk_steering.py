@@ -77,7 +77,7 @@ class FkSteering(Rewarded):
         1,
         bounds=(1, 1000),
         softbounds=(1, 16),
-        doc="Steps from one potential to the next; 5 or more but for diff.",
+        doc="Steps from one potential to the next; 1 for diff, 5 or more for the others.",
     )
     threshold = param.Number(
         0.5, bounds=(0.0, 1.0), step=0.05, doc="Resample where the effective share of the points is below this."
