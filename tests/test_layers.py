@@ -23,7 +23,7 @@ LAYERS = [
     {"samplers"},
     {"metrics"},
     {"experiment"},
-    {"downloads"},
+    {"contract", "downloads", "probes"},
     {"sweeps"},
     {"studies"},
     {"plots"},

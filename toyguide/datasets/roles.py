@@ -9,6 +9,7 @@ __all__ = ["KINDS", "ROLES", "Role"]
 KINDS = {
     "sampled": "the field that is sampled",
     "network": "the field that is sampled, which must be a trained network",
+    "internal": "the field that is sampled, which must be a trained network with an auxiliary read-out",
     "exact": "the field that is sampled, which must be an exact one",
     "union": "a field of all classes together",
     "class": "a field of another class",

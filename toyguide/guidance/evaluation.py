@@ -371,6 +371,8 @@ class Transition:
         draw: Makes the step again with fresh noise (the same points with a deterministic sampler).
         evaluate: The fields at points of the level after the step, ``x_next`` or others. At the level 0 only exact
             fields have values.
+        noise: Draws standard normal numbers for these points, with shape ``(n, d)``, from the sampler's stream: for all
+            points of the run at once, so that the first ones of a run always get the same.
     """
 
     x: Tensor
@@ -380,6 +382,7 @@ class Transition:
     guided: Guided
     draw: Callable[[], Tensor]
     evaluate: Callable[[Tensor], Evaluation]
+    noise: Callable[[], Tensor]
 
 
 @dataclass(frozen=True)

@@ -204,10 +204,10 @@ def title_of(experiment: Experiment) -> str:
 
 
 def settings_of(experiment: Experiment) -> list[str]:
-    """The values of a rule's parameters, and the interval of noise levels that it guides in, if there is one."""
+    """The values of a rule's parameters, and its schedule and the interval that it guides in, if there are such."""
     params = [f"{k} = {v:g}" if isinstance(v, float) else f"{k} = {v}" for k, v in experiment.params.items()]
     interval = [] if experiment.interval is None else ["{:g} < σ ≤ {:g}".format(*experiment.interval)]
-    return params + interval
+    return params + ([] if experiment.schedule is None else [experiment.schedule]) + interval
 
 
 @dataclass(frozen=True)
