@@ -16,7 +16,6 @@ from toyguide.samplers import SAMPLERS
 from toyguide.training import LOSSES, LabelledDraws, PowerFunctionEMA, TrainSettings, _descend, draw_batch
 
 META = torch.device("meta")
-SOME_POINTS = ("gfcg",)  # the rules that evaluate a field at some points only, and wait to know which
 READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique", "masked_select", "bincount")
 
 
@@ -89,7 +88,7 @@ def test_a_training_step_does_not_wait(dataset, conditional, loss, monkeypatch):
     assert all(p.grad is not None for p in network.parameters())
 
 
-CHOOSING = {"adaptive-guidance"}  # it evaluates a field at some of the points, and has to know at how many
+CHOOSING = {"adaptive-guidance", "gfcg"}  # these evaluate fields at some of the points, and have to know at which
 
 
 @pytest.mark.parametrize("method", SAMPLERS)
@@ -103,7 +102,7 @@ def test_no_step_of_a_rule_waits(key, method, monkeypatch):
     networks = {"main": "fractal/main", "uncond": "fractal/uncond", "weak": "fractal/weak"}
     roles = rules()[key].roles()
     fields = {name: load_model(networks[name]).to(META) for name in {"main": None, **roles} if name in networks}
-    fields |= {name: _exact(role) for name, role in roles.items() if name not in networks or role.kind == "exact"}
+    fields |= {name: _partner(role) for name, role in roles.items() if name not in networks or role.kind == "exact"}
     levels = torch.tensor([2.0, 1.0, 0.5, 0.0])
     scene = Scene(fields, (), load_dataset("fractal"), "A")
 
@@ -118,7 +117,7 @@ def test_no_step_of_a_rule_waits(key, method, monkeypatch):
     assert [s.x.device for s in steps] == [META] * 3
 
 
-def _exact(role):
+def _partner(role):
     """The natural partner of an exact main."""
     data = load_dataset("fractal")
     return resolve(natural_reference(role, "exact", data, "A"), data, "A", role)

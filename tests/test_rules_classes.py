@@ -63,9 +63,11 @@ def test_a_classifier_needs_a_class_to_lead_to(key):
 def test_an_exact_classifier_is_cfg(data, w):
     label = data.labels[1]
     x, where = points(data, label, LINE[0]), scene(data, label)
-    for mine, theirs in zip(ends("classifier", where, x, w=w), ends("cfg", where, x, w=w), strict=True):
-        torch.testing.assert_close(mine.x, theirs.x, rtol=0, atol=1e-8)
-    assert (mine.nfe, mine.cost.gradients) == (9, 9)
+    for base in ("uncond", "main"):
+        mine, theirs = ends("classifier", where, x, w=w, base=base), ends("cfg", where, x, w=w)
+        for a, b in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(a.x, b.x, rtol=0, atol=1e-8)
+        assert (mine[-1].nfe, mine[-1].cost.gradients) == (9, 9)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
@@ -401,8 +403,10 @@ def test_without_fading_it_ends_on_the_point():
 
 
 def test_the_point_may_be_the_mean_of_the_class():
-    x = MANY.field(None).sample(16, 3.0, seeded(2))
-    end = ends("h-transform", scene(MANY, "v3"), x, alpha=0.0, y="mean of the class")[-1].x
-    torch.testing.assert_close(end, MANY.field("v3").means.expand_as(x), rtol=0, atol=1e-12)
+    """Of an exact field its own; of a network the class's."""
+    x, network = MANY.field(None).sample(16, 3.0, seeded(2)), tg.load_model("simplex16/main").with_label("v3").double()
+    for main in (MANY.field("v3"), network):
+        end = ends("h-transform", scene(MANY, "v3", main=main), x, alpha=0.0, y="mean of the class")[-1].x
+        torch.testing.assert_close(end, MANY.field("v3").means.expand_as(x), rtol=0, atol=1e-12)
     with pytest.raises(InputError, match="the mean of a class: this run has no dataset, expected one with classes"):
-        walk(tg.rule("h-transform", y="mean of the class"))
+        walk(tg.rule("h-transform", y="mean of the class"), fields={"main": NoisierField(gaussian(1.0), 0.1)})

@@ -62,7 +62,7 @@ class Compose(Rule):
         Limit({"w_other": 0.0}, "cfg", same=("w",)),
         Limit({"operation": "not", "w_other": 0.0}, "cfg", same=("w",)),
         Limit({"operation": "and", "w_other": 2.0}, "cfg", same=("w",), fields={"other": "uncond"}),
-        Limit({"operation": "or", "w_other": 0.0}, "none", fields={"uncond": "main"}),
+        Limit({"operation": "or", "w_other": 0.0}, "none"),
         Limit({"operation": "or", "w_other": 2.0}, "none", fields={"other": "main"}),
     )
     batchable = True
@@ -73,6 +73,9 @@ class Compose(Rule):
     w = PerTrajectory(1.0, bounds=(0.0, 30.0), softbounds=(0.0, 5.0), step=0.1, doc="Weight of main.")
     w_other = PerTrajectory(1.0, bounds=(0.0, 30.0), softbounds=(0.0, 5.0), step=0.1, doc="Weight of the other class.")
     K = param.Integer(0, bounds=(0, 100), softbounds=(0, 10), doc="Langevin steps after each solver step; 0 is none.")
+
+    def evaluates(self) -> dict[str, Role]:
+        return {name: role for name, role in self.roles().items() if self.operation != "or" or name != "uncond"}
 
     def begin(self, at: Evaluation, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """The memory is the Langevin steps' noise, all of it, so that a point's does not depend on the others."""

@@ -21,6 +21,7 @@ import param
 import torch
 from torch import Tensor
 
+from toyguide.fields.mixtures import GaussianMixture
 from toyguide.guidance.base import Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Evaluation, Guided
 
@@ -73,7 +74,9 @@ class HTransform(Rule):
     def point(self, at: Evaluation) -> Tensor:
         """y, with shape ``(n, d)``."""
         if self.y != "point":
-            return at.data_mean(at.label).expand_as(at.x)
+            main = at.field()
+            mean = main.mean.to(at.x) if isinstance(main, GaussianMixture) else at.data_mean(at.label)
+            return mean.expand_as(at.x)
         found = torch.zeros_like(at.x)
         found[:, :1], found[:, 1:2] = self.y0, self.y1
         return found
