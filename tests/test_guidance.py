@@ -200,6 +200,8 @@ def test_evaluations_are_counted_as_they_are_made(key, monkeypatch):
     """Whatever a rule asks of the fields, in every hook; a network that is thinned is counted by its denoiser."""
     cls = EVERY[key]
     fields = fields_for(cls)
+    if key == "ideal":
+        return  # evaluates a field of its own, not the ones that can be wrapped here: see test_ideal.py
     if any(role.kind == "network" for role in cls.roles().values()):
         calls = []
         for name in ("score", "log_density"):
