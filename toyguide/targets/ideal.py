@@ -30,7 +30,8 @@ def ideal_field(target: Target, fields: Mapping[str, object]) -> GaussianMixture
         InputError: If a field is no mixture, or the target cannot be normalised or is no mixture in more than two
             dimensions.
     """
-    return _made(target, tuple(exact_fields(target, fields).items()))
+    merged, exact = _merged(target, exact_fields(target, fields))
+    return _made(merged, tuple(exact.items()))
 
 
 def exact_fields(target: Target, fields: Mapping[str, object]) -> dict[str, GaussianMixture]:
@@ -48,6 +49,16 @@ def exact_fields(target: Target, fields: Mapping[str, object]) -> dict[str, Gaus
             raise InputError(f"target: the field {role!r} is {kind}, expected an exact one, like exact or exact@union")
         found[role] = field
     return found
+
+
+def _merged(target: Target, fields: dict[str, GaussianMixture]) -> tuple[Target, dict[str, GaussianMixture]]:
+    """The same target with the powers of a field in several roles added up, which leaves a field guided by itself."""
+    first = {id(field): role for role, field in reversed(fields.items())}
+    powers = dict.fromkeys(first.values(), 0.0)
+    for role, field in fields.items():
+        powers[first[id(field)]] += target.powers[role]
+    merged = Target(powers, target.reward)
+    return merged, {role: fields[role] for role in merged.roles}
 
 
 @lru_cache(maxsize=6)
