@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from toyguide import load_dataset, load_model, rules, samplers
-from toyguide.fields import NoisierField
+from toyguide.fields import NoisierField, degradations
 from toyguide.fields.networks import EnergyMLP
 from toyguide.samplers import SAMPLERS
 from toyguide.training import LOSSES, LabelledDraws, PowerFunctionEMA, TrainSettings, _descend, draw_batch
@@ -92,7 +92,11 @@ def test_no_step_of_a_rule_waits(key, method, monkeypatch):
     """From the second state on: a rule that draws directions at the start copies them to the device once."""
     x = torch.empty(64, 2, device=META)
     monkeypatch.setattr(samplers, "noise_of", lambda *_: lambda: torch.empty_like(x))  # no generator is of this device
-    networks = {"main": "fractal/main", "uncond": "fractal/uncond", "weak": "fractal/weak"}
+    # Nor are the random numbers of dropout, which a GPU draws itself.
+    monkeypatch.setattr(degradations, "_generator", lambda seed, sigma, device: SimpleNamespace(device=device))
+    drawn = torch.rand
+    monkeypatch.setattr(torch, "rand", lambda *shape, generator, **how: drawn(*shape, **how))
+    networks = {"main": "fractal/internal", "uncond": "fractal/uncond", "weak": "fractal/weak"}
     roles = rules()[key].roles()
     fields = {name: load_model(networks[name]).to(META) for name in {"main": None, **roles} if name in networks}
     levels = torch.tensor([2.0, 1.0, 0.5, 0.0])

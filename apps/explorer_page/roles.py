@@ -77,13 +77,20 @@ def choices(dataset: str, label: str, role: Role) -> list[str]:
         own = f"{dataset}/{data.models.get(MAIN)}"
         return [own, *(name for name in fit if name != own), "exact"] if own in fit else ["exact", *fit]
     if role.kind == "classifier":
-        return [AUTO, *_CLASSIFIERS]
+        return [AUTO, *_CLASSIFIERS, *_others(dataset, "classifier")]
+    if role.kind == "adapter":
+        return [AUTO, *_others(dataset, "adapter")]
     if role.kind in ("union", "class"):
         return [AUTO, *trained, "exact@union", *(f"exact@{x}" for x in others)]
     own_partner = [role.partner] if role.partner and role.partner not in _WEAKER else []
     weak = f"{dataset}/{data.models.get('weak')}"
     several = [f"mean({weak}*)"] if sum(name.startswith(weak) for name in trained) > 1 else []
     return [AUTO, *several, *trained, *own_partner, *_WEAKER]
+
+
+def _others(dataset: str, kind: str) -> list[str]:
+    """The bundled networks of a dataset that are no fields."""
+    return [] if "?" in dataset else model_names(dataset, kind)
 
 
 def _fits(name: str, label: str | None) -> bool:

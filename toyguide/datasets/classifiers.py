@@ -42,6 +42,10 @@ class Classifier(ABC):
     def gradient(self, x: Tensor, sigma: Sigma, label: str) -> Tensor:
         """``grad_x log p(label | x; sigma)``, with shape ``(..., d)``."""
 
+    @abstractmethod
+    def tempered(self, temperature: float) -> Classifier:
+        """The classifier with its logits divided by a temperature: above 1 it is less confident."""
+
     def index(self, label: str) -> int:
         """The place of a label on the last axis.
 
@@ -79,6 +83,9 @@ class ExactClassifier(Classifier):
         scores = torch.stack([field.score(x, sigma) for field in self.fields.values()], -1)  # (..., d, labels)
         p = torch.softmax(self._logits(x, sigma), -1)
         return (scores[..., self.index(label)] - (scores * p[..., None, :]).sum(-1)) / self.temperature
+
+    def tempered(self, temperature: float) -> ExactClassifier:
+        return ExactClassifier(self.fields, self.priors, self.temperature * temperature)
 
     def _logits(self, x: Tensor, sigma: Sigma) -> Tensor:
         """``log(w_c p_c) / T``, with shape ``(..., labels)``."""

@@ -13,6 +13,7 @@ KINDS = {
     "union": "a field of all classes together",
     "class": "a field of another class",
     "weaker": "a weaker model of the same distribution",
+    "adapter": "a small network that adds to the sampled field what guidance would",
     "classifier": "the probabilities of the classes at a noisy point",
 }
 """The kinds of roles. The kind decides which natural partner a role has, and what may fill it."""
