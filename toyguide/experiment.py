@@ -30,8 +30,9 @@ from toyguide.errors import InputError, unknown
 from toyguide.fields import Field
 from toyguide.fields.mixtures import GaussianMixture
 from toyguide.files import writing
-from toyguide.guidance import ROLES, Fields, Interval, Role, Rule, Scene, rules
+from toyguide.guidance import ROLES, Fields, Interval, Role, Rule, Scene, Schedule, rules
 from toyguide.guidance import rule as make_rule
+from toyguide.guidance.schedules import checked_schedule
 from toyguide.metrics import Difference, Features, differences, features_of, measure_features
 from toyguide.noise import edm_schedule
 from toyguide.samplers import Step, follow, trajectory
@@ -57,6 +58,8 @@ class Experiment:
         rule: The guidance rule's name.
         params: The rule's parameters. Defaults are filled in, so equal runs are equal experiments.
         interval: Guide only where ``low < sigma <= high``; None for everywhere.
+        schedule: How the rule's weight varies over the steps, like ``linear`` or ``early:0.5``, with the weight as its
+            mean; see ``toyguide.guidance.schedules``. None for a constant weight.
         sampler: The sampler's name.
         steps: The number of solver steps.
         n: The number of trajectories.
@@ -78,6 +81,7 @@ class Experiment:
     rule: str
     params: Mapping[str, Any]
     interval: tuple[float, float] | None
+    schedule: str | None
     sampler: str
     steps: int
     n: int
@@ -96,6 +100,7 @@ class Experiment:
         rule: str = "none",
         params: Mapping[str, Any] | None = None,
         interval: tuple[float, float] | None = None,
+        schedule: str | None = None,
         sampler: str = "heun",
         steps: int = 32,
         n: int = 4096,
@@ -122,6 +127,7 @@ class Experiment:
         put("rule", str(rule))
         put("params", make_rule(self.rule, **params).values())
         put("interval", _checked_interval(interval))
+        put("schedule", checked_schedule(schedule))
         put("sampler", str(sampler))
         self.data.check_label(label)
         self._check_sampler()
@@ -133,7 +139,7 @@ class Experiment:
         chosen, guidance = make_sampler(self.sampler), self.build_rule()
         if chosen.order > 1 and guidance.first_order:
             raise InputError(f"sampler {self.sampler!r}: the rule {self.rule!r} needs a first-order one, like 'euler'")
-        if guidance.needs_noise and not chosen.stochastic:
+        if guidance.needs_noise and not chosen.noisy_steps:
             raise InputError(f"sampler {self.sampler!r}: the rule {self.rule!r} needs one with noise, like 'ancestral'")
 
     def _completed(self, named: dict[str, Reference]) -> dict[str, Reference]:
@@ -181,13 +187,17 @@ class Experiment:
         return load_dataset(self.dataset)
 
     def build_rule(self) -> Rule:
-        """The rule, restricted to the interval if there is one."""
-        bare = make_rule(self.rule, **self.params)
-        return bare if self.interval is None else Interval(bare, *self.interval)
+        """The rule, by the schedule and inside the interval if there are such."""
+        return self.wrapped(make_rule(self.rule, **self.params))
+
+    def wrapped(self, bare: Rule) -> Rule:
+        """A rule, or several as one batch, by this run's schedule and inside its interval if there are such."""
+        found = bare if self.schedule is None else Schedule(bare, self.schedule, self.levels().tolist())
+        return found if self.interval is None else Interval(found, *self.interval)
 
     def roles(self) -> dict[str, Role]:
         """The roles of the fields that are evaluated, by name; the first is ``main``."""
-        return {"main": ROLES["main"], **self.build_rule().roles()}
+        return {"main": ROLES["main"], **self.build_rule().evaluates()}
 
     def references(self) -> dict[str, Reference]:
         """The fields that are evaluated, by role: ``fields`` without those that the rule does not need."""
@@ -300,15 +310,17 @@ class Experiment:
             if not isinstance(given, str):
                 raise InputError(f"field {name!r}: a {_called(given)} object cannot be written, expected a reference")
         found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {**found, "fields": dict(self.fields), "params": dict(self.params)}
+        # JSON has no infinity, which switches some parameters off.
+        params = {name: "inf" if value == math.inf else value for name, value in self.params.items()}
+        return {**found, "fields": dict(self.fields), "params": params}
 
     def to_json(self) -> str:
-        """One line of JSON.
+        """One line of JSON; a constant weight is not mentioned, as in files from before there were schedules.
 
         Raises:
             InputError: If a field is a Python object and not a reference.
         """
-        return json.dumps(self.settings())
+        return json.dumps({k: v for k, v in self.settings().items() if (k, v) != ("schedule", None)})
 
     @classmethod
     def from_json(cls, text: str) -> Experiment:

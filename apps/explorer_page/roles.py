@@ -32,7 +32,7 @@ def title_of(role: Role) -> str:
 
 def roles_of(rule: Rule | type[Rule]) -> dict[str, Role]:
     """The roles that a rule evaluates, by name, ``main`` first."""
-    return {MAIN: ROLES[MAIN], **rule.roles()}
+    return {MAIN: ROLES[MAIN], **(rule.roles() if isinstance(rule, type) else rule.evaluates())}
 
 
 def known_roles() -> dict[str, Role]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import textwrap
 from typing import Any
 
 import param
 
-from toyguide.guidance import Rule, rules
+from toyguide.guidance import Limit, Rule, rules
 from toyguide.guidance.base import expectation
 
 NAME = "rules"
@@ -35,6 +36,8 @@ def _describe(rule: type[Rule]) -> dict[str, Any]:
         "needs": list(rule.needs),
         "roles": {name: {"kind": role.kind, "doc": role.doc} for name, role in rule.roles().items()},
         "parameters": {name: _parameter(declared) for name, declared in rule.declared().items()},
+        "off": {name: "inf" if value == math.inf else value for name, value in rule.off.items()},
+        "limits": [_limit(limit) for limit in rule.limits],
         "unguided": None if rule.unguided is None else dict(rule.unguided),
         "formula": rule.formula,
         "summary": rule.summary,
@@ -42,17 +45,23 @@ def _describe(rule: type[Rule]) -> dict[str, Any]:
     }
 
 
+def _limit(limit: Limit) -> dict[str, Any]:
+    params = {name: "inf" if value == math.inf else value for name, value in limit.params.items()}
+    return {"params": params, "rule": limit.rule, "of": dict(limit.of), "same": list(limit.same)}
+
+
 def _parameter(declared: param.Parameter) -> dict[str, Any]:
     described = {"default": declared.default, "doc": declared.doc}
     if isinstance(declared, param.Selector):
         return {**described, "choices": list(declared.objects)}
     if isinstance(declared, param.Number):
-        return {**described, "bounds": list(declared.bounds or (None, None))}
+        return {**described, "bounds": [None if end == math.inf else end for end in declared.bounds or (None, None)]}
     return described
 
 
 def _as_text(rule: type[Rule]) -> str:
     lines = [f"{rule.key}: {rule.title}", f"needs {', '.join(rule.needs)}"]
     for name, declared in rule.declared().items():
-        lines.append(f"{name} = {declared.default} ({expectation(declared)}): {declared.doc}")
+        off = f"; {rule.off[name]} is off" if name in rule.off else ""
+        lines.append(f"{name} = {declared.default} ({expectation(declared)}{off}): {declared.doc}")
     return "\n".join(textwrap.fill(line, 110, subsequent_indent="    ") for line in [*lines, rule.source])

@@ -118,8 +118,8 @@ def natural_reference(role: Role | str, main: str | None, data: Dataset, label: 
     For what is sampled: the dataset's own network if it models the label, else ``exact``; for a rule that needs an
     auxiliary read-out the dataset's network ``internal``. For any other role its own
     ``partner``, if it has one. Else, beside a trained main, the dataset's network of that name, or the main network
-    itself at the union or another class where it is label-conditional; beside an exact main the exact union, another
-    class, or ``exact+noise:0.2``. A classifier is the exact posterior.
+    itself at the union or another class where it is label-conditional, or another class's exact field; beside an exact
+    main the exact union, another class, or ``exact+noise:0.2``. A classifier is the exact posterior.
 
     Args:
         role: The role.
@@ -158,6 +158,8 @@ def natural_reference(role: Role | str, main: str | None, data: Dataset, label: 
         return own
     if other and main is not None and _is_conditional(main):
         return f"{main.partition('@')[0]}@{other}"
+    if other and role.kind == "class":
+        return f"exact@{other}"
     raise InputError(f"{role.name}: {data.name} has no trained network for this role, expected one to be given")
 
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import param
@@ -35,7 +36,7 @@ from toyguide.datasets.roles import ROLES, Role
 from toyguide.errors import InputError, unknown
 from toyguide.guidance.evaluation import Arrival, Evaluation, Guided, Transition
 
-__all__ = ["FAMILIES", "PerTrajectory", "Rule", "expectation"]
+__all__ = ["FAMILIES", "Limit", "PerTrajectory", "Rule", "expectation"]
 
 FAMILIES = ("One field", "Several fields", "Classifiers", "Rewards and particles", "Inside the network")
 """The groups of a menu, in this order; rules of other families come after them."""
@@ -59,6 +60,31 @@ class PerTrajectory(param.Number):
             super()._validate_bounds(extreme, bounds, inclusive_bounds)
 
 
+@dataclass(frozen=True)
+class Limit:
+    """Values at which a rule equals another: a fact of its formula, which a test asks of every rule.
+
+    ``Limit({"eta": 1.0, "beta": 0.0, "r": math.inf}, "cfg", same=("w",))`` says that the rule with these values is
+    ``cfg`` with the same w, whatever w is.
+
+    Attributes:
+        params: The rule's own values.
+        rule: The other rule's name.
+        of: The other rule's values.
+        same: Parameters of both rules that have the same value, whichever it is.
+        fields: Roles that get the field of another role, in both rules: ``{"weak": "uncond"}`` runs both with the
+            unconditional field in the role ``weak``.
+        sampler: The sampler for which it holds; empty for every sampler that both rules allow.
+    """
+
+    params: Mapping[str, Any]
+    rule: str
+    of: Mapping[str, Any] = field(default_factory=dict)
+    same: tuple[str, ...] = ()
+    fields: Mapping[str, str] = field(default_factory=dict)
+    sampler: str = ""
+
+
 class Rule(param.Parameterized):
     """A guidance rule. Parameters are ``param`` declarations: bounds, step and doc are written once, next to them."""
 
@@ -80,6 +106,11 @@ class Rule(param.Parameterized):
     """The fields it evaluates: a name of ``ROLES``, or a :class:`Role` for any other. Names alone once defined."""
     unguided: ClassVar[Mapping[str, Any] | None] = None
     """Parameter values at which it must equal the main field exactly; None where there are none."""
+    off: ClassVar[Mapping[str, Any]] = {}
+    """The value that switches each parameter off, for those that have one. ``math.inf`` may be such a value, though
+    the sliders end below it."""
+    limits: ClassVar[tuple[Limit, ...]] = ()
+    """Values at which it equals other rules."""
     equivariant: ClassVar[tuple[str, ...]] = ("rotation", "translation")
     """The transformations of fields and points that the rule commutes with."""
     first_order: ClassVar[bool] = False
@@ -113,8 +144,11 @@ class Rule(param.Parameterized):
             if key not in declared:
                 raise unknown(f"parameter of {self.key}", key, declared)
             is_flag = isinstance(declared[key], param.Boolean)
+            if value == "inf":  # as JSON has it
+                value = math.inf
             try:
-                if isinstance(value, bool) != is_flag or (isinstance(value, float) and not math.isfinite(value)):
+                is_off = isinstance(value, float) and value == self.off.get(key)
+                if isinstance(value, bool) != is_flag or not (is_off or _is_finite(value)):
                     raise ValueError(value)
                 # 3 and 3.0 must be the same value, also in a hash and in JSON.
                 is_real = isinstance(declared[key], param.Number) and not isinstance(
@@ -128,6 +162,10 @@ class Rule(param.Parameterized):
     def roles(cls) -> dict[str, Role]:
         """The roles of the fields it evaluates, by name."""
         return cls._roles
+
+    def evaluates(self) -> dict[str, Role]:
+        """The roles of the fields that it evaluates with its values: all, unless a rule of several forms says less."""
+        return self.roles()
 
     @classmethod
     def declared(cls) -> dict[str, param.Parameter]:
@@ -144,6 +182,11 @@ class Rule(param.Parameterized):
     def values(self) -> dict[str, Any]:
         """The parameters' values by name."""
         return {k: getattr(self, k) for k in self.declared()}
+
+    def changed(self) -> dict[str, Any]:
+        """The values that are not the defaults: what makes this rule from its name."""
+        declared = self.declared()
+        return {k: v for k, v in self.values().items() if v != declared[k].default}
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.values() == other.values()
@@ -180,6 +223,10 @@ DEFINED: dict[str, type[Rule]] = {}
 """The rule classes defined in this process by name; a later definition replaces an earlier one."""
 
 
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def _as_role(need: str | Role) -> Role:
     if isinstance(need, Role):
         return need
@@ -198,6 +245,8 @@ def expectation(parameter: param.Parameter) -> str:
     if isinstance(parameter, param.Number):
         kind = "a whole number" if isinstance(parameter, param.Integer) else "a number"
         low, high = parameter.bounds or (None, None)
+        if low is not None and high == math.inf:
+            return f"{kind} from {low}, or inf"
         if low is not None and high is not None:
             return f"{kind} from {low} to {high}"
         return f"{kind} from {low}" if low is not None else f"{kind} up to {high}" if high is not None else kind

@@ -152,6 +152,11 @@ class Evaluation:
         return self._scene.label
 
     @property
+    def data(self) -> Dataset | None:
+        """The dataset; None in a run of fields without one."""
+        return self._scene.data
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """All classes of the dataset.
 
@@ -343,6 +348,8 @@ class Transition:
         draw: Makes the step again with fresh noise (the same points with a deterministic sampler).
         evaluate: The fields at points of the level after the step, ``x_next`` or others. At the level 0 only exact
             fields have values.
+        noise: Draws standard normal numbers for these points, with shape ``(n, d)``, from the sampler's stream: for all
+            points of the run at once, so that the first ones of a run always get the same.
     """
 
     x: Tensor
@@ -352,6 +359,7 @@ class Transition:
     guided: Guided
     draw: Callable[[], Tensor]
     evaluate: Callable[[Tensor], Evaluation]
+    noise: Callable[[], Tensor]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from toyguide.guidance.base import PerTrajectory, Rule
+from toyguide.guidance.base import Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Evaluation, Guided
 
 
@@ -23,6 +23,7 @@ class Autoguidance(Rule):
     family = "Several fields"
     needs = ("main", "weak")
     unguided = {"w": 1.0}
+    limits = (Limit({}, "cfg", same=("w",), fields={"weak": "uncond"}), Limit({}, "none", fields={"weak": "main"}))
     batchable = True
 
     w = PerTrajectory(3.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from toyguide.guidance.base import PerTrajectory, Rule
+from toyguide.guidance.base import Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Evaluation, Guided
 
 
@@ -25,6 +25,11 @@ class CfgAutoguidance(Rule):
     family = "Several fields"
     needs = ("main", "uncond", "weak")
     unguided = {"w": 1.0}
+    limits = (
+        Limit({"mix": 0.0}, "cfg", same=("w",)),
+        Limit({"mix": 1.0}, "autoguidance", same=("w",)),
+        Limit({}, "cfg", same=("w",), fields={"weak": "uncond"}),
+    )
     batchable = True
 
     w = PerTrajectory(3.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")

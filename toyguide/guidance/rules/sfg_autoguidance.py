@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toyguide.guidance.base import PerTrajectory
+from toyguide.guidance.base import Limit, PerTrajectory
 from toyguide.guidance.evaluation import Evaluation, Guided
 from toyguide.guidance.rules.sfg import Direction, SaddleFreeGuidance
 
@@ -21,6 +21,10 @@ class SfgAutoguidance(SaddleFreeGuidance):
     family = "Several fields"
     needs = ("main", "weak")
     unguided = {"w": 0.0, "w_auto": 1.0}
+    limits = (
+        Limit({"w": 0.0, "w_auto": 2.5}, "autoguidance", {"w": 2.5}),
+        Limit({"w_auto": 1.0}, "sfg", same=("w", "alpha", "h", "sign")),
+    )
     batchable = True
 
     w_auto = PerTrajectory(

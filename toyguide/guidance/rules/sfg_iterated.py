@@ -16,6 +16,7 @@ import param
 import torch
 from torch import Tensor
 
+from toyguide.guidance.base import Limit
 from toyguide.guidance.evaluation import Arrival, Evaluation, Transition
 from toyguide.guidance.rules.sfg import Direction, SaddleFreeGuidance, random_direction
 
@@ -34,6 +35,7 @@ class IteratedSaddleFreeGuidance(SaddleFreeGuidance):
         "SFG with several power iterations at each point, from the last step's direction or from a random one: shows "
         "the effect of more iterations and of the warm start. Each iteration is one evaluation."
     )
+    limits = (Limit({"iterations": 1}, "sfg", same=("w", "alpha", "h", "sign")),)
     batchable = False
 
     iterations = param.Integer(2, bounds=(1, 100), softbounds=(1, 20), doc="Power iterations in each evaluation.")
