@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from toyguide import load_dataset, load_model, rules, samplers
+from toyguide.datasets.checkpoints import load_learned
 from toyguide.fields import NoisierField, degradations
 from toyguide.fields.networks import EnergyMLP
 from toyguide.samplers import SAMPLERS
@@ -101,9 +102,10 @@ def test_no_step_of_a_rule_waits(key, method, monkeypatch):
     monkeypatch.setattr(degradations, "_generator", lambda seed, sigma, device: SimpleNamespace(device=device))
     drawn = torch.rand
     monkeypatch.setattr(torch, "rand", lambda *shape, generator, **how: drawn(*shape, **how))
-    networks = {"main": "fractal/internal", "uncond": "fractal/uncond", "weak": "fractal/weak"}
+    stems = {"main": "internal", "uncond": "uncond", "weak": "weak", "adapter": "adapter"}
+    networks = {role: f"fractal/{stem}" for role, stem in stems.items()}
     roles = rules()[key].roles()
-    fields = {name: load_model(networks[name]).to(META) for name in {"main": None, **roles} if name in networks}
+    fields = {name: load_learned(networks[name]).to(META) for name in {"main": None, **roles} if name in networks}
     levels = torch.tensor([2.0, 1.0, 0.5, 0.0])
     walk = samplers.trajectory(rules()[key](), fields, samplers.sampler(method), x, levels, torch.Generator())
     next(walk)

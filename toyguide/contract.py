@@ -119,6 +119,7 @@ def fields_for(cls: type[Rule], turn: Tensor | None = None, shift: Tensor | floa
             found[name] = random_network(seed)
         elif role.kind == "adapter":
             found[name] = Adapter(2, 8, 2, torch.tensor([0.5, 0.5]), torch.Generator().manual_seed(seed)).double()
+            found[name].requires_grad_(False)
         elif role.kind == "classifier":
             classes = {_LABEL: random_mixture(0, turn, shift), "B": random_mixture(9, turn, shift)}
             found[name] = ExactClassifier(classes, {_LABEL: 0.3, "B": 0.7})

@@ -53,11 +53,6 @@ class Adapter(nn.Module, Field):
         self.label: str | None = None
         self.metadata: dict[str, object] = {}
 
-    @property
-    def evaluations(self) -> int:
-        """None: an adapter has a few per cent of a network's parameters, and is not counted beside one."""
-        return 0
-
     def at_weight(self, w: float | Tensor) -> Adapter:
         """The adapter at a weight: a number, or a tensor with one for each point, with shape ``(n, 1)``."""
         view = copy.copy(self)
