@@ -32,8 +32,8 @@ class AdapterGuidanceDistillation(Rule):
     )
     summary = (
         "CFG at the cost of one evaluation: a small adapter, trained on guided trajectories, adds about what CFG does. "
-        "On the fractal it drops the branches that CFG drops, and has more outliers: at low noise it knows CFG less well. "
-        "Needs an adapter distilled for the main field."
+        "On the fractal it drops the branches that CFG drops, and has more outliers: at low noise it knows CFG less "
+        "well. Needs an adapter distilled for the main field."
     )
     needs = ("main", Role("adapter", "adapter", "the adapter that adds to the main field what CFG would"))
     unguided = {"w": 1.0}
