@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from toyguide.datasets import Dataset, load_dataset
 from toyguide.datasets.classifiers import Classifier
@@ -29,7 +29,6 @@ from toyguide.devices import resolve_device
 from toyguide.errors import InputError, unknown
 from toyguide.fields import Field
 from toyguide.fields.mixtures import GaussianMixture
-from toyguide.fields.networks import EnergyMLP
 from toyguide.files import writing
 from toyguide.guidance import ROLES, Fields, Interval, Role, Rule, Scene, Schedule, rules
 from toyguide.guidance import rule as make_rule
@@ -218,7 +217,7 @@ class Experiment:
             field = resolve(given, self.data, self.label, role) if isinstance(given, str) else given
             if field is given:
                 check_role(field, _called(given), self.data, self.label, role)
-            found[name] = field.to(where) if isinstance(field, EnergyMLP) else field
+            found[name] = field.to(where) if isinstance(field, nn.Module) else field
         return found
 
     def build_field(self, role: str = "main", device: str = "cpu") -> Field:
