@@ -8,12 +8,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from toyguide import load_dataset, load_model, rules, samplers
+from toyguide.datasets.references import natural_reference, resolve
 from toyguide.fields import NoisierField
 from toyguide.fields.networks import EnergyMLP
+from toyguide.guidance import Scene
 from toyguide.samplers import SAMPLERS
 from toyguide.training import LOSSES, LabelledDraws, PowerFunctionEMA, TrainSettings, _descend, draw_batch
 
 META = torch.device("meta")
+SOME_POINTS = ("gfcg",)  # the rules that evaluate a field at some points only, and wait to know which
 READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique", "masked_select", "bincount")
 
 
@@ -100,9 +103,22 @@ def test_no_step_of_a_rule_waits(key, method, monkeypatch):
     networks = {"main": "fractal/main", "uncond": "fractal/uncond", "weak": "fractal/weak"}
     roles = rules()[key].roles()
     fields = {name: load_model(networks[name]).to(META) for name in {"main": None, **roles} if name in networks}
+    fields |= {name: _exact(role) for name, role in roles.items() if name not in networks or role.kind == "exact"}
     levels = torch.tensor([2.0, 1.0, 0.5, 0.0])
-    walk = samplers.trajectory(rules()[key](), fields, samplers.sampler(method), x, levels, torch.Generator())
+    scene = Scene(fields, (), load_dataset("fractal"), "A")
+
+    def walking():
+        return samplers.trajectory(rules()[key](), scene, samplers.sampler(method), x, levels, torch.Generator())
+
+    list(walking())  # copies the exact fields' constants to the device
+    walk = walking()
     next(walk)
     with NoWaiting():
         steps = list(walk)
     assert [s.x.device for s in steps] == [META] * 3
+
+
+def _exact(role):
+    """The natural partner of an exact main."""
+    data = load_dataset("fractal")
+    return resolve(natural_reference(role, "exact", data, "A"), data, "A", role)

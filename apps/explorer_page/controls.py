@@ -14,6 +14,7 @@ from toyguide import load_dataset, rule
 from toyguide.datasets.checkpoints import UNION
 from toyguide.errors import InputError
 from toyguide.guidance import Role, Rule, rules
+from toyguide.guidance.schedules import weight_of
 from toyguide.samplers import SAMPLERS
 from toyguide_apps.explorer_page.formula_card import FormulaCard
 from toyguide_apps.explorer_page.glossary import glossary
@@ -21,7 +22,8 @@ from toyguide_apps.explorer_page.panels import LETTERS, Panel
 from toyguide_apps.explorer_page.planes import anchor_names
 from toyguide_apps.explorer_page.presets import presets
 from toyguide_apps.explorer_page.roles import AUTO, choices, natural, offered_roles, roles_of, title_of
-from toyguide_apps.explorer_page.state import ExplorerState
+from toyguide_apps.explorer_page.schedules import ScheduleCard, offered_schedules
+from toyguide_apps.explorer_page.state import CONSTANT, ExplorerState
 from toyguide_apps.shared.boxes import named_box
 from toyguide_apps.shared.notices import told
 
@@ -172,6 +174,7 @@ class OwnCard(pn.viewable.Viewer):
         self._body = _column()
         self._limited = pmui.Switch(label="Guide only in an interval of σ", margin=(6, 8))
         self._limited.param.watch(self._limit, "value")
+        self._schedule = ScheduleCard(state)
         self._body.visible = False
         self._fold = pmui.Toggle(
             label="▸ Only in this panel: fields, class, sampler …",
@@ -212,6 +215,9 @@ class OwnCard(pn.viewable.Viewer):
         interval = panel.own.get("interval", _AS_ALL)
         kind = interval if interval == _AS_ALL else _EVERYWHERE if interval is None else _ITS_OWN
         wanted["interval"] = ("Guidance interval", {"everywhere": _EVERYWHERE, "its own": _ITS_OWN}, kind)
+        if weight_of(panel.rule) is not None:
+            schedule = panel.own.get("schedule", _AS_ALL)
+            wanted["schedule"] = ("Its schedule of w", offered_schedules(schedule or CONSTANT), schedule)
         if list(self._menus) != list(wanted):
             self._menus = {key: self._menu(key, title) for key, (title, *_) in wanted.items()}
             self._body[:] = list(self._menus.values())
@@ -250,7 +256,7 @@ class OwnCard(pn.viewable.Viewer):
             self._state.set({"limited": event.new})
 
     def __panel__(self) -> pn.viewable.Viewable:
-        return _column(self._limited, self._fold, self._body)
+        return _column(self._limited, self._schedule, self._fold, self._body)
 
 
 def _controlled(chosen: Rule) -> dict[str, param.Parameter]:

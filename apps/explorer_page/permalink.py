@@ -26,7 +26,7 @@ __all__ = ["query_of", "read", "search_of"]
 _VERSION = 2
 _FIRST = ("dataset", "label")
 _PLAIN = (
-    *("limited", "interval", "sampler", "steps", "n", "seed"),
+    *("limited", "interval", "schedule", "sampler", "steps", "n", "seed"),
     *(
         "bands",
         "layers",

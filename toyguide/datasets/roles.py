@@ -10,8 +10,10 @@ KINDS = {
     "sampled": "the field that is sampled",
     "network": "the field that is sampled, which must be a trained network",
     "internal": "the field that is sampled, which must be a trained network with an auxiliary read-out",
+    "exact": "the field that is sampled, which must be an exact one",
     "union": "a field of all classes together",
     "class": "a field of another class",
+    "classes": "a model of every class: exact fields, or a label-conditional network",
     "weaker": "a weaker model of the same distribution",
     "classifier": "the probabilities of the classes at a noisy point",
 }
