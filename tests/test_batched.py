@@ -59,13 +59,13 @@ def test_a_joint_is_its_runs(fields, key, name, interval):
     for part, (rule, seed) in enumerate(zip(singles, seeds, strict=True)):
         own = slice(part * N, (part + 1) * N)
         for joined, single in zip(steps, alone(rule, fields, x, seed), strict=True):
-            assert joined.nfe == single.nfe
+            assert joined.cost.copy(own).mean == single.nfe
             torch.testing.assert_close(joined.x[own], single.x, rtol=1e-11, atol=1e-11)
             assert joined.trace.keys() == single.trace.keys()
             for shown, value in single.trace.items():
                 torch.testing.assert_close(joined.trace[shown][own], value, rtol=1e-9, atol=1e-9)
         ends.add(float(steps[-1].x[own].sum()))
-    assert len(ends) == 3, "the numbers make a difference"
+    assert interval or len(ends) > 1, "the number makes a difference"  # some only above or below the interval
 
 
 def test_every_real_number_of_a_rule_that_is_joined_is_named():
@@ -95,8 +95,9 @@ def test_trained_networks_in_float32(key, torch_device):
     cls, device = rules()[key], torch_device.type
     name = cls.per_trajectory()[0]
     low, high = cls.declared()[name].get_soft_bounds()
+    chosen = method(cls())
     runs = [
-        tg.Experiment(label="A", rule=key, params={name: low + share * (high - low)}, n=64, seed=seed)
+        tg.Experiment(label="A", rule=key, params={name: low + share * (high - low)}, sampler=chosen, n=64, seed=seed)
         for share in (0.1371, 0.3777)
         for seed in (0, 1)
     ]
@@ -108,7 +109,7 @@ def test_trained_networks_in_float32(key, torch_device):
         x = run.start()
         x = torch.nextafter(x, torch.full_like(x, torch.inf)).to(torch_device)
         *_, end = trajectory(
-            run.build_rule(), run.build_fields(device), sampler("heun"), x, run.levels(), run.generator(), run.n
+            run.build_rule(), run.build_fields(device), sampler(chosen), x, run.levels(), run.generator(), run.n
         )
         moved.append(end.x)
 

@@ -10,7 +10,7 @@ from helpers import seeded
 from walks import FIELDS, RULES, W, X, gaussian, walk
 
 import toyguide as tg
-from toyguide.contract import CHECKS, fields_for, points, run
+from toyguide.contract import CHECKS, NETWORKS, Counted, fields_for, points, run
 from toyguide.errors import InputError
 from toyguide.fields import (
     NoisierField,
@@ -21,6 +21,7 @@ from toyguide.fields import (
     score_from_denoised,
     velocity_from_denoised,
 )
+from toyguide.fields.mixtures import GaussianMixture
 from toyguide.fields.networks import EnergyMLP
 from toyguide.guidance import (
     Evaluation,
@@ -34,7 +35,7 @@ from toyguide.guidance.registry import rules_in_files
 
 EXAMPLES = Path(__file__).parent / "example_rules"
 EVERY = {**rules(), **{key: cls for key, cls in rules_in_files(str(EXAMPLES)).items() if key not in RULES}}
-INSIDE = [key for key, cls in EVERY.items() if any(role.kind == "network" for role in cls.roles().values())]
+INSIDE = [key for key, cls in EVERY.items() if any(role.kind in NETWORKS for role in cls.roles().values())]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.title.replace(" ", "-"))
@@ -47,13 +48,22 @@ def test_what_every_rule_must_keep_to(key, check, monkeypatch):
 
 @pytest.mark.parametrize("key", INSIDE)
 def test_evaluations_inside_a_network_are_counted_as_they_are_made(key, monkeypatch):
-    """A network that a rule changes is counted by what is asked of the class."""
+    """A network that a rule changes is counted by what is asked of the class; an auxiliary read-out, which has fewer
+    layers, is part of its network's evaluation."""
     cls = EVERY[key]
     fields, calls = fields_for(cls), []
     for name in ("score", "log_density"):
         method = getattr(EnergyMLP, name)
-        monkeypatch.setattr(EnergyMLP, name, lambda self, *a, f=method: calls.append(len(a[0])) or f(self, *a))
-    assert run(cls(), fields)[-1].nfe == sum(calls) / len(points())
+
+        def noted(self, x, *others, f=method):
+            calls.extend([len(x)] if self.layers == 2 else [])
+            return f(self, x, *others)
+
+        monkeypatch.setattr(EnergyMLP, name, noted)
+    counted = {name: Counted(f) if isinstance(f, GaussianMixture) else f for name, f in fields.items()}
+    nfe = run(cls(), counted)[-1].nfe
+    made = sum(calls) + sum(f.points for f in counted.values() if isinstance(f, Counted))
+    assert nfe == made / len(points())
 
 
 def test_equal_numbers_make_equal_rules():

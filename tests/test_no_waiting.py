@@ -86,10 +86,15 @@ def test_a_training_step_does_not_wait(dataset, conditional, loss, monkeypatch):
     assert all(p.grad is not None for p in network.parameters())
 
 
+CHOOSING = {"adaptive-guidance"}  # it evaluates a field at some of the points, and has to know at how many
+
+
 @pytest.mark.parametrize("method", SAMPLERS)
-@pytest.mark.parametrize("key", rules())
+@pytest.mark.parametrize("key", [key for key in rules() if key not in CHOOSING])
 def test_no_step_of_a_rule_waits(key, method, monkeypatch):
     """From the second state on: a rule that draws directions at the start copies them to the device once."""
+    if rules()[key].first_order and samplers.sampler(method).order > 1:
+        pytest.skip("needs a first-order sampler")
     x = torch.empty(64, 2, device=META)
     monkeypatch.setattr(samplers, "noise_of", lambda *_: lambda: torch.empty_like(x))  # no generator is of this device
     networks = {"main": "fractal/main", "uncond": "fractal/uncond", "weak": "fractal/weak"}

@@ -22,14 +22,17 @@ from toyguide.errors import InputError
 from toyguide.experiment import Experiment
 from toyguide.fields import Field
 from toyguide.fields.mixtures import GaussianMixture
-from toyguide.fields.networks import EnergyMLP
+from toyguide.fields.two_headed import TwoHeadedMLP
 from toyguide.guidance import FAMILIES, ROLES, Batched, Evaluation, Rule, Scene, Wrapper, rules
-from toyguide.samplers import Step, sampler, trajectory
+from toyguide.samplers import Noise, Sampler, Slope, Step, sampler, trajectory
 
 __all__ = ["CHECKS", "Check", "Finding", "check_rule"]
 
 LEVELS = torch.tensor([3.0, 1.5, 0.7, 0.3, 0.1, 0.0], dtype=torch.float64)
 """The noise levels of every run."""
+
+NETWORKS = ("network", "internal")
+"""The kinds of roles that a network fills."""
 
 _LABEL = "A"
 _N = 32  # a torch generator draws the first 16 numbers of 32 as it draws 16
@@ -97,12 +100,13 @@ def random_mixture(seed: int, turn: Tensor | None = None, shift: Tensor | float 
     return GaussianMixture(weights, means @ turn.T + shift, turn @ covariances @ turn.T)
 
 
-def random_network(seed: int) -> EnergyMLP:
-    """An untrained network in float64 whose score is of the size of a mixture's."""
+def random_network(seed: int) -> TwoHeadedMLP:
+    """An untrained network in float64, with an auxiliary read-out, whose scores are of the size of a mixture's."""
     g = torch.Generator().manual_seed(seed)
-    net = EnergyMLP(2, 16, 2, torch.tensor([0.5, 0.5]), generator=g).double().requires_grad_(False)
-    net.gain.fill_(-0.5)
-    return net
+    net = TwoHeadedMLP(2, 16, 2, torch.tensor([0.5, 0.5]), generator=g, auxiliary=1)
+    for gain in (net.gain, net.auxiliary_gain):
+        gain.data.fill_(-0.5)
+    return net.double().requires_grad_(False)
 
 
 def fields_for(cls: type[Rule], turn: Tensor | None = None, shift: Tensor | float = 0.0) -> dict[str, Any]:
@@ -110,7 +114,7 @@ def fields_for(cls: type[Rule], turn: Tensor | None = None, shift: Tensor | floa
     found: dict[str, Any] = {}
     for name, role in {"main": ROLES["main"], **cls.roles()}.items():
         seed = zlib.crc32(name.encode())  # another field in each role, the same one for every rule
-        if role.kind == "network":
+        if role.kind in NETWORKS:
             found[name] = random_network(seed)
         elif role.kind == "classifier":
             classes = {_LABEL: random_mixture(0, turn, shift), "B": random_mixture(9, turn, shift)}
@@ -133,13 +137,18 @@ def allowed(*chosen: Rule) -> str:
 
 
 def run(
-    rule: Rule, fields: dict[str, Any], x: Tensor | None = None, count: int | None = None, method: str = ""
+    rule: Rule,
+    fields: dict[str, Any],
+    x: Tensor | None = None,
+    count: int | None = None,
+    method: str | Sampler = "",
 ) -> list[Step]:
     """A run of a rule, by default from :func:`points` with a sampler that it allows."""
     x = points() if x is None else x
     scene = Scene(fields, tuple(LEVELS.tolist()), label=_LABEL)
     generator = torch.Generator().manual_seed(2)
-    return list(trajectory(rule, scene, sampler(method or allowed(rule)), x, LEVELS, generator, count))
+    chosen = method if isinstance(method, Sampler) else sampler(method or allowed(rule))
+    return list(trajectory(rule, scene, chosen, x, LEVELS, generator, count))
 
 
 def apart(here: Iterable[Step], there: Iterable[Step], move: Callable[[Tensor], Tensor] = lambda x: x) -> float:
@@ -280,7 +289,8 @@ def _moved(change: str) -> Callable[[type[Rule]], str | None]:
             return x @ turn.T + shift
 
         here = run(cls(), fields_for(cls))
-        there = run(_Turned(cls(), turn), fields_for(cls, turn, shift), move(points()))
+        method = _TurnedNoise(sampler(allowed(cls())), turn)
+        there = run(_Turned(cls(), turn), fields_for(cls, turn, shift), move(points()), method=method)
         distance = apart(here, there, move)
         if _agree(distance):
             return None
@@ -301,6 +311,20 @@ class _Turned(Wrapper):
     def begin(self, at: Evaluation, generator: torch.Generator) -> tuple[Tensor, Any]:
         x, memory = super().begin(at, generator)
         return x, mapped(memory, lambda m: m @ self.turn.T if m.shape == at.x.shape else m)
+
+
+class _TurnedNoise(Sampler):
+    """A sampler whose noise is turned."""
+
+    def __init__(self, inner: Sampler, turn: Tensor) -> None:
+        self.inner, self.turn = inner, turn
+        self.order = inner.order  # type: ignore[misc]
+
+    def aim(self, sigma: float, sigma_next: float) -> float:
+        return self.inner.aim(sigma, sigma_next)
+
+    def step(self, x: Tensor, sigma: float, sigma_next: float, first: Tensor, slope: Slope, noise: Noise) -> Tensor:
+        return self.inner.step(x, sigma, sigma_next, first, slope, lambda: noise() @ self.turn.T)
 
 
 def mapped(memory: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -339,7 +363,7 @@ class Counted(Field):
 
 
 def _counted(cls: type[Rule]) -> str | None:
-    if any(role.kind in ("network", "classifier") for role in cls.roles().values()):
+    if any(role.kind in (*NETWORKS, "classifier") for role in cls.roles().values()):
         raise Skipped("its networks and classifiers count for themselves")
     counted = {name: Counted(field) for name, field in fields_for(cls).items()}
     last = run(cls(), counted)[-1]
@@ -355,8 +379,8 @@ def _counted(cls: type[Rule]) -> str | None:
 
 def _needs(cls: type[Rule]) -> str | None:
     fields = fields_for(cls)
-    run(cls(), {name: field for name, field in fields.items() if name in cls.needs})
-    for missing in cls.needs:
+    run(cls(), {name: field for name, field in fields.items() if name in cls().evaluates()})
+    for missing in cls().evaluates():
         try:
             run(cls(), {name: field for name, field in fields.items() if name != missing})
         except InputError:

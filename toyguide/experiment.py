@@ -198,7 +198,7 @@ class Experiment:
 
     def roles(self) -> dict[str, Role]:
         """The roles of the fields that are evaluated, by name; the first is ``main``."""
-        return {"main": ROLES["main"], **self.build_rule().roles()}
+        return {"main": ROLES["main"], **self.build_rule().evaluates()}
 
     def references(self) -> dict[str, Reference]:
         """The fields that are evaluated, by role: ``fields`` without those that the rule does not need."""

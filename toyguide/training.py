@@ -8,7 +8,8 @@ A batch is points ``x = x0 + sigma n`` with ``log sigma`` from the dataset's nor
 
 The second target averaged over ``p(x0 | x)`` is the first: both losses have the same expected gradient, the second
 with more variance. Adam at the rate ``lr / sqrt(max(t / t_ref, 1))``; after every step
-each weight row is scaled to its norm (forced weight normalisation).
+each weight row is scaled to its norm (forced weight normalisation). A network with an auxiliary read-out is trained
+with half of that read-out's own loss added, the weight in the code of Internal Guidance (2025, arXiv 2512.24176).
 
 Samples come from averages of the weights theta(t) over training, with the power-function profile
 ``gamma + 1 over t times (tau / t)^gamma`` (Karras et al. 2023, Eqs. 121-127), whose length is given by its standard
@@ -43,12 +44,14 @@ from toyguide.datasets import Dataset, load_dataset
 from toyguide.devices import one_torch_thread, resolve_device
 from toyguide.errors import InputError, unknown
 from toyguide.fields.networks import EnergyMLP
+from toyguide.fields.two_headed import TwoHeadedMLP
 
 __all__ = ["LOSSES", "PowerFunctionEMA", "TrainSettings", "TrainStep", "ema_exponent", "train"]
 
 LOSSES = ("exact", "denoising")
 _BETAS = (0.9, 0.99)
 _PARTS = 2  # of a batch, computed in parallel on a CPU
+_AUXILIARY = 0.5  # the weight of an auxiliary read-out's loss
 _LONGEST_EMA = 12**-0.5  # sigma_rel of the plain average over all of training, gamma = 0
 
 
@@ -70,6 +73,7 @@ class TrainSettings:
         ema: The lengths of the averages, as sigma_rel.
         seed: Of the initial weights and the batches.
         bounded: Keep the gain negative (see ``toyguide/fields/networks.py``); False for the paper's free gain.
+        auxiliary: The hidden layer with an auxiliary read-out (see ``toyguide/fields/two_headed.py``); None without.
 
     Raises:
         InputError: If a value is out of range or names something that does not exist.
@@ -88,6 +92,7 @@ class TrainSettings:
     ema: tuple[float, ...] = (0.010,)
     seed: int = 0
     bounded: bool = True
+    auxiliary: int | None = None
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -104,6 +109,9 @@ class TrainSettings:
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
                 raise InputError(f"{name} = {value!r}: expected a positive number")
+        if self.auxiliary is not None and not (type(self.auxiliary) is int and 1 <= self.auxiliary < self.layers):
+            layers = f"1 to {self.layers - 1}" if self.layers > 1 else "of which there is none"
+            raise InputError(f"auxiliary = {self.auxiliary!r}: expected a hidden layer before the last, {layers}")
         if self.loss not in LOSSES:
             raise unknown("loss", self.loss, LOSSES)
         for sigma_rel in self.ema:
@@ -316,7 +324,12 @@ class LabelledDraws:
 
 
 def batch_loss(network: EnergyMLP, batch: Batch) -> Tensor:
-    """The mean of ``sigma^2 |s_theta - target|^2``, a scalar."""
+    """The mean of ``sigma^2 |s_theta - target|^2``, a scalar; with half of that of an auxiliary read-out."""
+    loss = _matching_loss(network, batch)
+    return loss + _AUXILIARY * _matching_loss(network.middle, batch) if isinstance(network, TwoHeadedMLP) else loss
+
+
+def _matching_loss(network: EnergyMLP, batch: Batch) -> Tensor:
     error = network.score(batch.x, batch.sigma, batch.code) - batch.target
     return (batch.sigma.square() * error.square().sum(-1)).mean()
 
@@ -351,7 +364,8 @@ def _descend_in_parts(network: EnergyMLP, pool: ThreadPoolExecutor, batch: Batch
 def _new_network(settings: TrainSettings, generator: torch.Generator) -> EnergyMLP:
     data = settings.data
     labels = data.labels if settings.conditional else ()
-    network = EnergyMLP(data.dim, settings.width, settings.layers, data.sigma_data, labels, generator, settings.bounded)
+    shape = (data.dim, settings.width, settings.layers, data.sigma_data, labels, generator, settings.bounded)
+    network = EnergyMLP(*shape) if settings.auxiliary is None else TwoHeadedMLP(*shape, auxiliary=settings.auxiliary)
     network.label = settings.label
     return network
 

@@ -242,7 +242,7 @@ class ExplorerState(param.Parameterized):
             "point": _checked_point,
             "opacity": _checked_opacity,
             "selected": self._checked_selected,
-            "curve": checked_curve,
+            "curve": lambda value: checked_curve(value, [panel.rule for panel in self.panels]),
             "ends": lambda value: _checked_ends(self.dataset, value),
         }.get(key)
         value = check(value) if check else value
@@ -346,7 +346,7 @@ class ExplorerState(param.Parameterized):
         settings |= {k: v for k, v in panel.own.items() if k != "fields"}
         if weight_of(panel.rule) is None:
             settings["schedule"] = None
-        main = choices(self.dataset, settings["label"], known_roles()[MAIN])
+        main = choices(self.dataset, settings["label"], roles_of(panel.rule)[MAIN])
         fields = {**self.fields, MAIN: self.main if self.main in main else main[0], **panel.own.get("fields", {})}
         settings["label"] = None if settings["label"] == UNION else settings["label"]
         needed = {role: fields[role] for role in roles_of(panel.rule) if fields.get(role, AUTO) != AUTO}

@@ -23,5 +23,5 @@ def test_a_schedule_is_chosen_and_taken_back(explorer, address):
 
     menu = page.get_by_role("combobox", name="Schedule of w")
     page.get_by_role("group").get_by_role("button", name="A", exact=True).first.click()
-    page.get_by_text("The rule has no weight with an unguided value.").wait_for(timeout=PATIENCE)
+    page.get_by_text("No schedule for this rule: it has no weight with an unguided value.").wait_for(timeout=PATIENCE)
     assert menu.get_attribute("aria-disabled") == "true"

@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--snapshot-every", type=int, metavar="N", help="also write the network every N iterations")
     parser.add_argument("--unbounded", action="store_true", help="let the gain take either sign, as in the paper")
+    parser.add_argument("--auxiliary", type=int, metavar="LAYER", help="a second read-out after this hidden layer")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and batches (default: 0)")
     parser.add_argument("--device", default="auto", metavar=f"{{{','.join(DEVICES)}}}", help="default: auto")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors to write")
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace) -> None:
         ema=_lengths(args.ema),
         seed=args.seed,
         bounded=not args.unbounded,
+        auxiliary=args.auxiliary,
     )
     device = str(resolve_device(args.device))
 

@@ -16,6 +16,7 @@ from safetensors.torch import save
 from toyguide.datasets.dataset import dataset_names, dataset_root, load_dataset
 from toyguide.errors import InputError, unknown
 from toyguide.fields.networks import EnergyMLP
+from toyguide.fields.two_headed import TwoHeadedMLP
 from toyguide.files import writing
 
 __all__ = ["UNION", "load_model", "model_names", "model_path", "save_model"]
@@ -43,6 +44,7 @@ def save_model(network: EnergyMLP, path: str | Path, training: dict[str, Any]) -
             "layers": network.layers,
             "labels": list(network.labels),
             "bounded": network.bounded,
+            **({"auxiliary": network.auxiliary} if isinstance(network, TwoHeadedMLP) else {}),
         },
         "label": network.label,
         "training": training,
@@ -108,13 +110,15 @@ def _read(path: Path) -> EnergyMLP:
         if described["format"] != _FORMAT:
             raise InputError(f"of format {described['format']}, expected {_FORMAT}")
         built = described["network"]
-        network = EnergyMLP(
+        auxiliary = {"auxiliary": int(built["auxiliary"])} if "auxiliary" in built else {}
+        network = (TwoHeadedMLP if auxiliary else EnergyMLP)(
             int(built["dim"]),
             int(built["width"]),
             int(built["layers"]),
             tensors["sigma_data"],
             tuple(built["labels"]),
             bounded=bool(built.get("bounded", False)),  # which files of earlier versions do not say
+            **auxiliary,
         )
         network.load_state_dict(tensors)
         network.label = described["label"]

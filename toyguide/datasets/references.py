@@ -38,6 +38,7 @@ from toyguide.fields.degradations import DropoutField, NoisyInputField
 from toyguide.fields.ensembles import MeanField
 from toyguide.fields.mixtures import GaussianMixture
 from toyguide.fields.networks import EnergyMLP
+from toyguide.fields.two_headed import TwoHeadedMLP
 
 __all__ = ["at_label", "canonical", "check_role", "natural_reference", "resolve", "resolve_field"]
 
@@ -90,21 +91,26 @@ def check_role(found: Field | Classifier, name: str, data: Dataset, label: str |
         raise InputError(f"{role.name} {name!r}: of dimension {found.dim}, expected {data.dim} for {data.name}")
     if role.kind == "network" and not isinstance(found, EnergyMLP):
         raise InputError(f"{role.name} {name!r}: expected a trained network, like {_example(data)}")
+    if role.kind == "internal" and not isinstance(found, TwoHeadedMLP):
+        own = _own(data, "internal")
+        like = f"like {own}" if own else "made by toyguide train --auxiliary LAYER"
+        raise InputError(f"{role.name} {name!r}: expected a network with an auxiliary read-out, {like}")
     for network in _networks(found):
         if network.label is not None and network.label not in data.labels:
             raise unknown(f"label of {role.name} {name!r}", network.label, data.labels)
-        if role.kind in ("sampled", "network") and network.label != label:
-            of, wanted = (f"class {x}" if x is not None else "the union of the classes" for x in (network.label, label))
+        if role.kind in ("sampled", "network", "internal") and network.label != label:
+            of, wanted = map(_called, (network.label, label))
             raise InputError(f"{role.name} {name!r}: models {of}, expected a field of {wanted}, like exact")
 
 
 def natural_reference(role: Role | str, main: str | None, data: Dataset, label: str | None = None) -> str:
     """The reference that a role gets when none is named.
 
-    For what is sampled: the dataset's own network if it models the label, else ``exact``. For any other role its own
+    For what is sampled: the dataset's own network if it models the label, else ``exact``; for a rule that needs an
+    auxiliary read-out the dataset's network ``internal``. For any other role its own
     ``partner``, if it has one. Else, beside a trained main, the dataset's network of that name, or the main network
-    itself at the union or another class where it is label-conditional; beside an exact main the exact union, another
-    class, or ``exact+noise:0.2``. A classifier is the exact posterior.
+    itself at the union or another class where it is label-conditional, or another class's exact field; beside an exact
+    main the exact union, another class, or ``exact+noise:0.2``. A classifier is the exact posterior.
 
     Args:
         role: The role.
@@ -121,6 +127,14 @@ def natural_reference(role: Role | str, main: str | None, data: Dataset, label: 
         return own if own and _models(own, label) else "exact"
     if role.partner:
         return role.partner
+    if role.kind == "internal":
+        own = _own(data, "internal")
+        if own and _models(own, label):
+            return own
+        raise InputError(
+            f"{role.name}: {data.name} has no network with an auxiliary read-out for {_called(label)}; expected "
+            f"one, made by toyguide train --auxiliary LAYER"
+        )
     if role.kind == "classifier":
         return "posterior"
     is_exact = main is None or main.startswith("exact")
@@ -135,6 +149,8 @@ def natural_reference(role: Role | str, main: str | None, data: Dataset, label: 
         return own
     if other and main is not None and _is_conditional(main):
         return f"{main.partition('@')[0]}@{other}"
+    if other and role.kind == "class":
+        return f"exact@{other}"
     raise InputError(f"{role.name}: {data.name} has no trained network for this role, expected one to be given")
 
 
@@ -302,6 +318,10 @@ def _own(data: Dataset, role: str) -> str | None:
     """The dataset's own network for a role, if its file is there."""
     stem = data.models.get(role)
     return f"{data.name}/{stem}" if stem and (data.folder / f"{stem}.safetensors").is_file() else None
+
+
+def _called(label: str | None) -> str:
+    return "the union of the classes" if label is None else f"class {label}"
 
 
 def _example(data: Dataset) -> str:

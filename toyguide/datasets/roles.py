@@ -9,6 +9,7 @@ __all__ = ["KINDS", "ROLES", "Role"]
 KINDS = {
     "sampled": "the field that is sampled",
     "network": "the field that is sampled, which must be a trained network",
+    "internal": "the field that is sampled, which must be a trained network with an auxiliary read-out",
     "union": "a field of all classes together",
     "class": "a field of another class",
     "weaker": "a weaker model of the same distribution",

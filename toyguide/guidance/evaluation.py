@@ -152,6 +152,11 @@ class Evaluation:
         return self._scene.label
 
     @property
+    def data(self) -> Dataset | None:
+        """The dataset; None in a run of fields without one."""
+        return self._scene.data
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """All classes of the dataset.
 

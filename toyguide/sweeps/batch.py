@@ -169,7 +169,7 @@ def identity(experiment: Experiment) -> str:
 
 def _kind(e: Experiment) -> str:
     """What all experiments of a batch agree on."""
-    kind = rules()[e.rule]
+    kind = rule(e.rule, **e.params)
     if not kind.batchable:
         return e.to_json()
     fixed = {k: v for k, v in e.params.items() if k not in kind.per_trajectory()}
