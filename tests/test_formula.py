@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import random
 import shutil
 import subprocess
@@ -68,6 +69,7 @@ def number(expression: str, **settings) -> float:
         ("k = 1.4; x + sigma**2 * k * s_main", {}, "score-scaling", {"k": 1.4}),
         ("k = 1.4; x - sigma * k * eps_main", {}, "score-scaling", {"k": 1.4}),
         ("w = 3; v = v_main + (w - 1) * (v_main - v_uncond); (x - sigma * v) / (1 + sigma)", {}, "cfg", {"w": 3.0}),
+        (APG, {"w": 3.5, "eta": 0.3, "r": 0.2}, "apg", {"w": 3.5, "eta": 0.3, "r": 0.2, "beta": 0.0}),
         ("D_main", {}, "none", {}),
     ],
 )
@@ -615,3 +617,30 @@ def test_exported_rules_pass_the_linter(tmp_path):
 def test_a_rule_file_needs_a_name(key):
     with pytest.raises(InputError, match="expected small letters, digits and single dashes"):
         as_rule_file(CFG, key)
+
+
+def test_the_command_checks_a_formula_and_writes_its_file(tmp_path, capsys, monkeypatch, own_rules):
+    path = tmp_path / "my_rule.py"
+    assert main(["formula", GATED, "-o", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "needs main, weak",
+        "w = 3 (a number from 0 to 10)",
+        "low = 0.2 (a number from 0 to 10)",
+        "high = 1.6 (a number from 0 to 10)",
+        f"written to {path}",
+    ]
+    assert path.read_text() == as_rule_file(GATED, "my-rule")
+    monkeypatch.setenv("TOYGUIDE_RULES", str(tmp_path))
+    torch.testing.assert_close(walk(tg.rule("my-rule", w=2))[-1].x, walk(typed(GATED, w=2))[-1].x, rtol=0, atol=0)
+    assert main(["formula", "D_main", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"needs": ["main"], "parameters": {}, "file": None}
+    for wrong, complaint in {
+        ("D_wek",): "did you mean 'D_weak'",
+        (CFG, "-o", "rule.txt"): "expected a name that ends in .py",
+        (CFG, "-o", "Rule.py"): "rule name 'Rule'",
+        (CFG, "-o", str(tmp_path / "none" / "rule.py")): "none",
+    }.items():
+        assert main(["formula", *wrong]) == 2
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert complaint in err

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,34 +116,15 @@ def fields_for(cls: type[Rule], turn: Tensor | None = None, shift: Tensor | floa
         seed = zlib.crc32(name.encode())  # another field in each role, the same one for every rule
         if role.kind in NETWORKS:
             found[name] = random_network(seed)
+        elif role.kind == "classes":
+            members = {_LABEL: random_mixture(seed, turn, shift), "B": random_mixture(9, turn, shift)}
+            found[name] = EachClass(members)
         elif role.kind == "classifier":
             classes = {_LABEL: random_mixture(0, turn, shift), "B": random_mixture(9, turn, shift)}
             found[name] = ExactClassifier(classes, {_LABEL: 0.3, "B": 0.7})
-        elif role.kind == "classes":
-            found[name] = EachClass({_LABEL: random_mixture(seed, turn, shift), "B": random_mixture(9, turn, shift)})
         else:
             found[name] = random_mixture(seed, turn, shift)
     return found
-
-
-class EachClass(Field):
-    """A field with a view at each class; by itself it is that of the first."""
-
-    def __init__(self, members: dict[str, Field]) -> None:
-        self.members, self.labels, self.own = members, tuple(members), next(iter(members.values()))
-        self.dim = self.own.dim
-
-    def with_label(self, label: str | None) -> Field:
-        return self.own if label is None else self.members[label]
-
-    def log_density(self, x: Tensor, sigma: Any) -> Tensor:
-        return self.own.log_density(x, sigma)
-
-    def score(self, x: Tensor, sigma: Any) -> Tensor:
-        return self.own.score(x, sigma)
-
-    def hessian(self, x: Tensor, sigma: Any) -> Tensor:
-        return self.own.hessian(x, sigma)
 
 
 def points() -> Tensor:
@@ -361,6 +342,26 @@ def mapped(memory: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return type(memory)(mapped(m, change) for m in memory) if isinstance(memory, tuple | list) else memory
 
 
+class EachClass(Field):
+    """A field with a view at each class; without one it is the first."""
+
+    def __init__(self, members: Mapping[str, Field]) -> None:
+        self.members, self.labels, self.own = members, tuple(members), next(iter(members.values()))
+        self.dim = self.own.dim
+
+    def with_label(self, label: str) -> Field:
+        return self.members[label]
+
+    def log_density(self, x: Tensor, sigma: Any) -> Tensor:
+        return self.own.log_density(x, sigma)
+
+    def score(self, x: Tensor, sigma: Any) -> Tensor:
+        return self.own.score(x, sigma)
+
+    def hessian(self, x: Tensor, sigma: Any) -> Tensor:
+        return self.own.hessian(x, sigma)
+
+
 class Counted(Field):
     """A field that counts the points at which it is evaluated, and at which it is differentiated."""
 
@@ -403,23 +404,23 @@ class CountedClassifier(Classifier):
         return self.classifier.logits_vjp(x, sigma, v)
 
 
-def _counting(field: Field | Classifier) -> tuple[Field | Classifier, list[Counted | CountedClassifier]]:
-    """A field or classifier that counts, and what counts: of one with a view at each class, each view."""
+def counting(field: Field | Classifier) -> tuple[Any, list[Counted | CountedClassifier]]:
+    """A field or classifier that counts, and what the counts are in: for one of each class, each class's own."""
     if isinstance(field, EachClass):
         members = {label: Counted(member) for label, member in field.members.items()}
-        return EachClass(dict(members)), list(members.values())
+        return EachClass(members), list(members.values())
     counted = CountedClassifier(field) if isinstance(field, Classifier) else Counted(field)
     return counted, [counted]
 
 
 def _counted(cls: type[Rule]) -> str | None:
     if any(role.kind in (*NETWORKS, "exact") for role in cls.roles().values()):
-        raise Skipped("it derives fields, which count for themselves")
-    counted = {name: _counting(field) for name, field in fields_for(cls).items()}
-    last = run(cls(), {name: field for name, (field, _) in counted.items()})[-1]
-    counts = [each for _, several in counted.values() for each in several]
-    made = sum(each.points for each in counts) / _N
-    products = sum(each.products for each in counts) / _N
+        raise Skipped("it derives fields from its networks or mixtures, which count for themselves")
+    pairs = {name: counting(field) for name, field in fields_for(cls).items()}
+    last = run(cls(), {name: field for name, (field, _) in pairs.items()})[-1]
+    counts = [count for _, own in pairs.values() for count in own]
+    made = sum(count.points for count in counts) / _N
+    products = sum(count.products for count in counts) / _N
     if (last.nfe, last.cost.gradients) == (made, products):
         return None
     return (

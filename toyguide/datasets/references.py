@@ -116,9 +116,9 @@ def natural_reference(role: Role | str, main: str | None, data: Dataset, label: 
     For what is sampled: the dataset's own network if it models the label, else ``exact``; for a rule that needs an
     auxiliary read-out the dataset's network ``internal``. For any other role its own
     ``partner``, if it has one. Else, beside a trained main, the dataset's network of that name, or the main network
-    itself at the union or another class where it is label-conditional, or another class's exact field; beside an exact
-    main the exact union, another class, or ``exact+noise:0.2``. All classes together are the main if it has them, else
-    the exact ones. A classifier is the exact posterior.
+    itself at the union or another class where it is label-conditional; beside an exact main the exact union, another
+    class, or ``exact+noise:0.2``. Another class is exact beside a network of one class, too, and so are all classes
+    together. A classifier is the exact posterior.
 
     Args:
         role: The role.

@@ -152,6 +152,11 @@ class Evaluation:
         return self._scene.label
 
     @property
+    def data(self) -> Dataset | None:
+        """The dataset; None in a run of fields without one."""
+        return self._scene.data
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """All classes of the dataset.
 
@@ -164,14 +169,6 @@ class Evaluation:
     def other_labels(self) -> tuple[str, ...]:
         """The classes that are not sampled."""
         return tuple(name for name in self.labels if name != self.label)
-
-    def data_mean(self, label: str | None) -> Tensor:
-        """The exact mean of a class's data, or of all data for None, with shape ``(d,)``.
-
-        Raises:
-            InputError: If the run has no dataset.
-        """
-        return self._data("the mean of a class").field(label).mean.to(self.x)
 
     # Denoisers, each kept until the points change.
 

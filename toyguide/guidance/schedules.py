@@ -130,6 +130,10 @@ class Schedule(Wrapper):
         schedule: As from :func:`checked_schedule`.
         levels: The run's noise levels, falling, the last one 0.
 
+    Attributes:
+        weight: The name of the parameter that varies.
+        unguided_weight: Its value without guidance.
+
     Raises:
         InputError: If the rule has no weight with an unguided value, the schedule takes it below its lower bound, or
             there are too few steps.
@@ -146,16 +150,16 @@ class Schedule(Wrapper):
             raise InputError(
                 f"schedule {schedule!r}: the rule {self._inner.key!r} has no weight with an unguided value"
             )
-        self._name, self._unguided = name, float((self._inner.unguided or {})[name])
+        self.weight, self.unguided_weight = name, float((self._inner.unguided or {})[name])
         self._check_bounds()
 
     def _check_bounds(self) -> None:
         for rule in self.rule.rules if isinstance(self.rule, Batched) else (self.rule,):
-            least = min(self._scaled(share, getattr(rule, self._name)) for share in self._shares.values())
-            low, _ = rule.declared()[self._name].bounds or (None, None)
+            least = min(self._scaled(share, getattr(rule, self.weight)) for share in self._shares.values())
+            low, _ = rule.declared()[self.weight].bounds or (None, None)
             if low is not None and least < low:
                 raise InputError(
-                    f"schedule {self.schedule!r}: takes {self._name} to {least:g}, expected at least {low:g}"
+                    f"schedule {self.schedule!r}: takes {self.weight} to {least:g}, expected at least {low:g}"
                 )
 
     def values(self) -> dict[str, Any]:
@@ -165,21 +169,21 @@ class Schedule(Wrapper):
         return f"Schedule(rule={self.rule!r}, schedule={self.schedule!r})"
 
     def _scaled(self, share: float, weight: Any) -> Any:
-        return weight if share == 1 else self._unguided + share * (weight - self._unguided)
+        return weight if share == 1 else self.unguided_weight + share * (weight - self.unguided_weight)
 
     def weight_at(self, sigma: float) -> Any:
         """The weight of the step that starts from a level; a column with one for each point if the inner rule's is."""
         share = self._shares.get(sigma)
         if share is None:
             share = self._shares[min(self._shares, key=lambda level: abs(math.log(level / sigma)))]
-        return self._scaled(share, getattr(self._inner, self._name))
+        return self._scaled(share, getattr(self._inner, self.weight))
 
     def at_step(self, sigma: float) -> Rule:
         """The inner rule with the weight of the step that starts from a level."""
         if self._made is None or self._made[0] != sigma:
             made = type(self._inner)(**self._inner.values())
-            made.param[self._name].bounds = None  # of this one object: its weight is computed
-            setattr(made, self._name, self.weight_at(sigma))
+            made.param[self.weight].bounds = None  # of this one object: its weight is computed
+            setattr(made, self.weight, self.weight_at(sigma))
             self._made = sigma, made
         return self._made[1]
 

@@ -21,7 +21,7 @@ from toyguide.guidance.formula.vocabulary import FIELDS, FUNCTIONS, VARIABLES
 
 __all__ = ["Parameter", "Parsed", "parse"]
 
-_MOST_NODES, _MOST_PARAMETERS, _DEEPEST, _LONGEST_NAME = 200, 12, 30, 24
+_MOST_NODES, _MOST_PARAMETERS, _DEEPEST, _LONGEST_NAME = 250, 12, 60, 24
 _LARGEST = 1e9  # number that may be written
 _USUAL_RANGE = (0.0, 10.0)
 _INTERNAL = {"at", "expression", "float", "len", "math", "memory", "number", "param", "self", "torch"}

@@ -32,8 +32,9 @@ class AdaptiveGuidance(Rule):
     )
     source = "Castillo et al., Adaptive Guidance, 2023, arXiv 2312.12487; the restriction to low noise is ours"
     summary = (
-        "CFG that stops, for each point by itself, once both fields predict nearly the same noise: about CFG's samples "
-        "for fewer evaluations."
+        "CFG that stops, for each point by itself, once both fields predict nearly the same noise. On the fractal's "
+        "exact fields it has CFG's samples for a quarter fewer evaluations; on its networks it has more outliers, "
+        "because there CFG goes on to correct errors at low noise."
     )
     family = "Several fields"
     needs = ("main", "uncond")
@@ -59,7 +60,7 @@ class AdaptiveGuidance(Rule):
 
     def guide(self, at: Evaluation, memory: Tensor) -> Guided:
         main, guided = at.denoised(), at.index <= memory
-        uncond = at.denoised("uncond", where=guided[:, 0])  # NaN at points that have stopped
+        uncond = at.denoised("uncond", where=guided[:, 0])  # if not known, NaN where a point has stopped
         cosine = torch.cosine_similarity(at.x - main, at.x - uncond, dim=-1)[:, None].clamp(max=1)
         stops = guided & (cosine > self.threshold) & (at.sigma <= self.below)
         push = torch.where(guided, (self.w - 1) * (main - uncond), 0.0)

@@ -41,8 +41,8 @@ class AdaptiveProjectedGuidance(Rule):
         "Sadat et al., 2024, arXiv 2410.02416, Algorithm 1; clip and momentum in the order of the diffusers library"
     )
     summary = (
-        "CFG that does not lengthen the denoised point: it drops the part of the difference along it, limits the rest "
-        "to r, and a negative β takes back some of the last steps' push. Meant for large weights."
+        "CFG whose difference is limited to r and loses its part along the denoised point, which would only lengthen "
+        "it; a negative β takes back some of the last steps' push. Meant for large weights."
     )
     family = "Several fields"
     needs = ("main", "uncond")

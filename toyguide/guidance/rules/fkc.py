@@ -13,15 +13,14 @@ The points follow the reverse SDE with the score ``s = sum a_r s_r`` of the targ
 which is ``sigma w (w - 1) |s_main - s_uncond|^2``, ``sigma beta (beta - 1) |s_main|^2`` and
 ``2 sigma s_main . s_other``. Weighted, they are samples of the target; resampled, without weights.
 
-Over a step from sigma to t the increment is integrated in two parts. With ``A = sum a_r``, ``D = sum a_r D_r / A`` and
-the noise ``e = (x - D)/sigma``, the bracket is ``A (A - 1)|e|^2 / sigma^2 - sum a_r |D_r - D|^2 / sigma^4``. The noise
-and the denoisers change little in a step, their factors much:
+The increment of a step from x at sigma to x' at t is the log of a ratio of the ancestral sampler's own Gaussian steps,
+``K_r`` with the field of a role and K with s, and of the noising step q from t to sigma, which stands for a flat field:
 
-    A (A - 1) |e|^2 log(sigma/t)  -  sum a_r |D_r - D|^2 (1/t^2 - 1/sigma^2) / 2
+    prod_r K_r(x' | x)^(a_r) q(x | x')^(1 - A) / K(x' | x),   A = sum a_r
 
-For CFG the second part is the log of the ratio of DDPM's own Gaussian steps, ``K_main^w K_uncond^(1-w) / K``, which the
-ancestral sampler makes. In the step to 0, where both factors diverge, the scores are held fixed instead. The bias of
-all this falls with the number of steps.
+It is the above in the limit of small steps, and for CFG it is ``w (w - 1)|D_main - D_uncond|^2 (1/t^2 - 1/sigma^2)/2``.
+If the ``K_r`` are right, so are the weights, however large the step; so the bias is that of the sampler without
+guidance. In the step to 0, which makes no noise, the scores are held fixed instead.
 
 The start, a sample of p_main, is moved to where the target would be if both were Gaussians as wide as their noise, and
 gets the weight of the target over the density that it then has: nothing is left out at the first level.
@@ -30,6 +29,7 @@ gets the weight of the target over the density that it then has: nothing is left
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import param
@@ -42,10 +42,20 @@ from toyguide.guidance.evaluation import Arrival, Evaluation, Guided, Transition
 from toyguide.guidance.particles import resampled, weights_trace
 
 
-class FeynmanKacCorrectors(Rule):
-    """See the module's docstring; the memory is the points' log-weights, with shape ``(n,)``.
+@dataclass(frozen=True)
+class Weighted:
+    """The memory: log-weights, with shape ``(n,)``, and each role's denoised points at the beginning of the step."""
 
-    With an interval the weights begin where the interval does, and are dropped where it ends above 0.
+    log_weights: Tensor
+    denoised: tuple[Tensor, ...] = ()
+
+
+class FeynmanKacCorrectors(Rule):
+    """See the module's docstring; two evaluations a step (tempering: one), and a few more in the first.
+
+    The weights are for the ancestral sampler. With an interval they begin where the interval does, and are dropped
+    where it ends above 0. Trained networks need one (low = 0.1 on the fractal): at low noise their errors, which no
+    density explains, would take all the weight.
     """
 
     key = "fkc"
@@ -105,7 +115,7 @@ class FeynmanKacCorrectors(Rule):
     def evaluates(self) -> dict[str, Role]:
         return {name: self.roles()[name] for name in self.powers()}
 
-    def before_step(self, at: Evaluation, memory: Tensor | None) -> tuple[Tensor, Tensor]:
+    def before_step(self, at: Evaluation, memory: Weighted | None) -> tuple[Tensor, Weighted]:
         if memory is not None:
             return at.x, memory
         powers, x = self.powers(), at.x
@@ -115,33 +125,33 @@ class FeynmanKacCorrectors(Rule):
             shift = sum(a * centres[role] for role, a in powers.items()) / total - centres["main"]
             x = x + (1 / math.sqrt(total) - 1) * (x - centres["main"]) + shift
         there = at.moved(x)
-        return x, sum((a * there.log_density(role) for role, a in powers.items()), -at.log_density())
+        return x, Weighted(sum((a * there.log_density(r) for r, a in powers.items()), -at.log_density()))
 
-    def guide(self, at: Evaluation, memory: Tensor | None) -> Guided:
+    def guide(self, at: Evaluation, memory: Weighted | None) -> Guided:
         powers = self.powers()
-        each = list(zip(powers.values(), at.denoised_each(*powers), strict=True))
-        total = sum(powers.values())
-        middle = sum((a * d for a, d in each), torch.zeros_like(at.x)) / total
-        growth = self._growth(at, each, middle, total)
-        log_weights = growth if memory is None else memory + growth
-        guided = middle + (total - 1) * (middle - at.x)  # x + A (D - x)
-        return Guided(guided, memory=log_weights, trace=weights_trace(log_weights))
+        each = at.denoised_each(*powers)
+        log_weights = at.x.new_zeros(len(at.x)) if memory is None else memory.log_weights
+        guided = at.x + sum(a * (d - at.x) for a, d in zip(powers.values(), each, strict=True))
+        return Guided(guided, memory=Weighted(log_weights, tuple(each)), trace=weights_trace(log_weights))
 
-    def _growth(self, at: Evaluation, each: list[tuple[float, Tensor]], middle: Tensor, total: float) -> Tensor:
-        """The increments of the log-weights in the step, with shape ``(n,)``."""
-        s, t = at.sigma, at.next_sigma
-        apart = sum((a * (d - middle).square().sum(-1) for a, d in each), at.x.new_zeros(len(at.x)))
-        noise = ((at.x - middle) / s).square().sum(-1)
-        if t > 0:
-            growth = total * (total - 1) * noise * math.log(s / t) - apart * (1 / t**2 - 1 / s**2) / 2
-        else:
-            growth = (total * (total - 1) * noise - apart / s**2) / 2
-        if self.clamp == 0:
-            return growth
-        return (growth - growth.nanmean()).clamp(-self.clamp, self.clamp)
-
-    def after_step(self, step: Transition, memory: Tensor, generator: torch.Generator) -> Arrival:
-        rows = resampled(memory, self.threshold, step.sigma_next == 0, generator)
+    def after_step(self, step: Transition, memory: Weighted, generator: torch.Generator) -> Arrival:
+        log_weights = memory.log_weights + self.growth(step, memory)
+        rows = resampled(log_weights, self.threshold, step.sigma_next == 0, generator)
         if rows is None:
-            return Arrival(step.x_next, memory)
-        return Arrival(step.x_next[rows], torch.zeros_like(memory), rows)
+            return Arrival(step.x_next, Weighted(log_weights))
+        return Arrival(step.x_next[rows], Weighted(torch.zeros_like(log_weights)), rows)
+
+    def growth(self, step: Transition, memory: Weighted) -> Tensor:
+        """The increments of the log-weights in a step, with shape ``(n,)``; clamped if the rule says so."""
+        s, t, powers = step.sigma, step.sigma_next, self.powers().values()
+        pulls = [d - step.x for d in memory.denoised]
+        whole = sum((a * p for a, p in zip(powers, pulls, strict=True)), torch.zeros_like(step.x))
+        excess = whole.square().sum(-1) - sum(a * p.square().sum(-1) for a, p in zip(powers, pulls, strict=True))
+        if t == 0:
+            found = excess / (2 * s**2)
+        else:
+            # The steps K have the variance (t/s)^2 (s^2 - t^2) around x + (1 - (t/s)^2) (D - x), the noising step has
+            # s^2 - t^2 around x: the squares of x' - x are left over, its products with D - x are not.
+            moved = (step.x_next - step.x).square().sum(-1)
+            found = (1 / t**2 - 1 / s**2) / 2 * excess + (1 - sum(powers)) * moved / (2 * t**2)
+        return found if self.clamp == 0 else (found - found.nanmean()).clamp(-self.clamp, self.clamp)

@@ -7,6 +7,7 @@ all rules: two classes of one text are the same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -63,6 +64,16 @@ class Formula(Rule):
         """As for other rules; any expression but that of ``Formula`` is a changed one."""
         text = {} if self.expression == _CFG else {"expression": self.expression}
         return {**text, **super().changed()}
+
+    def retyped(self, text: str) -> Formula:
+        """The rule that another text says, with those values of this one that were chosen and still fit.
+
+        Raises:
+            FormulaError: If there is a mistake in the text.
+        """
+        chosen = self.changed()
+        fitting = (p for p in formula.parse(text).parameters if p.low <= chosen.get(p.name, math.nan) <= p.high)
+        return Formula(expression=text, **{p.name: chosen[p.name] for p in fitting})
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Formula) and self.values() == other.values()

@@ -29,7 +29,8 @@ class RatioAwareGuidance(Rule):
     source = "RAAG, renamed MAMBO-G in its 4th version, 2025, arXiv 2508.03442; as in the diffusers library"
     summary = (
         "CFG whose weight falls from w towards 1 where the conditional velocity differs much from the unconditional "
-        "one, as in the first steps. Meant for large weights in few steps."
+        "one, as in the first steps. The paper means it for large weights in few steps. In the plane the ratio is "
+        "large, so that the published α leaves little guidance."
     )
     family = "Several fields"
     needs = ("main", "uncond")
