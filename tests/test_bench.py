@@ -21,7 +21,7 @@ import torch
 
 import toyguide as tg
 from toyguide._speed import compiled
-from toyguide.bench import cases, growth, memory, multiples, report, run, textbook, timing
+from toyguide.bench import cases, growth, memory, multiples, report, run, textbook, timing, typed
 from toyguide.bench.cases import Aim, Case
 from toyguide.bench.growth import Series
 from toyguide.bench.machine import describe
@@ -217,6 +217,18 @@ def test_derivatives_are_what_is_timed(monkeypatch):
     assert [(r.median, aim.at_most) for _, r, aim in found[:3]] == [(2.0, 8.0), (2.0, 4.0), (1.0, 4.0)]
     assert found[12][2].at_most == 32.0
     assert len({name for name, _, _ in found}) == 24
+
+
+def test_a_typed_rule_is_timed_beside_the_one_that_it_equals(monkeypatch):
+    def alternate(functions):
+        formula, built_in = (function() for function in functions)
+        torch.testing.assert_close(formula, built_in, rtol=1e-5, atol=1e-5)
+        return [[2.0, 3.0, 4.0], [2.0, 2.0, 2.0]]
+
+    monkeypatch.setattr(typed, "alternate", alternate)
+    found = typed.typed(CPU, lambda function: function)
+    assert [(r.median, aim.at_most) for _, r, aim in found] == [(1.5, 1.3)] * 2
+    assert len({name for name, _, _ in found}) == 2
 
 
 def test_a_training_never_runs_out_while_it_is_timed(monkeypatch):
@@ -565,10 +577,11 @@ def test_all_jobs_are_done_and_sorted(monkeypatch):
     monkeypatch.setattr(run, "GROWTH", [lambda device, done: [Series.of("a", "b", "c", [1, 2, 3], [1, 2, 3])]])
     monkeypatch.setattr(run, "_import_time", lambda: [Figure.of("import", Spread.of([1.0]), "s")])
     monkeypatch.setattr(run, "multiples", lambda device, done: [("Hessian", Spread.of([4.0]), Aim(at_most=8.0))])
+    monkeypatch.setattr(run, "typed", lambda device, done: [("formula", Spread.of([1.1]), Aim(at_most=1.3))])
     monkeypatch.setattr(run, "_memory", lambda device: [Figure.of("memory", Spread.of([2.0]), "MiB")])
     monkeypatch.setattr(run, "alternate", lambda functions: [[3.0] for _ in functions])
     found = run.measure(CPU, lambda: [Figure.of("explorer", Spread.of([9.0]), "ms")])
     assert [row["name"] for row in found["rows"]] == ["nothing"]
-    assert [f["name"] for f in found["figures"]] == ["Hessian", "import", "memory", "explorer"]
+    assert [f["name"] for f in found["figures"]] == ["Hessian", "formula", "import", "memory", "explorer"]
     assert found["growth"][0]["slope"] == pytest.approx(1)
     assert json.loads(json.dumps(found)) == found

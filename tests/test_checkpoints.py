@@ -138,6 +138,7 @@ def test_names_that_do_not_exist(tmp_path, network):
 BUNDLED = {
     # its parameters and, by label, the largest root of its exact loss that is accepted: what was measured and a third
     "fractal/conditional": (16_705, {None: 0.22, "A": 0.22, "B": 0.22}),
+    "fractal/internal": (20_738, {"A": 0.17}),
     "fractal/main": (16_641, {"A": 0.17}),
     "fractal/paper-main": (16_641, {"A": 0.17}),
     "fractal/paper-uncond": (4_225, {None: 0.41}),

@@ -8,8 +8,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from toyguide import load_dataset, load_model, rules, samplers
-from toyguide.fields import NoisierField
+from toyguide.datasets.checkpoints import load_learned
+from toyguide.datasets.references import natural_reference, resolve
+from toyguide.fields import NoisierField, degradations
 from toyguide.fields.networks import EnergyMLP
+from toyguide.guidance import Scene
 from toyguide.samplers import SAMPLERS
 from toyguide.training import LOSSES, LabelledDraws, PowerFunctionEMA, TrainSettings, _descend, draw_batch
 
@@ -86,18 +89,41 @@ def test_a_training_step_does_not_wait(dataset, conditional, loss, monkeypatch):
     assert all(p.grad is not None for p in network.parameters())
 
 
+CHOOSING = {"adaptive-guidance", "gfcg"}  # these evaluate fields at some of the points, and have to know at which
+
+
 @pytest.mark.parametrize("method", SAMPLERS)
-@pytest.mark.parametrize("key", rules())
+@pytest.mark.parametrize("key", [key for key in rules() if key not in CHOOSING])
 def test_no_step_of_a_rule_waits(key, method, monkeypatch):
     """From the second state on: a rule that draws directions at the start copies them to the device once."""
+    if rules()[key].first_order and samplers.sampler(method).order > 1:
+        pytest.skip("needs a first-order sampler")
     x = torch.empty(64, 2, device=META)
     monkeypatch.setattr(samplers, "noise_of", lambda *_: lambda: torch.empty_like(x))  # no generator is of this device
-    networks = {"main": "fractal/main", "uncond": "fractal/uncond", "weak": "fractal/weak"}
+    # Nor are the random numbers of dropout, which a GPU draws itself.
+    monkeypatch.setattr(degradations, "_generator", lambda seed, sigma, device: SimpleNamespace(device=device))
+    drawn = torch.rand
+    monkeypatch.setattr(torch, "rand", lambda *shape, generator, **how: drawn(*shape, **how))
+    stems = {"main": "internal", "uncond": "uncond", "weak": "weak", "adapter": "adapter"}
+    networks = {role: f"fractal/{stem}" for role, stem in stems.items()}
     roles = rules()[key].roles()
-    fields = {name: load_model(networks[name]).to(META) for name in {"main": None, **roles} if name in networks}
+    fields = {name: load_learned(networks[name]).to(META) for name in {"main": None, **roles} if name in networks}
+    fields |= {name: _partner(role) for name, role in roles.items() if name not in networks or role.kind == "exact"}
     levels = torch.tensor([2.0, 1.0, 0.5, 0.0])
-    walk = samplers.trajectory(rules()[key](), fields, samplers.sampler(method), x, levels, torch.Generator())
+    scene = Scene(fields, (), load_dataset("fractal"), "A")
+
+    def walking():
+        return samplers.trajectory(rules()[key](), scene, samplers.sampler(method), x, levels, torch.Generator())
+
+    list(walking())  # copies the exact fields' constants to the device
+    walk = walking()
     next(walk)
     with NoWaiting():
         steps = list(walk)
     assert [s.x.device for s in steps] == [META] * 3
+
+
+def _partner(role):
+    """The natural partner of an exact main."""
+    data = load_dataset("fractal")
+    return resolve(natural_reference(role, "exact", data, "A"), data, "A", role)

@@ -141,6 +141,7 @@ def test_no_gradients_are_kept():
 
 def test_an_unknown_sampler_is_told_the_nearest():
     with pytest.raises(
-        InputError, match=r"unknown sampler 'huen': expected one of heun, euler, ancestral; did you mean 'heun'\?"
+        InputError,
+        match=r"unknown sampler 'huen': expected one of heun, euler, ancestral, restart; did you mean 'heun'\?",
     ):
         sampler("huen")

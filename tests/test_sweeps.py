@@ -181,7 +181,7 @@ def test_a_row_is_a_runs_settings_and_metrics():
     settings = {
         "id": identity(run), "dataset": "fractal", "label": "A", "main": "fractal/main",
         "rule": "sfg", "params.w": 2.0, "params.alpha": 1.0, "params.h": 0.1, "params.sign": "persistent",
-        "interval.low": 0.1, "interval.high": 1.0, "sampler": "heun", "steps": 4, "n": 64, "seed": 3,
+        "interval.low": 0.1, "interval.high": 1.0, "schedule": None, "sampler": "heun", "steps": 4, "n": 64, "seed": 3,
         "sigma_min": None, "sigma_max": None, "rho": None,
     }  # fmt: skip
     measured = run.run("cpu").metrics(resamples=0)

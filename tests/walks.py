@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -49,28 +47,9 @@ def walk(
     return list(trajectory(rule, fields or FIELDS, sampler(method), x, levels, seeded(seed)))
 
 
-def allowed(*rules: Rule) -> str:
-    """A sampler that all of the rules may be used with."""
-    if any(rule.needs_noise for rule in rules):
-        return "ancestral"
-    return "euler" if any(rule.first_order for rule in rules) else "heun"
-
-
 def begun(rule: Rule, x: Tensor, sigma: float, generator: torch.Generator) -> Any:
     """A rule's memory at the start of a run."""
     return rule.begin(Evaluation(FIELDS, x, sigma), generator)[1]
-
-
-def mapped(memory: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A rule's memory with every tensor in it changed."""
-    if isinstance(memory, Tensor):
-        return change(memory)
-    if dataclasses.is_dataclass(memory):
-        found = {f.name: mapped(getattr(memory, f.name), change) for f in dataclasses.fields(memory)}
-        return dataclasses.replace(memory, **found)
-    if isinstance(memory, dict):
-        return {k: mapped(v, change) for k, v in memory.items()}
-    return type(memory)(mapped(m, change) for m in memory) if isinstance(memory, tuple | list) else memory
 
 
 class Linear:

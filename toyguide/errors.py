@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "unknown"]
+__all__ = ["InputError", "nearest", "unknown"]
 
 
 class InputError(ValueError):
@@ -20,7 +20,13 @@ class InputError(ValueError):
 def unknown(kind: str, value: object, valid: Iterable[str]) -> InputError:
     """An :class:`InputError` for an unknown name, which suggests the nearest valid one."""
     names = list(valid)
-    folded = {name.casefold(): name for name in names}
-    near = difflib.get_close_matches(str(value).casefold(), folded, n=1, cutoff=0.4)
-    hint = f"; did you mean {folded[near[0]]!r}?" if near else ""
+    near = nearest(str(value), names)
+    hint = f"; did you mean {near!r}?" if near else ""
     return InputError(f"unknown {kind} {str(value)!r}: expected one of {', '.join(names) or '(none)'}{hint}")
+
+
+def nearest(value: str, valid: Iterable[str]) -> str | None:
+    """The valid name that is most like a value; None if none is."""
+    folded = {name.casefold(): name for name in valid}
+    near = difflib.get_close_matches(value.casefold(), folded, n=1, cutoff=0.4)
+    return folded[near[0]] if near else None

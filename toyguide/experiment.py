@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from toyguide.datasets import Dataset, load_dataset
 from toyguide.datasets.classifiers import Classifier
@@ -29,10 +29,10 @@ from toyguide.devices import resolve_device
 from toyguide.errors import InputError, unknown
 from toyguide.fields import Field
 from toyguide.fields.mixtures import GaussianMixture
-from toyguide.fields.networks import EnergyMLP
 from toyguide.files import writing
-from toyguide.guidance import ROLES, Fields, Interval, Role, Rule, Scene, rules
+from toyguide.guidance import ROLES, Fields, Interval, Role, Rule, Scene, Schedule, rules
 from toyguide.guidance import rule as make_rule
+from toyguide.guidance.schedules import checked_schedule
 from toyguide.metrics import Difference, Features, differences, features_of, measure_features
 from toyguide.metrics.to_target import measure_to_target
 from toyguide.noise import edm_schedule
@@ -59,6 +59,8 @@ class Experiment:
         rule: The guidance rule's name.
         params: The rule's parameters. Defaults are filled in, so equal runs are equal experiments.
         interval: Guide only where ``low < sigma <= high``; None for everywhere.
+        schedule: How the rule's weight varies over the steps, like ``linear`` or ``early:0.5``, with the weight as its
+            mean; see ``toyguide.guidance.schedules``. None for a constant weight.
         sampler: The sampler's name.
         steps: The number of solver steps.
         n: The number of trajectories.
@@ -80,6 +82,7 @@ class Experiment:
     rule: str
     params: Mapping[str, Any]
     interval: tuple[float, float] | None
+    schedule: str | None
     sampler: str
     steps: int
     n: int
@@ -98,6 +101,7 @@ class Experiment:
         rule: str = "none",
         params: Mapping[str, Any] | None = None,
         interval: tuple[float, float] | None = None,
+        schedule: str | None = None,
         sampler: str = "heun",
         steps: int = 32,
         n: int = 4096,
@@ -124,6 +128,7 @@ class Experiment:
         put("rule", str(rule))
         put("params", make_rule(self.rule, **params).values())
         put("interval", _checked_interval(interval))
+        put("schedule", checked_schedule(schedule))
         put("sampler", str(sampler))
         self.data.check_label(label)
         self._check_sampler()
@@ -135,7 +140,7 @@ class Experiment:
         chosen, guidance = make_sampler(self.sampler), self.build_rule()
         if chosen.order > 1 and guidance.first_order:
             raise InputError(f"sampler {self.sampler!r}: the rule {self.rule!r} needs a first-order one, like 'euler'")
-        if guidance.needs_noise and not chosen.stochastic:
+        if guidance.needs_noise and not chosen.noisy_steps:
             raise InputError(f"sampler {self.sampler!r}: the rule {self.rule!r} needs one with noise, like 'ancestral'")
 
     def _completed(self, named: dict[str, Reference]) -> dict[str, Reference]:
@@ -183,13 +188,17 @@ class Experiment:
         return load_dataset(self.dataset)
 
     def build_rule(self) -> Rule:
-        """The rule, restricted to the interval if there is one."""
-        bare = make_rule(self.rule, **self.params)
-        return bare if self.interval is None else Interval(bare, *self.interval)
+        """The rule, by the schedule and inside the interval if there are such."""
+        return self.wrapped(make_rule(self.rule, **self.params))
+
+    def wrapped(self, bare: Rule) -> Rule:
+        """A rule, or several as one batch, by this run's schedule and inside its interval if there are such."""
+        found = bare if self.schedule is None else Schedule(bare, self.schedule, self.levels().tolist())
+        return found if self.interval is None else Interval(found, *self.interval)
 
     def roles(self) -> dict[str, Role]:
         """The roles of the fields that are evaluated, by name; the first is ``main``."""
-        return {"main": ROLES["main"], **self.build_rule().roles()}
+        return {"main": ROLES["main"], **self.build_rule().evaluates()}
 
     def references(self) -> dict[str, Reference]:
         """The fields that are evaluated, by role: ``fields`` without those that the rule does not need."""
@@ -208,7 +217,7 @@ class Experiment:
             field = resolve(given, self.data, self.label, role) if isinstance(given, str) else given
             if field is given:
                 check_role(field, _called(given), self.data, self.label, role)
-            found[name] = field.to(where) if isinstance(field, EnergyMLP) else field
+            found[name] = field.to(where) if isinstance(field, nn.Module) else field
         return found
 
     def build_field(self, role: str = "main", device: str = "cpu") -> Field:
@@ -307,12 +316,12 @@ class Experiment:
         return {**found, "fields": dict(self.fields), "params": params}
 
     def to_json(self) -> str:
-        """One line of JSON.
+        """One line of JSON; a constant weight is not mentioned, as in files from before there were schedules.
 
         Raises:
             InputError: If a field is a Python object and not a reference.
         """
-        return json.dumps(self.settings())
+        return json.dumps({k: v for k, v in self.settings().items() if (k, v) != ("schedule", None)})
 
     @classmethod
     def from_json(cls, text: str) -> Experiment:

@@ -1,4 +1,4 @@
-"""Importing the user's Python files from the folders that an environment variable names."""
+"""Importing the user's Python files: one by its path, or all of the folders that an environment variable names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import ModuleType
 
 from toyguide.errors import InputError
 
-__all__ = ["import_plugins"]
+__all__ = ["import_file", "import_plugins"]
 
 
 def import_plugins(variable: str, folders: str, package: str) -> list[ModuleType]:
@@ -35,11 +35,22 @@ def import_plugins(variable: str, folders: str, package: str) -> list[ModuleType
             name = f"{package}.{path.stem}"
             if name in found:
                 raise InputError(f"{path}: the file name {path.stem!r} is taken by {found[name].__file__}")
-            found[name] = _import(path, name)
+            found[name] = import_file(path, name)
     return list(found.values())
 
 
-def _import(path: Path, name: str) -> ModuleType:
+def import_file(path: Path, name: str) -> ModuleType:
+    """Import a Python file, again if it was imported before.
+
+    Args:
+        path: The file.
+        name: The module's name.
+
+    Raises:
+        InputError: If there is no such file, or it cannot be imported.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected a Python file")
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"{path}: not a Python file")
@@ -47,7 +58,7 @@ def _import(path: Path, name: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         del sys.modules[name]
         raise InputError(f"{path}: cannot be imported ({type(problem).__name__}: {problem})") from problem
     return module

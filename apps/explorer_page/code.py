@@ -61,8 +61,7 @@ def shell_code(runs: Sequence[Experiment]) -> str:
 def _told(run: Experiment) -> dict[str, Any]:
     """The settings that must be given for a run: the dataset, and what differs from what would be filled in."""
     given = run.settings()
-    usual = rule(run.rule).values()
-    params = {name: value for name, value in given.pop("params").items() if value != usual[name]}
+    params = rule(run.rule, **given.pop("params")).changed()
     fields = _fields(given | {"fields": dict(run.references()), "params": params})
     named = {role: fields.pop(role) for role in _KEYWORDS if role in fields}
     told = {name: value for name, value in given.items() if name == "dataset" or value != _DEFAULTS[name]}

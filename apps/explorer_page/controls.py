@@ -14,13 +14,16 @@ from toyguide import load_dataset, rule
 from toyguide.datasets.checkpoints import UNION
 from toyguide.errors import InputError
 from toyguide.guidance import Role, Rule, rules
+from toyguide.guidance.schedules import weight_of
 from toyguide.samplers import SAMPLERS
+from toyguide_apps.explorer_page.formula_card import FormulaCard
 from toyguide_apps.explorer_page.glossary import glossary
 from toyguide_apps.explorer_page.panels import LETTERS, Panel
 from toyguide_apps.explorer_page.planes import anchor_names
 from toyguide_apps.explorer_page.presets import presets
 from toyguide_apps.explorer_page.roles import AUTO, choices, natural, offered_roles, roles_of, title_of
-from toyguide_apps.explorer_page.state import ExplorerState
+from toyguide_apps.explorer_page.schedules import ScheduleCard, offered_schedules
+from toyguide_apps.explorer_page.state import CONSTANT, ExplorerState
 from toyguide_apps.shared.boxes import named_box
 from toyguide_apps.shared.notices import told
 
@@ -91,6 +94,7 @@ class PanelCard(pn.viewable.Viewer):
         titles = {cls.title: key for key, cls in rules().items()}
         self._name = pmui.Select(label="Rule", options=titles, value=self._rule.key, **_TIGHT)
         self._name.param.watch(self._choose, "value")
+        self._typed = FormulaCard(state)
         self._sliders = _column()
         self._widgets: dict[str, Any] = {}
         self._formula = pn.pane.LaTeX("", sizing_mode="stretch_width", margin=(2, 8), styles=_FORMULA)
@@ -123,10 +127,10 @@ class PanelCard(pn.viewable.Viewer):
         known, self._shown = self._shown, (chosen, selected)
         self._name.value = chosen.key
         if known is not None and type(known[0]) is type(chosen):
-            for key, value in chosen.values().items():
-                self._widgets[key].value = value
+            for key in _controlled(chosen):
+                self._widgets[key].value = getattr(chosen, key)
             return
-        self._sliders[:] = [self._widget(key, known) for key, known in chosen.declared().items()]
+        self._sliders[:] = [self._widget(key, known) for key, known in _controlled(chosen).items()]
         self._formula.object = _display(chosen.formula)
         self._about.object = (
             f"<p>{escape(chosen.summary)}</p><details><summary>Source and fields</summary>"
@@ -154,7 +158,8 @@ class PanelCard(pn.viewable.Viewer):
             raise
 
     def __panel__(self) -> pn.viewable.Viewable:
-        return _column(_row(self._letters, self._add), self._name, self._sliders, self._formula, self._about, self._own)
+        top = _row(self._letters, self._add)
+        return _column(top, self._name, self._typed, self._sliders, self._formula, self._about, self._own)
 
 
 class OwnCard(pn.viewable.Viewer):
@@ -169,6 +174,7 @@ class OwnCard(pn.viewable.Viewer):
         self._body = _column()
         self._limited = pmui.Switch(label="Guide only in an interval of σ", margin=(6, 8))
         self._limited.param.watch(self._limit, "value")
+        self._schedule = ScheduleCard(state)
         self._body.visible = False
         self._fold = pmui.Toggle(
             label="▸ Only in this panel: fields, class, sampler …",
@@ -209,6 +215,9 @@ class OwnCard(pn.viewable.Viewer):
         interval = panel.own.get("interval", _AS_ALL)
         kind = interval if interval == _AS_ALL else _EVERYWHERE if interval is None else _ITS_OWN
         wanted["interval"] = ("Guidance interval", {"everywhere": _EVERYWHERE, "its own": _ITS_OWN}, kind)
+        if weight_of(panel.rule) is not None:
+            schedule = panel.own.get("schedule", _AS_ALL)
+            wanted["schedule"] = ("Its schedule of w", offered_schedules(schedule or CONSTANT), schedule)
         if list(self._menus) != list(wanted):
             self._menus = {key: self._menu(key, title) for key, (title, *_) in wanted.items()}
             self._body[:] = list(self._menus.values())
@@ -247,7 +256,12 @@ class OwnCard(pn.viewable.Viewer):
             self._state.set({"limited": event.new})
 
     def __panel__(self) -> pn.viewable.Viewable:
-        return _column(self._limited, self._fold, self._body)
+        return _column(self._limited, self._schedule, self._fold, self._body)
+
+
+def _controlled(chosen: Rule) -> dict[str, param.Parameter]:
+    """The parameters that have a widget here; a text has a card of its own."""
+    return {key: known for key, known in chosen.declared().items() if not isinstance(known, param.String)}
 
 
 def _control(key: str, known: param.Parameter, value: Any) -> Any:

@@ -10,7 +10,7 @@ from toyguide.datasets.checkpoints import UNION
 from toyguide.errors import InputError
 from toyguide_apps.explorer_page.permalink import query_of
 from toyguide_apps.explorer_page.roles import choices
-from toyguide_apps.explorer_page.state import SAMPLE_COUNTS, ExplorerState
+from toyguide_apps.explorer_page.state import CONSTANT, SAMPLE_COUNTS, ExplorerState
 
 __all__ = ["address_of_experiment", "address_of_preset"]
 
@@ -43,6 +43,7 @@ def address_of_experiment(experiment: Experiment) -> str | None:
         "fields": offered,
         "rule": rule(e.rule, **e.params),
         "limited": e.interval is not None,
+        "schedule": e.schedule or CONSTANT,
         "sampler": e.sampler,
         "steps": e.steps,
         "n": next((n for n in SAMPLE_COUNTS if n >= e.n), SAMPLE_COUNTS[-1]),

@@ -26,7 +26,7 @@ class Panel:
     Attributes:
         rule: The guidance rule, with its parameters.
         own: Its own settings by name: ``label``, ``sampler``, ``steps``, ``n``, ``seed``, ``interval`` (two noise
-            levels, or None for everywhere) and ``fields`` (references by role).
+            levels, or None for everywhere), ``schedule`` and ``fields`` (references by role).
     """
 
     rule: Rule

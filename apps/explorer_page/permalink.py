@@ -26,7 +26,7 @@ __all__ = ["query_of", "read", "search_of"]
 _VERSION = 2
 _FIRST = ("dataset", "label")
 _PLAIN = (
-    *("limited", "interval", "sampler", "steps", "n", "seed"),
+    *("limited", "interval", "schedule", "sampler", "steps", "n", "seed"),
     *(
         "bands",
         "layers",
@@ -49,7 +49,7 @@ _PLAIN = (
 _BOOLEANS = {"true": True, "false": False}
 _EVERYWHERE = "everywhere"  # no guidance interval
 _MAX_LENGTH = 200
-_MAX_LENGTHS = {"plane": 1200}
+_MAX_LENGTHS = {"plane": 1200, "expression": 1000}
 
 
 def read(state: ExplorerState, query: dict[str, str]) -> list[str]:
@@ -74,6 +74,7 @@ def read(state: ExplorerState, query: dict[str, str]) -> list[str]:
             problems.append(f"URL: {problem}")
     if "panels" in left:
         problems += _try(state, "count", left.pop("panels"))
+    curve = [left.pop("curve")] if "curve" in left else []
     # In the order in which settings depend on one another; the dataset first.
     for key in [k for k in _FIRST if k in left]:
         problems += _try(state, key, left.pop(key))
@@ -88,10 +89,12 @@ def read(state: ExplorerState, query: dict[str, str]) -> list[str]:
         named = {k: left.pop(k) for k in list(left) if k.startswith(prefix) and k not in state.names}
         if name in left or named:
             chosen = left.pop(name, state.panels[index].rule.key)
-            params = {k.removeprefix(prefix): v for k, v in named.items()}
+            params = {k.removeprefix(prefix or "rule."): v for k, v in named.items()}
             problems += _try_rule(state, index, chosen, params)
         for key, text in own.items():
             problems += _try_own(state, index, key, text)
+    for text in curve:  # over a parameter that only a typed rule may have
+        problems += _try(state, "curve", text)
     return problems
 
 
@@ -109,9 +112,10 @@ def query_of(state: ExplorerState) -> dict[str, str]:
             query[MAIN if role == MAIN else f"field.{role}"] = state.chosen(role)
     for name, panel, usual in zip(state.names, state.panels, fresh.panels, strict=True):
         if panel.rule != usual.rule:
-            plain, prefix = rule(panel.rule.key).values(), "" if name == "rule" else f"{name}."
             query[name] = panel.rule.key
-            query.update({prefix + k: _text(v) for k, v in panel.rule.values().items() if v != plain[k]})
+            for k, v in panel.rule.changed().items():
+                plain = name == "rule" and k not in _taken(state)  # as a parameter that was typed may be
+                query[k if plain else f"{name}.{k}"] = _text(v)
         for key, text in _own_texts(panel).items():
             if text != _own_texts(usual).get(key):
                 query[f"{name}:{key}"] = text
@@ -152,19 +156,33 @@ def _try_rule(state: ExplorerState, index: int, name: str, params: dict[str, str
         declared = rule(name).declared()
     except InputError as problem:
         return [f"URL: {problem}"]
-    problems, good = [], {}
-    for k, text in params.items():
+    problems: list[str] = []
+    good: dict[str, Any] = {}
+    # Texts first: a typed formula declares the other parameters.
+    for k, text in sorted(params.items(), key=lambda item: not isinstance(declared.get(item[0]), param.String)):
         try:
+            declared = rule(name, **good).declared()
             if k not in declared:
                 raise unknown("setting", k[:40], [*_FIRST, *known_roles(), *_PLAIN, *state.names, *declared])
-            yes_or_no = isinstance(declared[k], param.Boolean)
-            value = _BOOLEANS.get(text, text) if yes_or_no else _number(text[:_MAX_LENGTH])
-            rule(name, **{k: value})
+            value = _value(k, text, declared[k])
+            rule(name, **{**good, k: value})
             good[k] = value
         except InputError as problem:
             problems.append(f"URL: {problem}")
     state.set_rule(index, rule(name, **good))
     return problems
+
+
+def _value(key: str, text: str, known: param.Parameter) -> Any:
+    """The value of a rule's parameter that a text writes."""
+    if isinstance(known, param.String):
+        return _parse(key, text)
+    return _BOOLEANS.get(text, text) if isinstance(known, param.Boolean) else _number(text[:_MAX_LENGTH])
+
+
+def _taken(state: ExplorerState) -> set[str]:
+    """The names of a link's settings."""
+    return {"v", "theme", "preset", "panels", *_FIRST, *_PLAIN, *state.names, *known_roles()}
 
 
 def _try_own(state: ExplorerState, index: int, key: str, text: str) -> list[str]:

@@ -100,7 +100,7 @@ def _checked(panel: int, name: str, values: list[float], state: ExplorerState) -
     whole = isinstance(declared[name], param.Integer)
     numbers = [round(v) if whole else float(f"{v:.6g}") for v in values]
     for value in (numbers[0], numbers[-1]):
-        rule(chosen.key, **{name: value})
+        rule(chosen.key, **{**chosen.values(), name: value})
     own = getattr(chosen, name)
     kept = {*numbers, own} if numbers[0] <= own <= numbers[-1] else set(numbers)
     return Slider(panel, name, tuple(sorted(kept)))

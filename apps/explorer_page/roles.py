@@ -11,6 +11,7 @@ from functools import lru_cache
 from toyguide import load_dataset, load_model
 from toyguide.datasets.checkpoints import UNION, model_names
 from toyguide.datasets.references import natural_reference
+from toyguide.fields.two_headed import TwoHeadedMLP
 from toyguide.guidance import ROLES, Role, Rule, rules
 
 __all__ = ["AUTO", "MAIN", "choices", "known_roles", "natural", "offered_roles", "roles_of", "title_of", "union_role"]
@@ -31,7 +32,7 @@ def title_of(role: Role) -> str:
 
 def roles_of(rule: Rule | type[Rule]) -> dict[str, Role]:
     """The roles that a rule evaluates, by name, ``main`` first."""
-    return {MAIN: ROLES[MAIN], **rule.roles()}
+    return {MAIN: ROLES[MAIN], **(rule.roles() if isinstance(rule, type) else rule.evaluates())}
 
 
 def known_roles() -> dict[str, Role]:
@@ -68,18 +69,32 @@ def choices(dataset: str, label: str, role: Role) -> list[str]:
     data = load_dataset(dataset)
     trained = [] if "?" in dataset else model_names(dataset)
     others = [x for x in data.labels if x != label] if len(data.labels) <= 4 else []
+    if role.kind == "internal":
+        fit = [name for name in trained if isinstance(load_model(name), TwoHeadedMLP)]
+        return [name for name in fit if _fits(name, None if label == UNION else label)] or ["exact"]
     if role.kind in ("sampled", "network"):
         fit = [name for name in trained if _fits(name, None if label == UNION else label)]
         own = f"{dataset}/{data.models.get(MAIN)}"
         return [own, *(name for name in fit if name != own), "exact"] if own in fit else ["exact", *fit]
+    if role.kind == "exact":
+        return ["exact"]
     if role.kind == "classifier":
-        return [AUTO, *_CLASSIFIERS]
+        return [AUTO, *_CLASSIFIERS, *_others(dataset, "classifier")]
+    if role.kind == "adapter":
+        return [AUTO, *_others(dataset, "adapter")]
+    if role.kind == "classes":
+        return [AUTO, *(name for name in trained if load_model(name).labels), "exact", *_WEAKER]
     if role.kind in ("union", "class"):
         return [AUTO, *trained, "exact@union", *(f"exact@{x}" for x in others)]
     own_partner = [role.partner] if role.partner and role.partner not in _WEAKER else []
     weak = f"{dataset}/{data.models.get('weak')}"
     several = [f"mean({weak}*)"] if sum(name.startswith(weak) for name in trained) > 1 else []
     return [AUTO, *several, *trained, *own_partner, *_WEAKER]
+
+
+def _others(dataset: str, kind: str) -> list[str]:
+    """The bundled networks of a dataset that are no fields."""
+    return [] if "?" in dataset else model_names(dataset, kind)
 
 
 def _fits(name: str, label: str | None) -> bool:

@@ -18,6 +18,7 @@ from toyguide.datasets import dataset_names
 from toyguide.datasets.checkpoints import UNION
 from toyguide.errors import InputError, unknown
 from toyguide.guidance import ROLES, Rule
+from toyguide.guidance.schedules import checked_schedule, weight_of
 from toyguide.samplers import SAMPLERS
 from toyguide_apps.explorer_page.layers.responses import checked_curve
 from toyguide_apps.explorer_page.panels import LETTERS, Panel, Request, following, panel_names, schedule
@@ -25,7 +26,7 @@ from toyguide_apps.explorer_page.planes import checked_anchors, home_window
 from toyguide_apps.explorer_page.presets import presets
 from toyguide_apps.explorer_page.roles import AUTO, MAIN, choices, known_roles, natural, roles_of
 
-__all__ = ["BANDS", "LAYERS", "SAMPLE_COUNTS", "SOURCES", "ExplorerState"]
+__all__ = ["BANDS", "CONSTANT", "LAYERS", "SAMPLE_COUNTS", "SOURCES", "ExplorerState"]
 
 BANDS = {
     "none": "Nothing",
@@ -56,6 +57,8 @@ LAYERS = {
 }
 SOURCES = {"learned": "the sampled field", "exact": "the exact field"}
 """Which fields the score, the ratio and all curvature are taken from; ``learned`` is whatever is chosen as main."""
+CONSTANT = "constant"
+"""The schedule of a weight that does not vary."""
 _CLOSE = 0.15  # share of the home window's width below which a window is a close-up
 SAMPLE_COUNTS = (128, 256, 512, 1024, 2048, 4096)
 
@@ -76,6 +79,7 @@ class ExplorerState(param.Parameterized):
     selected: Any = param.Integer(default=1, bounds=(0, 3), doc="The panel whose settings the page shows.")
     limited = param.Boolean(default=False, doc="Guide only inside the interval.")
     interval: Any = param.Range(default=(0.05, 1.0), bounds=(0.0, 10.0), doc="The noise levels that are guided.")
+    schedule: Any = param.Parameter(default=CONSTANT, doc="How the weight of the rules that have one varies.")
 
     sampler: Any = param.Selector(default="heun", objects=list(SAMPLERS))
     steps: Any = param.Integer(default=32, bounds=(2, 128))
@@ -101,7 +105,7 @@ class ExplorerState(param.Parameterized):
     dark = param.Boolean(default=False, doc="Whether the page has its dark theme.")
     held = param.Boolean(default=False, doc="Whether a slider is being dragged, so that a coarse picture will do.")
 
-    _own: ClassVar[tuple[str, ...]] = ("label", "sampler", "steps", "n", "seed", "interval", "fields")
+    _own: ClassVar[tuple[str, ...]] = ("label", "sampler", "steps", "n", "seed", "interval", "schedule", "fields")
 
     def __init__(self, count: int = 2, **settings: Any) -> None:
         super().__init__(panels=_default_panels(count), selected=count - 1)
@@ -233,11 +237,12 @@ class ExplorerState(param.Parameterized):
             "panels": self._checked_panels,
             "window": _checked_window,
             "interval": _checked_interval,
+            "schedule": _checked_schedule,
             "plane": lambda value: checked_anchors(self.dataset, value),
             "point": _checked_point,
             "opacity": _checked_opacity,
             "selected": self._checked_selected,
-            "curve": checked_curve,
+            "curve": lambda value: checked_curve(value, [panel.rule for panel in self.panels]),
             "ends": lambda value: _checked_ends(self.dataset, value),
         }.get(key)
         value = check(value) if check else value
@@ -265,6 +270,8 @@ class ExplorerState(param.Parameterized):
                 raise unknown("setting of a panel", key, self._own)
             if key == "interval":
                 checked[key] = value if value is None else _checked_interval(value)
+            elif key == "schedule":
+                checked[key] = _checked_schedule(value)
             elif key == "fields":
                 for role, reference in value.items():
                     roles = known_roles()
@@ -316,7 +323,7 @@ class ExplorerState(param.Parameterized):
         if preset not in presets():
             raise unknown("preset", preset, presets())
         plain: dict[str, Any] = {"panels": _default_panels(2), "selected": 1, "limited": False, "source": "learned"}
-        plain |= {"following": True, "opacity": {}}
+        plain |= {"following": True, "opacity": {}, "schedule": CONSTANT}
         plain |= {"fields": {role: AUTO for role in self.fields if role != MAIN}, "point": None}
         plain |= {"profile": False, "errors": False, "sample": None, "curve": None, "table": False}
         run = {key: self.param[key].default for key in ("sampler", "steps", "n", "seed")}
@@ -335,8 +342,11 @@ class ExplorerState(param.Parameterized):
         panel = self.panels[index]
         settings: dict[str, Any] = {key: getattr(self, key) for key in ("label", "sampler", "steps", "n", "seed")}
         settings["interval"] = self.interval if self.limited else None
+        settings["schedule"] = self.schedule
         settings |= {k: v for k, v in panel.own.items() if k != "fields"}
-        main = choices(self.dataset, settings["label"], known_roles()[MAIN])
+        if weight_of(panel.rule) is None:
+            settings["schedule"] = None
+        main = choices(self.dataset, settings["label"], roles_of(panel.rule)[MAIN])
         fields = {**self.fields, MAIN: self.main if self.main in main else main[0], **panel.own.get("fields", {})}
         settings["label"] = None if settings["label"] == UNION else settings["label"]
         needed = {role: fields[role] for role in roles_of(panel.rule) if fields.get(role, AUTO) != AUTO}
@@ -423,7 +433,7 @@ class ExplorerState(param.Parameterized):
         weaker_first = sorted(ROLES.values(), key=lambda role: role.kind != "weaker")
         label = None if self.label == UNION else self.label
         for role in (*roles_of(self.panels[-1].rule).values(), *weaker_first):
-            if role.name == MAIN or role.kind == "classifier":
+            if role.name == MAIN or role.kind in ("classifier", "classes"):
                 continue
             chosen = self.chosen(role.name)
             try:
@@ -478,6 +488,10 @@ def _checked_interval(value: Any) -> tuple[float, float]:
     if not _numbers(value, 2) or not value[0] < value[1]:
         raise InputError(f"interval = {value!r}: expected two noise levels, low < high")
     return tuple(value)
+
+
+def _checked_schedule(value: Any) -> str:
+    return checked_schedule(value) or CONSTANT
 
 
 def _checked_opacity(value: Any) -> dict[str, float]:

@@ -57,4 +57,6 @@ def _title(experiment: Experiment) -> str:
     numbers = [f"{k} = {v:g}" for k, v in experiment.params.items() if isinstance(v, float)]
     if experiment.interval is not None:
         numbers.append("from σ = {:g} to {:g}".format(*experiment.interval))
+    if experiment.schedule is not None:
+        numbers.append(experiment.schedule)
     return f"{rule(experiment.rule).title}, {', '.join(numbers)}, on {place}"

@@ -45,6 +45,7 @@ RUNS = [
         "rule": "autoguidance",
         "weak": "mean(fractal/weak, exact+noise:0.2)",
         "interval": (0.05, 1.6),
+        "schedule": "early:0.6",
         **SMALL,
     },
     {

@@ -246,9 +246,12 @@ def test_drawn_paths_follow_their_ancestors(monkeypatch):
     push = torch.arange(4.0)[:, None].expand(4, 2)
     chosen = torch.tensor([3, 3, 3, 3])
     cost = Cost()
-    steps = [Step(0, 4.0, x, cost, None, {}, None), Step(1, 2.0, x + torch.tensor([1.0, 0.0]), cost, push, {}, None)]
-    steps += [Step(2, 1.0, (x + torch.tensor([2.0, 0.0]))[chosen], cost, push, {}, chosen)]
-    steps += [Step(3, 0.0, (x + torch.tensor([3.0, 0.0]))[chosen], cost, push, {}, None)]
+    steps = [
+        Step(0, 4.0, x, cost, None, None, {}, None),
+        Step(1, 2.0, x + torch.tensor([1.0, 0.0]), cost, push, x, {}, None),
+    ]
+    steps += [Step(2, 1.0, (x + torch.tensor([2.0, 0.0]))[chosen], cost, push, x, {}, chosen)]
+    steps += [Step(3, 0.0, (x + torch.tensor([3.0, 0.0]))[chosen], cost, push, x, {}, None)]
     e = tg.Experiment("two-gaussians", main="exact", steps=3, n=4, seed=905)
     monkeypatch.setattr(tg.Experiment, "walk", lambda *_: iter(steps))
     paths = run_paths(e, "cpu", lambda: False)

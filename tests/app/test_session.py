@@ -8,6 +8,7 @@ import param
 import pytest
 
 import toyguide as tg
+from toyguide.contract import allowed
 from toyguide.guidance import Guided, Rule
 from toyguide_apps.explorer_page.compute import picture as real
 from toyguide_apps.explorer_page.controls import PanelCard, _control
@@ -78,13 +79,16 @@ def test_a_closed_session_computes_nothing(explorer):
 @pytest.mark.parametrize("key", list(tg.rules()))
 def test_every_parameter_of_every_rule_has_a_control_that_sets_it(key):
     state = ExplorerState()
-    state.set({"rule": key})
+    state.set({"rule": key, "sampler": allowed(tg.rules()[key]())})
     card = PanelCard(state)
-    declared = tg.rules()[key].declared()
+    declared = {k: v for k, v in tg.rules()[key].declared().items() if not isinstance(v, param.String)}
     assert list(card._widgets) == list(declared)
     for name, parameter in declared.items():
         widget = card._widgets[name]
-        other = parameter.objects[-1] if hasattr(parameter, "objects") else parameter.get_soft_bounds()[1]
+        if isinstance(parameter, param.Boolean):
+            other = not parameter.default
+        else:
+            other = parameter.objects[-1] if hasattr(parameter, "objects") else parameter.get_soft_bounds()[1]
         widget.value = other
         assert getattr(state.panels[1].rule, name) == other
         assert state.request().runs[1].params[name] == other

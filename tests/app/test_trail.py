@@ -11,6 +11,7 @@ import torch
 
 import toyguide as tg
 from toyguide import Experiment
+from toyguide.probes import probe
 from toyguide_apps.explorer_page.compute import picture
 from toyguide_apps.explorer_page.layers import trail as layer
 from toyguide_apps.explorer_page.layers.trail import trail
@@ -163,10 +164,25 @@ def test_the_panel_follows_a_sample_and_closes(monkeypatch):
     asyncio.run(explorer.refresh())
     assert {span.location for span in view._here} == {explorer.state.levels()[3]}
     assert explorer.picture.trails[0] is first  # not computed again
-    assert len(view._plots[0]) + len(view._plots[1]) == 7
+    assert len(view._plots[0]) + len(view._plots[1]) == 9
     view._head[1].clicks += 1
     assert explorer.state.sample is None
     assert not len(view._panel)
+
+
+def test_a_rule_is_compared_with_cfg_at_its_nearest_weight():
+    """Of the combined rule: CFG's own weight is its nearest if the weak field is the unconditional one."""
+    given = {"dataset": "two-gaussians", "label": "left", "main": "exact", "n": 8, "steps": 6}
+    guided = tg.Experiment(**given, rule="cfg", params={"w": 2.5})
+    found = trail(guided, 3, "cpu", lambda: False)
+    known = np.isfinite(found.scale)
+    assert known[0]
+    np.testing.assert_allclose(found.scale[known], 2.5, atol=0.02)
+    assert found.beyond[known].max() < 0.01
+    weaker = tg.Experiment(**given, rule="autoguidance", weak="exact+noise:0.3")
+    away = trail(weaker, 3, "cpu", lambda: False)
+    np.testing.assert_allclose(away.scale[0], probe(weaker).scale[0, 3], rtol=1e-3)
+    assert 0 < away.beyond[0] < 1
 
 
 def test_a_link_keeps_the_sample():

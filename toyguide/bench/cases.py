@@ -24,7 +24,7 @@ from toyguide.samplers import sampler, trajectory
 from toyguide.sweeps.batch import walk_batch
 from toyguide.training import TrainSettings, ema_exponent, train
 
-__all__ = ["CASES", "Aim", "Case", "guided"]
+__all__ = ["CASES", "Aim", "Case", "guided", "sampling"]
 
 _BATCH = TrainSettings.batch
 _TRAINING = TrainSettings(label="A")
@@ -119,7 +119,7 @@ def guided(device: torch.device, n: int, part: int = 1, steps: int = 32) -> Case
     some = f" (textbook: {len(range(0, n, part)):,} of the points)" if part > 1 else ""
     return Case(
         f"guided sampling (CFG, two networks), {n:,} points, {steps} Heun steps{some}",
-        _sampling(run, device),
+        sampling(run, device),
         _textbook_sampling(run, device, part),
         1 / part,
     )
@@ -203,7 +203,8 @@ def _batches(device: torch.device, n: int = _BATCH) -> Iterator[tuple[Tensor, Te
         yield clean.sample(n, generator) + sigma[:, None] * noise, sigma
 
 
-def _sampling(run: Experiment, device: torch.device) -> Callable[[], Tensor]:
+def sampling(run: Experiment, device: torch.device) -> Callable[[], Tensor]:
+    """A function that makes a run and returns its final points."""
     fields, start, levels, heun = run.build_fields(device.type), run.start().to(device), run.levels(), sampler("heun")
     return lambda: _last(trajectory(run.build_rule(), fields, heun, start, levels, torch.Generator())).x
 

@@ -17,6 +17,7 @@ from toyguide.bench.machine import describe
 from toyguide.bench.memory import peak_bytes
 from toyguide.bench.multiples import multiples
 from toyguide.bench.timing import Spread, alternate, pairwise_ratio
+from toyguide.bench.typed import typed
 
 __all__ = ["Figure", "Row", "measure"]
 
@@ -97,7 +98,7 @@ def measure(
         describe them.
     """
     jobs: list[Job] = [(_named(make), partial(_row, make, aim, device)) for make, aim in CASES[device.type]]
-    jobs += [("multiples", partial(_multiples, device))]
+    jobs += [(_named(ratios), partial(_ratios, ratios, device)) for ratios in (multiples, typed)]
     jobs += [("import", _import_time), ("memory", partial(_memory, device))]
     jobs += [(_named(grow), partial(grow, device, partial(_completed, device))) for grow in GROWTH]
     jobs += [] if explorer is None else [("explorer", explorer)]  # last: it brings a whole server's modules with it
@@ -131,8 +132,8 @@ def _completed(device: torch.device, function: Callable[[], Any]) -> Callable[[]
     return call
 
 
-def _multiples(device: torch.device) -> list[Figure]:
-    found = multiples(device, partial(_completed, device))
+def _ratios(measured: Callable[..., list[tuple[str, Spread, Aim]]], device: torch.device) -> list[Figure]:
+    found = measured(device, partial(_completed, device))
     return [Figure.of(name, ratio, "×", aim) for name, ratio, aim in found]
 
 

@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     setting("rule", "the guidance rule, see toyguide rules", choices=list(rules()), metavar="RULE")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the rule")
     setting("interval", "guide only where LOW < sigma <= HIGH", type=_interval, metavar="LOW,HIGH")
+    setting("schedule", "how the weight varies over the steps, like linear or early:0.5; default: constant")
     setting("sampler", f"one of {', '.join(SAMPLERS)}")
     setting("steps", "solver steps", type=int)
     setting("n", "number of trajectories", type=int)

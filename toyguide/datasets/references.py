@@ -8,6 +8,7 @@
     mean(fractal/weak, exact)             the mean of fields
     mean(fractal/weak*)                   the mean of all bundled networks with such a name
     posterior                             the exact classifier
+    fractal/classifier                    a trained classifier, or an adapter, by name or path
 
 Each of them can be changed by what follows a plus sign:
 
@@ -28,16 +29,18 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from toyguide.datasets.checkpoints import UNION, load_model, model_names, model_path
+from toyguide.datasets.checkpoints import UNION, load_learned, load_model, model_names, model_path
 from toyguide.datasets.classifiers import Classifier, ExactClassifier
 from toyguide.datasets.dataset import Dataset
 from toyguide.datasets.roles import ROLES, Role
 from toyguide.errors import InputError, unknown
-from toyguide.fields.base import Field, NoisierField
+from toyguide.fields.adapters import Adapter
+from toyguide.fields.base import Conditional, Field, NoisierField
 from toyguide.fields.degradations import DropoutField, NoisyInputField
 from toyguide.fields.ensembles import MeanField
 from toyguide.fields.mixtures import GaussianMixture
 from toyguide.fields.networks import EnergyMLP
+from toyguide.fields.two_headed import TwoHeadedMLP
 
 __all__ = ["at_label", "canonical", "check_role", "natural_reference", "resolve", "resolve_field"]
 
@@ -85,26 +88,46 @@ def check_role(found: Field | Classifier, name: str, data: Dataset, label: str |
         expected = "a classifier, like posterior" if role.kind == "classifier" else "a field, like exact"
         raise InputError(f"{role.name} {name!r}: expected {expected}")
     if isinstance(found, Classifier):
+        dim = getattr(found, "dim", data.dim)
+        if found.labels != data.labels or dim != data.dim:
+            of = f"dimension {dim} and classes {', '.join(found.labels)}"
+            raise InputError(f"{role.name} {name!r}: of {of}; expected {data.dim} and the classes of {data.name}")
         return
+    if (role.kind == "adapter") != isinstance(found, Adapter):
+        expected = "an adapter, made by toyguide distill" if role.kind == "adapter" else "a field, not an adapter"
+        raise InputError(f"{role.name} {name!r}: expected {expected}")
     if found.dim != data.dim:
         raise InputError(f"{role.name} {name!r}: of dimension {found.dim}, expected {data.dim} for {data.name}")
     if role.kind == "network" and not isinstance(found, EnergyMLP):
         raise InputError(f"{role.name} {name!r}: expected a trained network, like {_example(data)}")
+    if role.kind == "internal" and not isinstance(found, TwoHeadedMLP):
+        own = _own(data, "internal")
+        like = f"like {own}" if own else "made by toyguide train --auxiliary LAYER"
+        raise InputError(f"{role.name} {name!r}: expected a network with an auxiliary read-out, {like}")
+    if role.kind == "exact" and not isinstance(found, GaussianMixture):
+        raise InputError(f"{role.name} {name!r}: expected an exact field, like exact")
+    if role.kind == "classes":
+        try:
+            at_label(found, data, data.labels[0])
+        except InputError as problem:
+            raise InputError(f"{role.name} {name!r}: models one class, expected every class, like exact") from problem
     for network in _networks(found):
         if network.label is not None and network.label not in data.labels:
             raise unknown(f"label of {role.name} {name!r}", network.label, data.labels)
-        if role.kind in ("sampled", "network") and network.label != label:
-            of, wanted = (f"class {x}" if x is not None else "the union of the classes" for x in (network.label, label))
+        if role.kind in ("sampled", "network", "internal", "adapter") and network.label != label:
+            of, wanted = map(_called, (network.label, label))
             raise InputError(f"{role.name} {name!r}: models {of}, expected a field of {wanted}, like exact")
 
 
 def natural_reference(role: Role | str, main: str | None, data: Dataset, label: str | None = None) -> str:
     """The reference that a role gets when none is named.
 
-    For what is sampled: the dataset's own network if it models the label, else ``exact``. For any other role its own
+    For what is sampled: the dataset's own network if it models the label, else ``exact``; for a rule that needs an
+    auxiliary read-out the dataset's network ``internal``. For any other role its own
     ``partner``, if it has one. Else, beside a trained main, the dataset's network of that name, or the main network
-    itself at the union or another class where it is label-conditional; beside an exact main the exact union, another
-    class, or ``exact+noise:0.2``. A classifier is the exact posterior.
+    itself at the union or another class where it is label-conditional, or another class's exact field; beside an exact
+    main the exact union, another class, or ``exact+noise:0.2``. All classes together are the main if it has them, else
+    the exact ones. A classifier is the exact posterior.
 
     Args:
         role: The role.
@@ -119,11 +142,23 @@ def natural_reference(role: Role | str, main: str | None, data: Dataset, label: 
     if role.kind in ("sampled", "network"):
         own = _own(data, "main")
         return own if own and _models(own, label) else "exact"
+    if role.kind == "exact":
+        return "exact"
     if role.partner:
         return role.partner
+    if role.kind == "internal":
+        own = _own(data, "internal")
+        if own and _models(own, label):
+            return own
+        raise InputError(
+            f"{role.name}: {data.name} has no network with an auxiliary read-out for {_called(label)}; expected "
+            f"one, made by toyguide train --auxiliary LAYER"
+        )
     if role.kind == "classifier":
         return "posterior"
     is_exact = main is None or main.startswith("exact")
+    if role.kind == "classes":
+        return main if main and (is_exact or _is_conditional(main)) else "exact"
     others = [name for name in data.labels if name != label]
     other = {"union": UNION, "class": others[0] if others else None}.get(role.kind)
     if is_exact and role.kind == "weaker":
@@ -131,16 +166,20 @@ def natural_reference(role: Role | str, main: str | None, data: Dataset, label: 
     if is_exact and other:
         return f"exact@{other}"
     own = _own(data, role.name)
-    if own and (role.kind != "weaker" or _models(own, label)):
+    if own and (role.kind not in ("weaker", "adapter") or _models(own, label)):
         return own
     if other and main is not None and _is_conditional(main):
         return f"{main.partition('@')[0]}@{other}"
+    if other and role.kind == "class":
+        return f"exact@{other}"
     raise InputError(f"{role.name}: {data.name} has no trained network for this role, expected one to be given")
 
 
 def canonical(reference: str, label: str | None, role: Role) -> str:
     """A reference with the class it stands for written out, so that two that mean one field are one text."""
     head, changes = _taken_apart(reference)
+    if role.kind == "classes":
+        return f"{reference} at every class"
     if reference.startswith("mean("):
         return reference
     if "@" not in head and (head == "exact" or _is_conditional(head)):
@@ -149,19 +188,24 @@ def canonical(reference: str, label: str | None, role: Role) -> str:
     return "+".join([head, *changes])
 
 
-def at_label(field: Field, data: Dataset, label: str | None) -> Field:
+def at_label(field: Field, data: Dataset | None, label: str | None) -> Field:
     """The same field at another class, or at the union for None.
+
+    Args:
+        field: A label-conditional network, an exact field of the dataset, or what is made of these.
+        data: The dataset, if there is one.
+        label: The class.
 
     Raises:
         InputError: If the field is of one class only.
     """
-    if isinstance(field, EnergyMLP) and field.labels:
+    if isinstance(field, Conditional) and field.labels:
         return field.with_label(label)
     if isinstance(field, NoisierField):
         return NoisierField(at_label(field.field, data, label), field.relative)
     if isinstance(field, MeanField):
         return MeanField([at_label(member, data, label) for member in field.members])
-    if isinstance(field, GaussianMixture) and any(field is data.field(name) for name in (*data.labels, None)):
+    if data is not None and any(field is data.field(name) for name in (*data.labels, None)):
         return data.field(label)
     raise InputError(f"label {label!r}: the field models one class only, expected exact or a label-conditional network")
 
@@ -221,7 +265,9 @@ def _plain(head: str, text: str, data: Dataset, label: str | None, role: Role) -
     if "/" not in head and ".safetensors" not in head:
         known = ["exact", *(f"exact@{x}" for x in (*data.labels, UNION)), "exact+noise:SHARE", "posterior", "mean(...)"]
         raise unknown("field", text, [*known, *model_names()])
-    network = load_model(head)
+    network = load_model(head) if at else load_learned(head)
+    if not isinstance(network, EnergyMLP):
+        return network
     if network.labels and not at:
         network = network.with_label(None if role.kind == "union" else label)
     return network
@@ -246,9 +292,9 @@ def _cut(found: Field | Classifier, layer: float, text: str) -> Field:
 
 
 def _tempered(found: Field | Classifier, temperature: float, text: str) -> Classifier:
-    if not isinstance(found, ExactClassifier):
+    if not isinstance(found, Classifier):
         raise InputError(f"field {text!r}: expected a classifier in front of +temperature, like posterior")
-    return ExactClassifier(found.fields, found.priors, found.temperature * temperature)
+    return found.tempered(temperature)
 
 
 _CHANGES: dict[str, tuple[Callable[..., Field | Classifier], str, float, float]] = {
@@ -287,9 +333,9 @@ def _network(found: Field | Classifier, text: str) -> EnergyMLP:
     return found
 
 
-def _networks(found: Field) -> list[EnergyMLP]:
+def _networks(found: Field) -> list[EnergyMLP | Adapter]:
     """The trained networks that a field is made of."""
-    if isinstance(found, EnergyMLP):
+    if isinstance(found, EnergyMLP | Adapter):
         return [found]
     if isinstance(found, MeanField):
         return [network for member in found.members for network in _networks(member)]
@@ -304,6 +350,10 @@ def _own(data: Dataset, role: str) -> str | None:
     return f"{data.name}/{stem}" if stem and (data.folder / f"{stem}.safetensors").is_file() else None
 
 
+def _called(label: str | None) -> str:
+    return "the union of the classes" if label is None else f"class {label}"
+
+
 def _example(data: Dataset) -> str:
     return _own(data, "main") or "fractal/main"
 
@@ -316,8 +366,10 @@ def _described(reference: str) -> tuple[bool, str | None]:
 # Asked for each experiment that is made, and so for each movement of a slider: a file is read once until it changes.
 @lru_cache(maxsize=256)
 def _read_once(reference: str, changed: int) -> tuple[bool, str | None]:
-    network = load_model(reference)
-    return bool(network.labels), network.label
+    network = load_learned(reference.partition("@")[0])
+    if isinstance(network, EnergyMLP):
+        return bool(network.labels), network.label
+    return False, network.label if isinstance(network, Adapter) else None
 
 
 def _models(reference: str, label: str | None) -> bool:

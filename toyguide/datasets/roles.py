@@ -9,9 +9,13 @@ __all__ = ["KINDS", "ROLES", "Role"]
 KINDS = {
     "sampled": "the field that is sampled",
     "network": "the field that is sampled, which must be a trained network",
+    "internal": "the field that is sampled, which must be a trained network with an auxiliary read-out",
+    "exact": "the field that is sampled, which must be an exact one",
     "union": "a field of all classes together",
     "class": "a field of another class",
+    "classes": "a model of every class: exact fields, or a label-conditional network",
     "weaker": "a weaker model of the same distribution",
+    "adapter": "a small network that adds to the sampled field what guidance would",
     "classifier": "the probabilities of the classes at a noisy point",
 }
 """The kinds of roles. The kind decides which natural partner a role has, and what may fill it."""

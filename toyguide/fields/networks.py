@@ -44,9 +44,9 @@ from toyguide._speed.buffers import Scratch, block_size, differentiated
 from toyguide.errors import InputError, unknown
 from toyguide.fields.base import Field, Sigma, as_points, as_sigma, checked
 
-__all__ = ["EnergyMLP"]
+__all__ = ["SILU_GAIN", "EnergyMLP", "unit_rows"]
 
-_SILU_GAIN = 0.596  # the RMS of silu(z) for z ~ N(0, 1)
+SILU_GAIN = 0.596  # the RMS of silu(z) for z ~ N(0, 1)
 
 _FIRST_GAIN = 0.05  # of a bounded network: small, so that training starts close to a Gaussian
 
@@ -137,7 +137,7 @@ class EnergyMLP(nn.Module, Field):
         self._kept: _Kept | None = None
         self.label: str | None = None
         self.metadata: dict[str, object] = {}
-        self.normalize()
+        EnergyMLP.normalize(self)
 
     def with_label(self, label: str | None) -> EnergyMLP:
         """A view of a label-conditional network (the same weights) at one class, or at the union for None.
@@ -189,13 +189,10 @@ class EnergyMLP(nn.Module, Field):
         code[index] = math.sqrt(len(code))  # unit magnitude on average over the inputs, like the other inputs
         return code
 
-    @torch.no_grad()
     def normalize(self) -> None:
         """Scale every weight row to norm sqrt(inputs): training changes directions, not magnitudes."""
         for weights in self._of_one_shape():
-            rows = torch.stack(weights)
-            rows.mul_(math.sqrt(rows.shape[-1]) / rows.norm(dim=-1, keepdim=True))
-            torch._foreach_copy_(weights, rows.unbind())
+            unit_rows(weights)
 
     def log_density(self, x: Tensor, sigma: Sigma, kept: Tensor | None = None) -> Tensor:
         """The unnormalised log-density G, with shape ``(...)``.
@@ -323,7 +320,7 @@ class EnergyMLP(nn.Module, Field):
 
     def _unit_rows(self, dtype: torch.dtype) -> _Rows:
         rows: list[Tensor] = []
-        for gain, weights in zip((1.0, _SILU_GAIN), self._of_one_shape(), strict=False):
+        for gain, weights in zip((1.0, SILU_GAIN), self._of_one_shape(), strict=False):
             stacked = torch.stack(weights)
             rows += (stacked / (gain * stacked.norm(dim=-1, keepdim=True))).to(dtype).unbind()
         *hidden, last = rows
@@ -367,6 +364,14 @@ class EnergyMLP(nn.Module, Field):
             h = functional.silu(h @ row.T)
             h = h if kept is None else h * kept[:, i]
         return level.strength[:, 0] * (h @ rows.square * h).sum(-1) - 0.5 * x_star.square().sum(-1)
+
+
+@torch.no_grad()
+def unit_rows(weights: list[Tensor]) -> None:
+    """Scale every row of matrices of one shape to norm sqrt(inputs), in place."""
+    rows = torch.stack(weights)
+    rows.mul_(math.sqrt(rows.shape[-1]) / rows.norm(dim=-1, keepdim=True))
+    torch._foreach_copy_(weights, rows.unbind())
 
 
 def _gradient(scratch: Scratch, rows: _Rows, x: Tensor, level: _Level) -> Tensor:

@@ -3,7 +3,8 @@
 from toyguide.datasets.roles import ROLES, Role
 from toyguide.guidance.base import FAMILIES, Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Arrival, Cost, Evaluation, Fields, Guided, Scene, Transition
-from toyguide.guidance.registry import is_from_file, register, rule, rules, source_of
+from toyguide.guidance.registry import is_from_file, register, rule, rules, rules_of_file, source_of
+from toyguide.guidance.schedules import Schedule
 from toyguide.guidance.wrappers import Batched, Interval, Settled, Wrapper
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Role",
     "Rule",
     "Scene",
+    "Schedule",
     "Settled",
     "Transition",
     "Wrapper",
@@ -28,5 +30,6 @@ __all__ = [
     "register",
     "rule",
     "rules",
+    "rules_of_file",
     "source_of",
 ]

@@ -164,6 +164,10 @@ class Rule(param.Parameterized):
         """The roles of the fields it evaluates, by name."""
         return cls._roles
 
+    def evaluates(self) -> dict[str, Role]:
+        """The roles of the fields that it evaluates with its values: all, unless a rule of several forms says less."""
+        return self.roles()
+
     @classmethod
     def declared(cls) -> dict[str, param.Parameter]:
         """The rule's parameters by name, in the order of their declaration, base classes first."""
@@ -179,6 +183,11 @@ class Rule(param.Parameterized):
     def values(self) -> dict[str, Any]:
         """The parameters' values by name."""
         return {k: getattr(self, k) for k in self.declared()}
+
+    def changed(self) -> dict[str, Any]:
+        """The values that are not the defaults: what makes this rule from its name."""
+        declared = self.declared()
+        return {k: v for k, v in self.values().items() if v != declared[k].default}
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.values() == other.values()

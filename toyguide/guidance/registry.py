@@ -7,17 +7,20 @@ import inspect
 import os
 import pkgutil
 import sys
+from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from toyguide.errors import InputError, unknown
 from toyguide.guidance import rules as published
 from toyguide.guidance.base import DEFINED, FAMILIES, Rule
-from toyguide.plugins import import_plugins
+from toyguide.plugins import import_file, import_plugins
 
-__all__ = ["is_from_file", "register", "rule", "rules", "source_of"]
+__all__ = ["is_from_file", "register", "rule", "rules", "rules_of_file", "source_of"]
 
-_FOREIGN = "toyguide_rules"
+_FOREIGN, _OWN = "toyguide_rules", "toyguide_own_rules"
 
 
 def rules() -> dict[str, type[Rule]]:
@@ -63,6 +66,20 @@ def register(cls: type[Rule]) -> type[Rule]:
     return cls
 
 
+def rules_of_file(path: str | Path) -> list[type[Rule]]:
+    """The rules that a Python file defines; importing it makes them known in this process, as :func:`register` does.
+
+    Raises:
+        InputError: If there is no such file, it cannot be imported, or it defines no rule.
+    """
+    path = Path(path)
+    module = import_file(path, f"{_OWN}.{path.stem}")
+    found = list(_defined_in(module))
+    if not found:
+        raise InputError(f"{path}: defines no rule, expected a subclass of toyguide.guidance.Rule with a key")
+    return found
+
+
 def source_of(key: str) -> str:
     """The source code of the file that defines a rule; empty for a rule of the package, or if there is no file.
 
@@ -89,9 +106,14 @@ def rules_in_files(folders: str) -> dict[str, type[Rule]]:
     modules += import_plugins("TOYGUIDE_RULES", folders, _FOREIGN)
     found: dict[str, type[Rule]] = {}
     for module in modules:
-        for cls in vars(module).values():
-            if not (isinstance(cls, type) and issubclass(cls, Rule) and cls.__module__ == module.__name__ and cls.key):
-                continue
+        for cls in _defined_in(module):
             if found.setdefault(cls.key, cls) is not cls:
                 raise InputError(f"{module.__file__}: the rule name {cls.key!r} is taken")
     return found
+
+
+def _defined_in(module: ModuleType) -> Iterator[type[Rule]]:
+    """The rules that a module defines, without those that it imports."""
+    for cls in vars(module).values():
+        if isinstance(cls, type) and issubclass(cls, Rule) and cls.__module__ == module.__name__ and cls.key:
+            yield cls

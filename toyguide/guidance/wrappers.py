@@ -34,6 +34,9 @@ class Wrapper(Rule):
     def roles(self) -> dict[str, Role]:  # type: ignore[override]
         return self.rule.roles()
 
+    def evaluates(self) -> dict[str, Role]:
+        return self.rule.evaluates()
+
     def values(self) -> dict[str, Any]:
         return {"rule": self.rule}
 

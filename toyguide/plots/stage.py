@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from textwrap import wrap
+from textwrap import shorten, wrap
 from typing import Any
 
 import torch
@@ -204,10 +204,13 @@ def title_of(experiment: Experiment) -> str:
 
 
 def settings_of(experiment: Experiment) -> list[str]:
-    """The values of a rule's parameters, and the interval of noise levels that it guides in, if there is one."""
-    params = [f"{k} = {v:g}" if isinstance(v, float) else f"{k} = {v}" for k, v in experiment.params.items()]
+    """The values of a rule's parameters, and its schedule and the interval that it guides in, if there are such."""
+    params = [
+        f"{k} = {v:g}" if isinstance(v, float) else f"{k} = {shorten(str(v), 60, placeholder=' …')}"
+        for k, v in experiment.params.items()
+    ]
     interval = [] if experiment.interval is None else ["{:g} < σ ≤ {:g}".format(*experiment.interval)]
-    return params + interval
+    return params + ([] if experiment.schedule is None else [experiment.schedule]) + interval
 
 
 @dataclass(frozen=True)

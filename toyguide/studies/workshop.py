@@ -36,7 +36,8 @@ def trained(settings: TrainSettings, sigma_rel: float | None = None) -> str:
         settings: The training settings.
         sigma_rel: The length of the average; None for the first of the settings.
     """
-    shared: dict[str, Any] = {k: v for k, v in asdict(settings).items() if k != "ema"}
+    # Without an auxiliary read-out the digest is that from before there were any.
+    shared: dict[str, Any] = {k: v for k, v in asdict(settings).items() if k != "ema" and (k, v) != ("auxiliary", None)}
     average = settings.ema[0] if sigma_rel is None else sigma_rel
     text = json.dumps({**shared, "average": average}, sort_keys=True)
     label = settings.label or ("conditional" if settings.conditional else "union")

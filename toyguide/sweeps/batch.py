@@ -17,7 +17,7 @@ from torch import Tensor
 from toyguide.devices import resolve_device
 from toyguide.errors import InputError
 from toyguide.experiment import Experiment, Result
-from toyguide.guidance import Batched, Fields, Interval, is_from_file, rule, rules, source_of
+from toyguide.guidance import Batched, Fields, is_from_file, rule, rules, source_of
 from toyguide.samplers import Noise, Sampler, Slope, Step, noise_of, sampler, trajectory
 from toyguide.sweeps.executors import completed
 
@@ -112,13 +112,14 @@ def walk_batch(experiments: Sequence[Experiment], device: str = "cpu", fields: F
     x = torch.cat([drawn[e.seed] for e in experiments]).to(resolve_device(device))
 
     batched = Batched([rule(e.rule, **e.params) for e in experiments], [e.generator() for e in experiments], x)
-    guided = batched if first.interval is None else Interval(batched, *first.interval)
     stepping = sampler(first.sampler)
     if stepping.stochastic:
         part = x[: first.n]
         noises = {seed: noise_of(part, e.generator(), first.n) for seed, e in starts.items()}
         stepping = _OwnNoise(stepping, [noises[e.seed] for e in experiments])
-    yield from trajectory(guided, first.scene(device, fields), stepping, x, first.levels(), torch.Generator())
+    yield from trajectory(
+        first.wrapped(batched), first.scene(device, fields), stepping, x, first.levels(), torch.Generator()
+    )
 
 
 class _OwnNoise(Sampler):
@@ -168,7 +169,7 @@ def identity(experiment: Experiment) -> str:
 
 def _kind(e: Experiment) -> str:
     """What all experiments of a batch agree on."""
-    kind = rules()[e.rule]
+    kind = rule(e.rule, **e.params)
     if not kind.batchable:
         return e.to_json()
     fixed = {k: v for k, v in e.params.items() if k not in kind.per_trajectory()}

@@ -25,7 +25,7 @@ from cachetools import LRUCache
 
 from toyguide import Experiment, rule
 from toyguide.errors import InputError, unknown
-from toyguide.guidance import rules
+from toyguide.guidance import Rule, rules
 from toyguide.metrics import METRICS
 from toyguide.samplers import Step
 from toyguide.studies.rows import interval
@@ -140,8 +140,12 @@ class Response:
     high: np.ndarray
 
 
-def checked_curve(value: Any) -> tuple[str, ...] | None:
+def checked_curve(value: Any, chosen: Iterable[Rule] = ()) -> tuple[str, ...] | None:
     """A metric and one or two parameters, by name.
+
+    Args:
+        value: What is to be checked.
+        chosen: Rules that may have parameters of their own, as typed ones do.
 
     Raises:
         InputError: If there is none of a name.
@@ -153,7 +157,8 @@ def checked_curve(value: Any) -> tuple[str, ...] | None:
     metric, *names = value
     if metric not in MEASURED:
         raise unknown("metric", metric, MEASURED)
-    known = {name for cls in rules().values() for name in _numbers(cls.declared())} | set(SHARED)
+    every: list[Rule | type[Rule]] = [*rules().values(), *chosen]
+    known = {name for of in every for name in _numbers(of.declared())} | set(SHARED)
     for name in names:
         if name not in known:
             raise unknown("parameter", name, sorted(known))
@@ -163,7 +168,7 @@ def checked_curve(value: Any) -> tuple[str, ...] | None:
 def parameters(runs: Iterable[Experiment]) -> list[str]:
     """The parameters that some of the runs have, those of the rules first."""
     runs = list(runs)
-    own = [name for e in reversed(runs) for name in _numbers(rule(e.rule).declared())]
+    own = [name for e in reversed(runs) for name in _own_numbers(e)]
     shared = [name for name in SHARED if any(value_of(e, name) is not None for e in runs)]
     return list(dict.fromkeys([*own, *shared]))
 
@@ -175,7 +180,7 @@ def value_of(experiment: Experiment, name: str) -> float | None:
     if name in ("interval.low", "interval.high"):
         guided = experiment.interval if experiment.rule != "none" else None
         return None if guided is None else guided[name == "interval.high"]
-    known = _numbers(rule(experiment.rule).declared())
+    known = _own_numbers(experiment)
     return float(experiment.params[name]) if name in known else None
 
 
@@ -188,7 +193,7 @@ def varied(experiment: Experiment, name: str, value: float) -> Experiment | None
         low, high = settings["interval"]
         settings["interval"] = (value, high) if name == "interval.low" else (low, value)
     else:
-        known = rule(experiment.rule).declared()[name]
+        known = _own_numbers(experiment)[name]
         settings["params"][name] = round(value) if isinstance(known, param.Integer) else value
     try:
         return Experiment(**settings)
@@ -319,7 +324,7 @@ def _axis(name: str, runs: Sequence[Experiment], count: int) -> Axis:
         sampling = runs[0].data.sampling
         low, high = sampling.sigma_min, sampling.sigma_max
     else:
-        declared = [_numbers(rule(e.rule).declared()).get(name) for e in runs]
+        declared = [_own_numbers(e).get(name) for e in runs]
         ranges = [_range(known) for known in declared if known is not None]
         whole = any(isinstance(known, param.Integer) for known in declared)
         low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
@@ -335,6 +340,11 @@ def _range(known: param.Number) -> tuple[float, float]:
     low, high = known.get_soft_bounds()
     least = 0.0 if low is None else float(low)
     return least, max(4 * float(known.default), least + 1) if high is None else float(high)
+
+
+def _own_numbers(experiment: Experiment) -> dict[str, param.Number]:
+    """The parameters of a run's rule that are numbers."""
+    return _numbers(rule(experiment.rule, **experiment.params).declared())
 
 
 def _numbers(declared: dict[str, param.Parameter]) -> dict[str, param.Number]:

@@ -7,7 +7,7 @@ than in the run: its random numbers belong to the points that are evaluated toge
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -22,6 +22,7 @@ from toyguide.experiment import Result
 from toyguide.fields import Field
 from toyguide.geometry.curvature import top_eigenpair
 from toyguide.guidance.sfg_diagnostics import along
+from toyguide.probes import effective_scale, significant, unconditional
 from toyguide.samplers import follow
 from toyguide_apps.explorer_page.runs import finished, scene_of
 
@@ -42,6 +43,9 @@ class Trail:
         to_main: The cosine of the push to main's move, with shape ``(steps,)``; NaN where there is no push.
         to_truth: The cosine of the push to what main's denoised point lacks to the exact one, with shape ``(steps,)``;
             NaN where there is no push, or where main is exact.
+        scale: The weight of CFG that is nearest to the rule, with shape ``(steps,)``; NaN without a class, and where
+            CFG would do nothing.
+        beyond: The share of the push that no weight of CFG makes, from 0 to 1, like ``scale``.
         curvature: sigma^2 times the top eigenvalue of the Hessian of main's log-density, with shape ``(steps,)``.
         log_density: Of the exact field of the sampled class, in nats, with shape ``(steps + 1,)``.
         posterior: The exact probability of each class, with shape ``(steps + 1, classes)``.
@@ -58,6 +62,8 @@ class Trail:
     push: np.ndarray
     to_main: np.ndarray
     to_truth: np.ndarray
+    scale: np.ndarray
+    beyond: np.ndarray
     curvature: np.ndarray
     log_density: np.ndarray
     posterior: np.ndarray
@@ -112,6 +118,7 @@ def _trail(index: int, result: Result, pushes: Tensor) -> Trail:
     lacking = exact.denoise(points, levels) - points - moves["main"]
     if main is exact:
         lacking.zero_()  # not the rounding error of two ways to compute the same
+    scale, beyond = _as_cfg(experiment, fields, points, levels, push)
     curvature = levels**2 * top_eigenpair(main.hessian(points, levels))[0]
     quotient, alignment = _iteration(result, rows, main)
     return Trail(
@@ -122,6 +129,8 @@ def _trail(index: int, result: Result, pushes: Tensor) -> Trail:
         push=push.norm(dim=-1).numpy(),
         to_main=_cosine(push, moves["main"]),
         to_truth=_cosine(push, lacking),
+        scale=scale,
+        beyond=beyond,
         curvature=curvature.numpy(),
         log_density=exact.log_density(x, sigma).numpy(),
         posterior=data.posterior(x, sigma).numpy(),
@@ -129,6 +138,20 @@ def _trail(index: int, result: Result, pushes: Tensor) -> Trail:
         quotient=quotient,
         alignment=alignment,
     )
+
+
+def _as_cfg(
+    experiment: Experiment, fields: Mapping[str, Field], points: Tensor, levels: Tensor, push: Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """CFG's nearest weight, and the share of the push that it leaves."""
+    uncond = fields.get("uncond") or unconditional(experiment)
+    if uncond is None:
+        return np.full(len(points), np.nan), np.full(len(points), np.nan)
+    denoised = fields["main"].denoise(points, levels)
+    gap = significant(denoised - uncond.denoise(points, levels), denoised, levels)
+    scale, residual = effective_scale(push, gap)
+    share = residual.norm(dim=-1) / push.norm(dim=-1)  # NaN without a push
+    return scale.numpy(), share.where(scale.isfinite(), torch.nan).numpy()
 
 
 def _rows(result: Result, index: int) -> Tensor:

@@ -138,7 +138,7 @@ def short_name(experiment: Experiment) -> str:
 
 
 def note(experiment: Experiment) -> str:
-    """What is special about a run's fields, class and interval; empty if nothing is."""
+    """What is special about a run's fields, class, interval and schedule; empty if nothing is."""
     data = experiment.data
     main = str(experiment.main)
     parts = [] if main == f"{data.name}/{data.models.get('main')}" else [f"main: {_short(main, data.name)}"]
@@ -149,6 +149,8 @@ def note(experiment: Experiment) -> str:
     if experiment.interval is not None:
         low, high = experiment.interval
         parts.append(f"guided for σ from {low:g} to {high:g}")
+    if experiment.schedule is not None:
+        parts.append(f"schedule of the weight: {experiment.schedule}")
     return ", ".join(parts)
 
 

@@ -24,19 +24,21 @@ _TITLES = {
     "size": "Length of the push (thin: moves)",
     "to_main": "Push against main's move, cosine",
     "to_truth": "Push against the truth, cosine",
+    "scale": "CFG's weight nearest to the push",
+    "beyond": "Share of the push beyond any CFG",
     "curvature": "Top σ²λ of main",
     "alignment": "SFG's v to the top eigenvector: cosine",
     "probability": "Exact probability of the class",
     "log_density": "Exact log-density, nats",
 }
-_LEVEL = {"to_main": 0.0, "to_truth": 0.0, "curvature": 0.0}  # where a curve changes its meaning
+_LEVEL = {"to_main": 0.0, "to_truth": 0.0, "scale": 1.0, "curvature": 0.0}  # where a curve changes its meaning
 _RANGES = {
     "to_main": (-1.05, 1.05),
     "to_truth": (-1.05, 1.05),
+    "beyond": (-0.03, 1.03),
     "alignment": (-0.03, 1.03),
     "probability": (-0.03, 1.03),
 }
-_PER_ROW = 4
 _NONE = np.zeros(0)
 
 
@@ -114,7 +116,8 @@ class TrailPanel(pn.viewable.Viewer):
         names = [name for name in _TITLES if iterated or name != "alignment"]
         if names != self._drawn:
             self._drawn = names
-            rows = [names[i : i + _PER_ROW] for i in range(0, len(names), _PER_ROW)]
+            half = (len(names) + 1) // 2
+            rows = [names[:half], names[half:]]
             self._plots.objects = [side_by_side([self._figures[name] for name in row], self._state) for row in rows]
         self._figures["curvature"].title.text = _TITLES["curvature"] + ("; dashed: SFG's λ" if iterated else "")
         self._text.object = _text(picture.request.sample, trails)
@@ -138,6 +141,8 @@ def _columns(found: Trail) -> dict[str, np.ndarray]:
         "size": np.where(found.push > 0, found.push, np.nan),
         "to_main": found.to_main,
         "to_truth": found.to_truth,
+        "scale": found.scale,
+        "beyond": found.beyond,
         "curvature": found.curvature,
         "quotient": nothing if found.quotient is None else found.quotient,
         "alignment": nothing if found.alignment is None else found.alignment,
