@@ -11,8 +11,8 @@ from helpers import seeded
 from torch import Tensor
 
 import toyguide as tg
-from toyguide.datasets.classifiers import ExactClassifier
 from toyguide.contract import NETWORKS, fields_for
+from toyguide.datasets.classifiers import ExactClassifier
 from toyguide.errors import InputError
 from toyguide.fields import Field
 from toyguide.guidance import Batched, Evaluation, Guided, Interval, PerTrajectory, Rule, Scene, rules

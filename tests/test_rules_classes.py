@@ -408,5 +408,5 @@ def test_the_point_may_be_the_mean_of_the_class():
     for main in (MANY.field("v3"), network):
         end = ends("h-transform", scene(MANY, "v3", main=main), x, alpha=0.0, y="mean of the class")[-1].x
         torch.testing.assert_close(end, MANY.field("v3").means.expand_as(x), rtol=0, atol=1e-12)
-    with pytest.raises(InputError, match="the mean of a class: this run has no dataset, expected one with classes"):
+    with pytest.raises(InputError, match="y: the mean of this main field is not known without a dataset"):
         walk(tg.rule("h-transform", y="mean of the class"), fields={"main": NoisierField(gaussian(1.0), 0.1)})

@@ -126,31 +126,9 @@ def fields_for(cls: type[Rule], turn: Tensor | None = None, shift: Tensor | floa
         elif role.kind == "classifier":
             classes = {_LABEL: random_mixture(0, turn, shift), "B": random_mixture(9, turn, shift)}
             found[name] = ExactClassifier(classes, {_LABEL: 0.3, "B": 0.7})
-        elif role.kind == "classes":
-            found[name] = EachClass({_LABEL: random_mixture(seed, turn, shift), "B": random_mixture(9, turn, shift)})
         else:
             found[name] = random_mixture(seed, turn, shift)
     return found
-
-
-class EachClass(Field):
-    """A field with a view at each class; by itself it is that of the first."""
-
-    def __init__(self, members: dict[str, Field]) -> None:
-        self.members, self.labels, self.own = members, tuple(members), next(iter(members.values()))
-        self.dim = self.own.dim
-
-    def with_label(self, label: str | None) -> Field:
-        return self.own if label is None else self.members[label]
-
-    def log_density(self, x: Tensor, sigma: Any) -> Tensor:
-        return self.own.log_density(x, sigma)
-
-    def score(self, x: Tensor, sigma: Any) -> Tensor:
-        return self.own.score(x, sigma)
-
-    def hessian(self, x: Tensor, sigma: Any) -> Tensor:
-        return self.own.hessian(x, sigma)
 
 
 def points() -> Tensor:

@@ -170,14 +170,6 @@ class Evaluation:
         """The classes that are not sampled."""
         return tuple(name for name in self.labels if name != self.label)
 
-    def data_mean(self, label: str | None) -> Tensor:
-        """The exact mean of a class's data, or of all data for None, with shape ``(d,)``.
-
-        Raises:
-            InputError: If the run has no dataset.
-        """
-        return self._data("the mean of a class").field(label).mean.to(self.x)
-
     # Denoisers, each kept until the points change.
 
     def denoised(self, role: str = "main", *, where: Tensor | None = None) -> Tensor:

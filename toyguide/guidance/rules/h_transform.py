@@ -21,6 +21,7 @@ import param
 import torch
 from torch import Tensor
 
+from toyguide.errors import InputError
 from toyguide.fields.mixtures import GaussianMixture
 from toyguide.guidance.base import Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Evaluation, Guided
@@ -74,9 +75,15 @@ class HTransform(Rule):
     def point(self, at: Evaluation) -> Tensor:
         """y, with shape ``(n, d)``."""
         if self.y != "point":
-            main = at.field()
-            mean = main.mean.to(at.x) if isinstance(main, GaussianMixture) else at.data_mean(at.label)
-            return mean.expand_as(at.x)
+            return self._mean(at).to(at.x).expand_as(at.x)
         found = torch.zeros_like(at.x)
         found[:, :1], found[:, 1:2] = self.y0, self.y1
         return found
+
+    def _mean(self, at: Evaluation) -> Tensor:
+        main = at.field()
+        if isinstance(main, GaussianMixture):
+            return main.mean
+        if at.data is None:
+            raise InputError("y: the mean of this main field is not known without a dataset, expected y = point")
+        return at.data.field(at.label).mean
