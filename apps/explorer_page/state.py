@@ -40,6 +40,8 @@ BANDS = {
     "error-ratio": "Where the push helps",
     "curl": "Curl of guided field",
     "divergence": "Divergence of guided field",
+    "target": "The rule's target",
+    "ideal-error": "Distance from the ideal",
 }
 LAYERS = {
     "samples": "Samples",
