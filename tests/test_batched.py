@@ -12,9 +12,10 @@ from torch import Tensor
 
 import toyguide as tg
 from toyguide.contract import NETWORKS, fields_for
+from toyguide.datasets.classifiers import ExactClassifier
 from toyguide.errors import InputError
 from toyguide.fields import Field
-from toyguide.guidance import Batched, Evaluation, Guided, Interval, PerTrajectory, Rule, rules
+from toyguide.guidance import Batched, Evaluation, Guided, Interval, PerTrajectory, Rule, Scene, rules
 from toyguide.samplers import SAMPLERS, sampler, trajectory
 from toyguide.sweeps.batch import batches, walk_batch
 
@@ -27,7 +28,15 @@ N = 24
 
 @pytest.fixture
 def fields(random_mixture):
-    return {role: random_mixture(2, seed=seed) for seed, role in enumerate(("main", "uncond", "weak"))}
+    """A field for every role of the rules that are joined."""
+    roles = {name: role for cls in JOINED.values() for name, role in cls.roles().items() if role.kind != "classifier"}
+    return {name: random_mixture(2, seed=seed) for seed, name in enumerate(roles)}
+
+
+def scene(fields: dict) -> Scene:
+    """The fields with a classifier of two of them."""
+    both = {"A": fields["main"], "B": fields["weak"]}
+    return Scene({**fields, "classifier": ExactClassifier(both, {"A": 0.4, "B": 0.6})}, (), label="A")
 
 
 def values(cls: type[Rule], name: str) -> list[float]:
@@ -37,7 +46,7 @@ def values(cls: type[Rule], name: str) -> list[float]:
 
 
 def alone(rule: Rule, fields: dict, x: Tensor, seed: int) -> list:
-    return list(trajectory(rule, fields, sampler(method(rule)), x, LEVELS, seeded(seed)))
+    return list(trajectory(rule, scene(fields), sampler(method(rule)), x, LEVELS, seeded(seed)))
 
 
 def method(rule: Rule) -> str:
@@ -57,7 +66,7 @@ def test_a_joint_is_its_runs(fields, key, name, interval):
     joint: Rule = Batched(singles, [seeded(s) for s in seeds], x.repeat(3, 1))
     if interval:
         joint, singles = Interval(joint, *interval), [Interval(rule, *interval) for rule in singles]
-    steps = list(trajectory(joint, fields, sampler(method(joint)), x.repeat(3, 1), LEVELS, seeded()))
+    steps = list(trajectory(joint, scene(fields), sampler(method(joint)), x.repeat(3, 1), LEVELS, seeded()))
     ends = set()
     for part, (rule, seed) in enumerate(zip(singles, seeds, strict=True)):
         own = slice(part * N, (part + 1) * N)
@@ -112,7 +121,7 @@ def test_trained_networks_in_float32(key, torch_device):
         x = run.start()
         x = torch.nextafter(x, torch.full_like(x, torch.inf)).to(torch_device)
         *_, end = trajectory(
-            run.build_rule(), run.build_fields(device), sampler(chosen), x, run.levels(), run.generator(), run.n
+            run.build_rule(), run.scene(device), sampler(chosen), x, run.levels(), run.generator(), run.n
         )
         moved.append(end.x)
 
@@ -161,7 +170,7 @@ class Counted(Field):
 
 
 def test_fields_are_evaluated_once_for_all(fields):
-    counted = {role: Counted(field) for role, field in fields.items()}
+    counted = {role: Counted(fields[role]) for role in ("main", "uncond", "weak")}
     x = torch.randn(4 * N, 2, generator=seeded(1), dtype=W)
     joint = Batched([tg.rule("cfg", w=w) for w in (0.0, 1.0, 2.0, 3.0)], [seeded()] * 4, x)
     (*_, last) = trajectory(joint, counted, sampler("heun"), x, LEVELS, seeded())

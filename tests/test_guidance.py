@@ -66,6 +66,15 @@ def test_evaluations_inside_a_network_are_counted_as_they_are_made(key, monkeypa
     assert nfe == made / len(points())
 
 
+@pytest.mark.parametrize("key", [k for k, c in EVERY.items() if any(r.kind == "exact" for r in c.roles().values())])
+def test_evaluations_of_derived_mixtures_are_counted_as_they_are_made(key, monkeypatch):
+    cls, calls = EVERY[key], []
+    for name in ("denoise", "log_density"):
+        method = getattr(GaussianMixture, name)
+        monkeypatch.setattr(GaussianMixture, name, lambda self, x, *a, f=method: calls.append(len(x)) or f(self, x, *a))
+    assert run(cls(), fields_for(cls))[-1].nfe == sum(calls) / len(points())
+
+
 def test_equal_numbers_make_equal_rules():
     assert tg.rule("cfg", w=3) == tg.rule("cfg", w=3.0) != tg.rule("autoguidance", w=3.0)
     assert len({tg.rule("cfg", w=3), tg.rule("cfg", w=3.0), tg.rule("cfg", w=3.5)}) == 2

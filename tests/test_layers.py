@@ -16,7 +16,7 @@ LAYERS = [
     {"errors"},
     {"devices", "files", "noise", "palette", "plugins", "_speed"},
     {"fields"},
-    {"datasets"},
+    {"datasets", "targets"},
     {"training"},
     {"classifier_training"},
     {"geometry"},

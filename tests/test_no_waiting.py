@@ -9,8 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from toyguide import load_dataset, load_model, rules, samplers
 from toyguide.datasets.checkpoints import load_learned
+from toyguide.datasets.references import natural_reference, resolve
 from toyguide.fields import NoisierField, degradations
 from toyguide.fields.networks import EnergyMLP
+from toyguide.guidance import Scene
 from toyguide.samplers import SAMPLERS
 from toyguide.training import LOSSES, LabelledDraws, PowerFunctionEMA, TrainSettings, _descend, draw_batch
 
@@ -87,7 +89,7 @@ def test_a_training_step_does_not_wait(dataset, conditional, loss, monkeypatch):
     assert all(p.grad is not None for p in network.parameters())
 
 
-CHOOSING = {"adaptive-guidance"}  # it evaluates a field at some of the points, and has to know at how many
+CHOOSING = {"adaptive-guidance", "gfcg"}  # these evaluate fields at some of the points, and have to know at which
 
 
 @pytest.mark.parametrize("method", SAMPLERS)
@@ -106,9 +108,22 @@ def test_no_step_of_a_rule_waits(key, method, monkeypatch):
     networks = {role: f"fractal/{stem}" for role, stem in stems.items()}
     roles = rules()[key].roles()
     fields = {name: load_learned(networks[name]).to(META) for name in {"main": None, **roles} if name in networks}
+    fields |= {name: _partner(role) for name, role in roles.items() if name not in networks or role.kind == "exact"}
     levels = torch.tensor([2.0, 1.0, 0.5, 0.0])
-    walk = samplers.trajectory(rules()[key](), fields, samplers.sampler(method), x, levels, torch.Generator())
+    scene = Scene(fields, (), load_dataset("fractal"), "A")
+
+    def walking():
+        return samplers.trajectory(rules()[key](), scene, samplers.sampler(method), x, levels, torch.Generator())
+
+    list(walking())  # copies the exact fields' constants to the device
+    walk = walking()
     next(walk)
     with NoWaiting():
         steps = list(walk)
     assert [s.x.device for s in steps] == [META] * 3
+
+
+def _partner(role):
+    """The natural partner of an exact main."""
+    data = load_dataset("fractal")
+    return resolve(natural_reference(role, "exact", data, "A"), data, "A", role)

@@ -10,7 +10,7 @@ import torch
 from toyguide.datasets import Dataset, load_dataset
 from toyguide.datasets.checkpoints import load_model, save_model
 from toyguide.datasets.classifiers import ExactClassifier
-from toyguide.datasets.references import canonical, natural_reference, resolve, resolve_field
+from toyguide.datasets.references import at_label, canonical, natural_reference, resolve, resolve_field
 from toyguide.datasets.roles import ROLES, Role
 from toyguide.errors import InputError
 from toyguide.fields.networks import EnergyMLP
@@ -179,6 +179,7 @@ def test_without_networks_the_main_is_exact(tmp_path):
     assert natural_reference("main", None, data, "left") == "exact"
 
 
+EACH, ONLY = Role("each", "classes", "a model of every class"), Role("main", "exact", "an exact field")
 OTHER, SECOND = Role("other", "class", "another class"), Role("weak2", "weaker", "another weak one", "exact+noise:0.4")
 
 
@@ -188,6 +189,21 @@ def test_partners_of_any_role(trained, conditional):
     assert natural_reference(SECOND, f"{trained.name}/main", trained, "left") == "exact+noise:0.4", "its own partner"
     assert natural_reference("classifier", "exact", PAIR, "left") == "posterior"
     assert natural_reference(OTHER, f"{trained.name}/main", trained, "left") == "exact@right", "no network models it"
+    assert natural_reference(ONLY, f"{trained.name}/main", trained, "left") == "exact"
+    assert natural_reference(EACH, "exact@left+noise:0.1", PAIR, "left") == "exact@left+noise:0.1"
+    assert natural_reference(EACH, f"{conditional.name}/main", conditional, "left") == f"{conditional.name}/main"
+    assert natural_reference(EACH, f"{trained.name}/main", trained, "left") == "exact", "that network models one class"
+
+
+def test_what_a_role_of_a_kind_takes(trained, conditional):
+    for head, change, data in (("exact", "+noise:0.2", PAIR), (f"{conditional.name}/main", "", conditional)):
+        each = resolve_field(head + change, data, "left", EACH)
+        same(at_label(each, data, "right"), resolve_field(f"{head}@right{change}", data, "left", "weak"))
+    with pytest.raises(InputError, match=r"each '.*/main': models one class, expected every class, like exact"):
+        resolve_field(f"{trained.name}/main", trained, "left", EACH)
+    with pytest.raises(InputError, match=r"main '.*/main': expected an exact field, like exact"):
+        resolve_field(f"{trained.name}/main", trained, "left", ONLY)
+    assert canonical("exact", "left", EACH) != canonical("exact", "left", ONLY), "it is asked for other classes"
 
 
 def test_changed_fields(trained):

@@ -115,13 +115,6 @@ def test_the_exact_posterior_removes_a_class(name, sigma):
     torch.testing.assert_close(guided, expected, rtol=0, atol=1e-10)
 
 
-def test_static_negative_guidance_is_a_linear_rule():
-    fields = {"main": FIELDS["main"], "negative": FIELDS["uncond"]}
-    rule = tg.rule("negative", posterior="static", lam=1.5)
-    for a, b in zip(walk(rule, fields=fields), walk(tg.rule("cfg", w=2.5)), strict=True):
-        torch.testing.assert_close(a.x, b.x)
-
-
 def test_the_running_posterior_follows_the_exact_one():
     """Along unguided paths of many ancestral steps, where a step is a draw from Bayes' own transition."""
     data = tg.load_dataset("two-gaussians")

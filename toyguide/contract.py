@@ -17,7 +17,7 @@ import param
 import torch
 from torch import Tensor
 
-from toyguide.datasets.classifiers import ExactClassifier
+from toyguide.datasets.classifiers import Classifier, ExactClassifier
 from toyguide.errors import InputError
 from toyguide.experiment import Experiment
 from toyguide.fields import Field
@@ -120,12 +120,37 @@ def fields_for(cls: type[Rule], turn: Tensor | None = None, shift: Tensor | floa
         elif role.kind == "adapter":
             found[name] = Adapter(2, 8, 2, torch.tensor([0.5, 0.5]), torch.Generator().manual_seed(seed)).double()
             found[name].requires_grad_(False)
+        elif role.kind == "classes":
+            members = {_LABEL: random_mixture(seed, turn, shift), "B": random_mixture(9, turn, shift)}
+            found[name] = EachClass(members)
         elif role.kind == "classifier":
             classes = {_LABEL: random_mixture(0, turn, shift), "B": random_mixture(9, turn, shift)}
             found[name] = ExactClassifier(classes, {_LABEL: 0.3, "B": 0.7})
+        elif role.kind == "classes":
+            found[name] = EachClass({_LABEL: random_mixture(seed, turn, shift), "B": random_mixture(9, turn, shift)})
         else:
             found[name] = random_mixture(seed, turn, shift)
     return found
+
+
+class EachClass(Field):
+    """A field with a view at each class; by itself it is that of the first."""
+
+    def __init__(self, members: dict[str, Field]) -> None:
+        self.members, self.labels, self.own = members, tuple(members), next(iter(members.values()))
+        self.dim = self.own.dim
+
+    def with_label(self, label: str | None) -> Field:
+        return self.own if label is None else self.members[label]
+
+    def log_density(self, x: Tensor, sigma: Any) -> Tensor:
+        return self.own.log_density(x, sigma)
+
+    def score(self, x: Tensor, sigma: Any) -> Tensor:
+        return self.own.score(x, sigma)
+
+    def hessian(self, x: Tensor, sigma: Any) -> Tensor:
+        return self.own.hessian(x, sigma)
 
 
 def points() -> Tensor:
@@ -366,14 +391,43 @@ class Counted(Field):
         return self.field.jvp(x, sigma, v)
 
 
+class CountedClassifier(Classifier):
+    """A classifier that counts the points at which it is evaluated, and at which it is differentiated."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier, self.labels, self.points, self.products = classifier, classifier.labels, 0, 0
+
+    def log_posterior(self, x: Tensor, sigma: Any) -> Tensor:
+        self.points += len(x)
+        return self.classifier.log_posterior(x, sigma)
+
+    def gradient(self, x: Tensor, sigma: Any, label: str) -> Tensor:
+        self.products += len(x)
+        return self.classifier.gradient(x, sigma, label)
+
+    def logits_vjp(self, x: Tensor, sigma: Any, v: Tensor) -> Tensor:
+        self.products += len(x)
+        return self.classifier.logits_vjp(x, sigma, v)
+
+
+def counting(field: Field | Classifier) -> tuple[Any, list[Counted | CountedClassifier]]:
+    """A field or classifier that counts, and what the counts are in: for one of each class, each class's own."""
+    if isinstance(field, EachClass):
+        members = {label: Counted(member) for label, member in field.members.items()}
+        return EachClass(members), list(members.values())
+    counted = CountedClassifier(field) if isinstance(field, Classifier) else Counted(field)
+    return counted, [counted]
+
+
 def _counted(cls: type[Rule]) -> str | None:
-    if any(role.kind in (*NETWORKS, "classifier") for role in cls.roles().values()):
-        raise Skipped("its networks and classifiers count for themselves")
+    if any(role.kind in (*NETWORKS, "exact") for role in cls.roles().values()):
+        raise Skipped("it derives fields from its networks or mixtures, which count for themselves")
     fields = fields_for(cls)
-    counted = {name: Counted(field) for name, field in fields.items() if not isinstance(field, Adapter)}
-    last = run(cls(), {**fields, **counted})[-1]
-    made = sum(field.points for field in counted.values()) / _N
-    products = sum(field.products for field in counted.values()) / _N
+    pairs = {name: counting(field) for name, field in fields.items() if not isinstance(field, Adapter)}
+    last = run(cls(), {**fields, **{name: field for name, (field, _) in pairs.items()}})[-1]
+    counts = [count for _, own in pairs.values() for count in own]
+    made = sum(count.points for count in counts) / _N
+    products = sum(count.products for count in counts) / _N
     if (last.nfe, last.cost.gradients) == (made, products):
         return None
     return (

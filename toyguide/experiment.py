@@ -34,6 +34,7 @@ from toyguide.guidance import ROLES, Fields, Interval, Role, Rule, Scene, Schedu
 from toyguide.guidance import rule as make_rule
 from toyguide.guidance.schedules import checked_schedule
 from toyguide.metrics import Difference, Features, differences, features_of, measure_features
+from toyguide.metrics.to_target import measure_to_target
 from toyguide.noise import edm_schedule
 from toyguide.samplers import Step, follow, trajectory
 from toyguide.samplers import sampler as make_sampler
@@ -421,6 +422,18 @@ class Result:
         features = features or features_of(self.x[-1], e.data, e.label)
         measured = measure_features(features, resamples=resamples, seed=e.seed)
         return {**measured, "nfe": self.nfe, "gradients": self.gradients, "seconds": self.seconds}
+
+    def target_metrics(self) -> dict[str, Any]:
+        """The final samples compared with what the rule is said to sample; see ``toyguide.metrics.to_target``.
+
+        Raises:
+            InputError: If nobody says what the rule samples, or a field is neither exact nor a network.
+        """
+        e = self.experiment
+        target = e.build_rule().target()
+        if target is None:
+            raise InputError(f"target: nobody says which density {e.build_rule()!r} samples, expected a rule like cfg")
+        return measure_to_target(self.x[-1], target, e.build_fields(), e.data, e.label, e.seed)
 
     def differences(self, other: Result, resamples: int = 200) -> dict[str, Difference]:
         """What another run's metrics are more than this one's, with intervals; see ``toyguide.metrics.paired``.

@@ -76,10 +76,14 @@ def choices(dataset: str, label: str, role: Role) -> list[str]:
         fit = [name for name in trained if _fits(name, None if label == UNION else label)]
         own = f"{dataset}/{data.models.get(MAIN)}"
         return [own, *(name for name in fit if name != own), "exact"] if own in fit else ["exact", *fit]
+    if role.kind == "exact":
+        return ["exact"]
     if role.kind == "classifier":
         return [AUTO, *_CLASSIFIERS, *_others(dataset, "classifier")]
     if role.kind == "adapter":
         return [AUTO, *_others(dataset, "adapter")]
+    if role.kind == "classes":
+        return [AUTO, *(name for name in trained if load_model(name).labels), "exact", *_WEAKER]
     if role.kind in ("union", "class"):
         return [AUTO, *trained, "exact@union", *(f"exact@{x}" for x in others)]
     own_partner = [role.partner] if role.partner and role.partner not in _WEAKER else []

@@ -85,7 +85,10 @@ def test_every_parameter_of_every_rule_has_a_control_that_sets_it(key):
     assert list(card._widgets) == list(declared)
     for name, parameter in declared.items():
         widget = card._widgets[name]
-        other = parameter.objects[-1] if hasattr(parameter, "objects") else parameter.get_soft_bounds()[1]
+        if isinstance(parameter, param.Boolean):
+            other = not parameter.default
+        else:
+            other = parameter.objects[-1] if hasattr(parameter, "objects") else parameter.get_soft_bounds()[1]
         widget.value = other
         assert getattr(state.panels[1].rule, name) == other
         assert state.request().runs[1].params[name] == other

@@ -53,14 +53,14 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     fields = e.build_fields()
-    roles = [e.scene(fields=fields).field(role) for role in ("main", "uncond")]
+    main_field, uncond_field = (e.scene(fields=fields).field(role) for role in ("main", "uncond"))
     levels, coefficients, errors = [], [], []
     before = None
     for step in e.walk(fields=fields):
         if step.sigma == 0:
             break
         x = step.x.double()  # at low noise eps is a small difference
-        main, uncond = (eps_from_denoised(f.denoise(x, step.sigma), x, step.sigma) for f in roles)
+        main, uncond = (eps_from_denoised(f.denoise(x, step.sigma), x, step.sigma) for f in (main_field, uncond_field))
         if before is not None:
             (a, b, c), error = fit_step(uncond, (main, *before))
             levels.append(step.sigma)
@@ -69,9 +69,18 @@ def run(args: argparse.Namespace) -> None:
         before = (main, uncond)
     main_name, uncond_name = (str(e.fields[role]) for role in ("main", "uncond"))
     fit = LinearFit(
-        e.label, main_name, uncond_name, args.w, e.steps, e.n, e.seed, signature(*roles, torch.device("cpu")),
-        tuple(levels), tuple(coefficients), tuple(float(f"{error:.3g}") for error in errors),
-    )  # fmt: skip
+        label=e.label,
+        main=main_name,
+        uncond=uncond_name,
+        w=args.w,
+        steps=e.steps,
+        n=e.n,
+        seed=e.seed,
+        signature=signature(main_field, uncond_field, torch.device("cpu")),
+        levels=tuple(levels),
+        coefficients=tuple(coefficients),
+        errors=tuple(float(f"{error:.3g}") for error in errors),
+    )
     path = write_fit(e.data, fit)
     if args.json:
         print(json.dumps(asdict(fit)))

@@ -42,9 +42,24 @@ class Classifier(ABC):
     def gradient(self, x: Tensor, sigma: Sigma, label: str) -> Tensor:
         """``grad_x log p(label | x; sigma)``, with shape ``(..., d)``."""
 
-    @abstractmethod
-    def tempered(self, temperature: float) -> Classifier:
-        """The classifier with its logits divided by a temperature: above 1 it is less confident."""
+    def logits(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """The logits f, whose softmax is the posterior, with shape ``(..., labels)``.
+
+        The posterior fixes them up to a number at each point. A classifier without such a number, as here, has the
+        log-posterior for its logits.
+        """
+        return self.log_posterior(x, sigma)
+
+    def logits_vjp(self, x: Tensor, sigma: Sigma, v: Tensor) -> Tensor:
+        """``grad_x v . f(x; sigma)`` for fixed weights v of the logits, with shape ``(..., d)``.
+
+        Args:
+            x: Points, with shape ``(..., d)``.
+            sigma: Their noise level.
+            v: The weights, with shape ``(..., labels)``.
+        """
+        each = [self.gradient(x, sigma, label) for label in self.labels]
+        return (torch.stack(each, -1) * v[..., None, :]).sum(-1)
 
     def index(self, label: str) -> int:
         """The place of a label on the last axis.
@@ -77,17 +92,22 @@ class ExactClassifier(Classifier):
         return cls({label: data.field(label) for label in data.labels}, priors)
 
     def log_posterior(self, x: Tensor, sigma: Sigma) -> Tensor:
-        return torch.log_softmax(self._logits(x, sigma), -1)
+        return torch.log_softmax(self.logits(x, sigma), -1)
 
     def gradient(self, x: Tensor, sigma: Sigma, label: str) -> Tensor:
         scores = torch.stack([field.score(x, sigma) for field in self.fields.values()], -1)  # (..., d, labels)
-        p = torch.softmax(self._logits(x, sigma), -1)
+        p = torch.softmax(self.logits(x, sigma), -1)
         return (scores[..., self.index(label)] - (scores * p[..., None, :]).sum(-1)) / self.temperature
 
     def tempered(self, temperature: float) -> ExactClassifier:
+        """The classifier with its logits divided by a temperature more: above 1 it is less confident."""
         return ExactClassifier(self.fields, self.priors, self.temperature * temperature)
 
-    def _logits(self, x: Tensor, sigma: Sigma) -> Tensor:
+    def logits_vjp(self, x: Tensor, sigma: Sigma, v: Tensor) -> Tensor:
+        scores = torch.stack([field.score(x, sigma) for field in self.fields.values()], -1)
+        return (scores * v[..., None, :]).sum(-1) / self.temperature
+
+    def logits(self, x: Tensor, sigma: Sigma) -> Tensor:
         """``log(w_c p_c) / T``, with shape ``(..., labels)``."""
         joint = [f.log_density(x, sigma) + math.log(self.priors[label]) for label, f in self.fields.items()]
         return torch.stack(joint, -1) / self.temperature

@@ -33,9 +33,10 @@ from toyguide.datasets.checkpoints import UNION, load_learned, load_model, model
 from toyguide.datasets.classifiers import Classifier, ExactClassifier
 from toyguide.datasets.dataset import Dataset
 from toyguide.datasets.roles import ROLES, Role
+from toyguide.datasets.trained_classifier import TrainedClassifier
 from toyguide.errors import InputError, unknown
 from toyguide.fields.adapters import Adapter
-from toyguide.fields.base import Field, NoisierField
+from toyguide.fields.base import Conditional, Field, NoisierField
 from toyguide.fields.degradations import DropoutField, NoisyInputField
 from toyguide.fields.ensembles import MeanField
 from toyguide.fields.mixtures import GaussianMixture
@@ -104,6 +105,13 @@ def check_role(found: Field | Classifier, name: str, data: Dataset, label: str |
         own = _own(data, "internal")
         like = f"like {own}" if own else "made by toyguide train --auxiliary LAYER"
         raise InputError(f"{role.name} {name!r}: expected a network with an auxiliary read-out, {like}")
+    if role.kind == "exact" and not isinstance(found, GaussianMixture):
+        raise InputError(f"{role.name} {name!r}: expected an exact field, like exact")
+    if role.kind == "classes":
+        try:
+            at_label(found, data, data.labels[0])
+        except InputError as problem:
+            raise InputError(f"{role.name} {name!r}: models one class, expected every class, like exact") from problem
     for network in _networks(found):
         if network.label is not None and network.label not in data.labels:
             raise unknown(f"label of {role.name} {name!r}", network.label, data.labels)
@@ -119,7 +127,8 @@ def natural_reference(role: Role | str, main: str | None, data: Dataset, label: 
     auxiliary read-out the dataset's network ``internal``. For any other role its own
     ``partner``, if it has one. Else, beside a trained main, the dataset's network of that name, or the main network
     itself at the union or another class where it is label-conditional, or another class's exact field; beside an exact
-    main the exact union, another class, or ``exact+noise:0.2``. A classifier is the exact posterior.
+    main the exact union, another class, or ``exact+noise:0.2``. All classes together are the main if it has them, else
+    the exact ones. A classifier is the exact posterior.
 
     Args:
         role: The role.
@@ -134,6 +143,8 @@ def natural_reference(role: Role | str, main: str | None, data: Dataset, label: 
     if role.kind in ("sampled", "network"):
         own = _own(data, "main")
         return own if own and _models(own, label) else "exact"
+    if role.kind == "exact":
+        return "exact"
     if role.partner:
         return role.partner
     if role.kind == "internal":
@@ -147,6 +158,8 @@ def natural_reference(role: Role | str, main: str | None, data: Dataset, label: 
     if role.kind == "classifier":
         return "posterior"
     is_exact = main is None or main.startswith("exact")
+    if role.kind == "classes":
+        return main if main and (is_exact or _is_conditional(main)) else "exact"
     others = [name for name in data.labels if name != label]
     other = {"union": UNION, "class": others[0] if others else None}.get(role.kind)
     if is_exact and role.kind == "weaker":
@@ -166,6 +179,8 @@ def natural_reference(role: Role | str, main: str | None, data: Dataset, label: 
 def canonical(reference: str, label: str | None, role: Role) -> str:
     """A reference with the class it stands for written out, so that two that mean one field are one text."""
     head, changes = _taken_apart(reference)
+    if role.kind == "classes":
+        return f"{reference} at every class"
     if reference.startswith("mean("):
         return reference
     if "@" not in head and (head == "exact" or _is_conditional(head)):
@@ -174,19 +189,24 @@ def canonical(reference: str, label: str | None, role: Role) -> str:
     return "+".join([head, *changes])
 
 
-def at_label(field: Field, data: Dataset, label: str | None) -> Field:
+def at_label(field: Field, data: Dataset | None, label: str | None) -> Field:
     """The same field at another class, or at the union for None.
+
+    Args:
+        field: A label-conditional network, an exact field of the dataset, or what is made of these.
+        data: The dataset, if there is one.
+        label: The class.
 
     Raises:
         InputError: If the field is of one class only.
     """
-    if isinstance(field, EnergyMLP) and field.labels:
+    if isinstance(field, Conditional) and field.labels:
         return field.with_label(label)
     if isinstance(field, NoisierField):
         return NoisierField(at_label(field.field, data, label), field.relative)
     if isinstance(field, MeanField):
         return MeanField([at_label(member, data, label) for member in field.members])
-    if isinstance(field, GaussianMixture) and any(field is data.field(name) for name in (*data.labels, None)):
+    if data is not None and any(field is data.field(name) for name in (*data.labels, None)):
         return data.field(label)
     raise InputError(f"label {label!r}: the field models one class only, expected exact or a label-conditional network")
 
@@ -273,7 +293,7 @@ def _cut(found: Field | Classifier, layer: float, text: str) -> Field:
 
 
 def _tempered(found: Field | Classifier, temperature: float, text: str) -> Classifier:
-    if not isinstance(found, Classifier):
+    if not isinstance(found, ExactClassifier | TrainedClassifier):
         raise InputError(f"field {text!r}: expected a classifier in front of +temperature, like posterior")
     return found.tempered(temperature)
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from toyguide._speed.buffers import transformed
 from toyguide.errors import InputError
 
 __all__ = [
+    "Conditional",
     "Field",
     "NoisierField",
     "Sigma",
@@ -186,6 +187,20 @@ class Field(ABC):
         """The posterior mean of the clean point, ``D = x + sigma^2 s``, with shape ``(..., d)``."""
         x, sigma = checked(x, sigma, self.dim)
         return denoised_from_score(self.score(x, sigma), x, sigma)
+
+
+@runtime_checkable
+class Conditional(Protocol):
+    """A field with a view of itself at each class, such as a label-conditional network.
+
+    Attributes:
+        labels: The classes; empty for a network that takes none.
+    """
+
+    labels: tuple[str, ...]
+
+    def with_label(self, label: str | None) -> Field:
+        """The field of one class, or of the union for None."""
 
 
 class NoisierField(Field):

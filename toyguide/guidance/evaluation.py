@@ -170,6 +170,14 @@ class Evaluation:
         """The classes that are not sampled."""
         return tuple(name for name in self.labels if name != self.label)
 
+    def data_mean(self, label: str | None) -> Tensor:
+        """The exact mean of a class's data, or of all data for None, with shape ``(d,)``.
+
+        Raises:
+            InputError: If the run has no dataset.
+        """
+        return self._data("the mean of a class").field(label).mean.to(self.x)
+
     # Denoisers, each kept until the points change.
 
     def denoised(self, role: str = "main", *, where: Tensor | None = None) -> Tensor:
@@ -181,7 +189,7 @@ class Evaluation:
                 are evaluated and counted, again on each call.
         """
         if where is not None and role not in self._denoised:
-            return self._denoised_where(role, where)
+            return self._denoised_where(self.field(role), where)
         if role not in self._denoised:
             self._denoised[role] = self.denoised_at(self.x, self.sigma, role)
         return self._denoised[role]
@@ -204,13 +212,19 @@ class Evaluation:
         self.cost.add(field.evaluations)
         return field.denoise(self.x if x is None else x, self.sigma if sigma is None else sigma)
 
-    def denoised_as(self, label: str | None, role: str = "main") -> Tensor:
+    def denoised_as(self, label: str | None, role: str = "main", *, where: Tensor | None = None) -> Tensor:
         """The denoised points of a role's field at another class, or at the union for None.
+
+        Args:
+            label: The class.
+            role: The role.
+            where: The points to evaluate, as in :meth:`denoised`.
 
         Raises:
             InputError: If the field models one class only.
         """
-        return self.denoised_of(at_label(self.field(role), self._data("another class"), label))
+        field = at_label(self.field(role), self._scene.data, label)
+        return self.denoised_of(field) if where is None else self._denoised_where(field, where)
 
     def score(self, role: str = "main") -> Tensor:
         """The score of the field in a role, with shape ``(n, d)``."""
@@ -253,13 +267,27 @@ class Evaluation:
 
     # Classes.
 
+    def classes(self, role: str = "classifier") -> tuple[str, ...]:
+        """The classes that a classifier tells apart, in the order of its probabilities."""
+        return self._classifier(role).labels
+
     def posterior(self, role: str = "classifier") -> Tensor:
-        """The probability of each class, in the order of ``labels``, with shape ``(n, labels)``.
+        """The probability of each class, in the order of :meth:`classes`, with shape ``(n, labels)``.
 
         By the classifier in a role if the rule has one, else by the dataset's exact fields.
         """
         self.cost.add(1)
         return self._classifier(role).log_posterior(self.x, self.sigma).exp()
+
+    def logits(self, role: str = "classifier") -> Tensor:
+        """The classifier's logits, whose softmax is :meth:`posterior`, with shape ``(n, labels)``."""
+        self.cost.add(1)
+        return self._classifier(role).logits(self.x, self.sigma)
+
+    def logits_vjp(self, v: Tensor, role: str = "classifier") -> Tensor:
+        """The gradient of ``v . logits(x)`` with respect to x, with shape ``(n, d)``; v has shape ``(n, labels)``."""
+        self.cost.gradients += 1
+        return self._classifier(role).logits_vjp(self.x, self.sigma, v)
 
     def posterior_gradient(self, label: str | None, role: str = "classifier") -> Tensor:
         """``grad_x log p(label | x; sigma)``, with shape ``(n, d)``; counted as a gradient.
@@ -290,8 +318,8 @@ class Evaluation:
         """Whether the denoised points of a role are computed already."""
         return role in self._denoised
 
-    def _denoised_where(self, role: str, where: Tensor) -> Tensor:
-        field, rows = self.field(role), where.nonzero()[:, 0]
+    def _denoised_where(self, field: Field, where: Tensor) -> Tensor:
+        rows = where.nonzero()[:, 0]
         self.cost.add(field.evaluations, where)
         out = torch.full_like(self.x, torch.nan)
         out[rows] = field.denoise(self.x[rows], self.sigma)

@@ -52,7 +52,7 @@ class CfgManifoldProjection(Rule):
     summary = (
         "CFG whose points first take K small steps to where the conditional and unconditional fields differ less, that "
         "is, where the class is more probable. Meant to make CFG less sensitive to w; the steps themselves guide, so "
-        "w = 1 guides too."
+        "w = 1 guides too. Accelerated they reach far: on the fractal few branches are left."
     )
     family = "Several fields"
     needs = ("main", "uncond")
@@ -74,16 +74,16 @@ class CfgManifoldProjection(Rule):
             return at.x, memory
         h = (_time(at.next_sigma) - _time(at.sigma)) / 2
         z = at.x / (1 + at.sigma)
-        image_before = residual_before = None
+        before: tuple[Tensor, Tensor] | None = None
         for _ in range(self.K):
             up = z - h * self._velocity(at, z, "uncond")
             image = up + h * self._velocity(at, up, "main")
             residual = image - z
             z = image
-            if self.anderson and image_before is not None:
-                gamma = _mixing(residual, residual_before)
-                z = (1 - gamma) * image + gamma * image_before
-            image_before, residual_before = image, residual
+            if self.anderson and before is not None:
+                gamma = _mixing(residual, before[1])
+                z = (1 - gamma) * image + gamma * before[0]
+            before = image, residual
         return z * (1 + at.sigma), memory
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:

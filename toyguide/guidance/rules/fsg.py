@@ -53,6 +53,7 @@ class ForesightGuidance(Rule):
     unguided = {"step": "cfg", "w_f": 1.0, "K": 0}
     off = {"K": 0}
     limits = (
+        Limit({"K": 0}, "cfg++", same=("lam",)),
         Limit({"step": "cfg", "w_f": 3.5, "K": 0}, "cfg", {"w": 3.5}),
         Limit({"step": "cfg", "w_f": 1.0, "w_b": 1.0, "K": 0}, "none"),
     )
@@ -61,7 +62,7 @@ class ForesightGuidance(Rule):
 
     w_f = param.Number(5.5, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Weight on the way down.")
     w_b = param.Number(0.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Weight on the way back up.")
-    lam = PerTrajectory(1.0, bounds=(0.0, 30.0), softbounds=(0.0, 2.0), step=0.05, doc="Weight λ of the CFG++ step.")
+    lam = PerTrajectory(1.0, bounds=(0.0, 1.0), step=0.05, doc="Weight λ of the CFG++ step.")
     K = param.Integer(2, bounds=(0, 20), softbounds=(0, 6), doc="Calibrations at one level; 0 is none.")
     m = param.Integer(4, bounds=(1, 100), softbounds=(1, 16), doc="How many steps ahead, and from one to the next.")
     threshold = param.Number(

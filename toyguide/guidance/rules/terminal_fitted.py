@@ -5,14 +5,15 @@ A step from sigma to sigma', with ``r = sigma'/sigma``, lands on
     x' = D_main + r (x - D_main) + (r^w - r)(D_uncond - D_main)
 
 which is the Euler step of CFG with a weight that depends on the step, ``w_eff - 1 = (r - r^w) / (1 - r)``: as the steps
-become finer it tends to ``w - 1``; the last one, to 0, lands on D_main for w > 0.
+become finer it tends to ``w - 1``. As w grows the step tends to that of CFG++ with lam = 1. The last step, to 0, lands
+on D_main for w > 0.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from toyguide.guidance.base import PerTrajectory, Rule
+from toyguide.guidance.base import Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Evaluation, Guided
 
 
@@ -34,6 +35,7 @@ class TerminalFitted(Rule):
     needs = ("main", "uncond")
     unguided = {"w": 1.0}
     off = {"w": 1.0}
+    limits = (Limit({"w": 1000.0}, "cfg++", {"lam": 1.0}, sampler="euler"),)
     first_order = True
     batchable = True
 
