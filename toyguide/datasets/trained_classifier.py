@@ -48,17 +48,26 @@ class TrainedClassifier(nn.Module, Classifier):
         self.temperature = 1.0
         self.metadata: dict[str, object] = {}
 
-    def log_posterior(self, x: Tensor, sigma: Sigma) -> Tensor:
+    def logits(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """``g F / T``, with shape ``(..., labels)``."""
         x, sigma = checked(x, sigma, self.dim, positive=True)
-        logits = self.gain.to(x.dtype) * self.body(noise_inputs(x, sigma, self.sigma_data))
-        return torch.log_softmax(logits / self.temperature, -1)
+        return self.gain.to(x.dtype) / self.temperature * self.body(noise_inputs(x, sigma, self.sigma_data))
+
+    def log_posterior(self, x: Tensor, sigma: Sigma) -> Tensor:
+        return torch.log_softmax(self.logits(x, sigma), -1)
 
     @torch.enable_grad()
     def gradient(self, x: Tensor, sigma: Sigma, label: str) -> Tensor:
         at = x.detach().requires_grad_()
         return torch.autograd.grad(self.log_posterior(at, sigma)[..., self.index(label)].sum(), at)[0]
 
+    @torch.enable_grad()
+    def logits_vjp(self, x: Tensor, sigma: Sigma, v: Tensor) -> Tensor:
+        at = x.detach().requires_grad_()
+        return torch.autograd.grad((self.logits(at, sigma) * v.detach()).sum(), at)[0]
+
     def tempered(self, temperature: float) -> TrainedClassifier:
+        """The classifier with its logits divided by a temperature more: above 1 it is less confident."""
         view = copy.copy(self)
         view.temperature = self.temperature * temperature
         return view
