@@ -52,8 +52,9 @@ class Compose(Rule):
     )
     summary = (
         "Samples what two classes have in common, what one has without the other, or either of them. For exact "
-        "densities, or is the mixture of both; and and not need Langevin steps (K) to sample the product that they "
-        "name. w = 1 with w_other = 0 is unguided."
+        "densities, or is the mixture of both. The other two need Langevin steps (K) to sample the product that they "
+        "name, and not leads off the data where the other class falls faster than main. w = 1 with w_other = 0 is "
+        "unguided."
     )
     needs = ("main", Role("other", "class", "the class that is joined or avoided"), "uncond")
     unguided = {"w": 1.0, "w_other": 0.0}
