@@ -135,7 +135,7 @@ def test_rules_as_json(cli):
         assert tg.rule(r["name"], **defaults) == cls()
         for name, p in r["parameters"].items():
             assert p["doc"]
-            for bound in p.get("bounds") or p["choices"]:  # the bounds are inside, what is beyond them is not
+            for bound in p.get("bounds") or p.get("choices", []):  # inside; what is beyond them is not
                 if bound is None:  # infinity, which JSON does not have
                     continue
                 assert getattr(tg.rule(r["name"], **{name: bound}), name) == bound

@@ -201,7 +201,9 @@ def test_a_rules_random_numbers_are_not_the_starts():
 
 
 def test_rules_share_their_start():
-    starts = [small(rule=rule, sampler=s).run("cpu").x[0] for rule in tg.rules() for s in SAMPLERS]
+    trained = {"network", "internal", "adapter"}  # kinds of roles that no exact field fills
+    any_field = [key for key, cls in tg.rules().items() if not trained & {role.kind for role in cls.roles().values()}]
+    starts = [small(rule=rule, sampler=s).run("cpu").x[0] for rule in any_field for s in SAMPLERS]
     assert all(torch.equal(s, starts[0]) for s in starts)
     assert torch.equal(small(n=8).start(), small(n=8, steps=99).start())
 

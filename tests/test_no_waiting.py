@@ -8,8 +8,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from toyguide import load_dataset, load_model, rules, samplers
+from toyguide.datasets.checkpoints import load_learned
 from toyguide.datasets.references import natural_reference, resolve
-from toyguide.fields import NoisierField
+from toyguide.fields import NoisierField, degradations
 from toyguide.fields.networks import EnergyMLP
 from toyguide.guidance import Scene
 from toyguide.samplers import SAMPLERS
@@ -99,9 +100,14 @@ def test_no_step_of_a_rule_waits(key, method, monkeypatch):
         pytest.skip("needs a first-order sampler")
     x = torch.empty(64, 2, device=META)
     monkeypatch.setattr(samplers, "noise_of", lambda *_: lambda: torch.empty_like(x))  # no generator is of this device
-    networks = {"main": "fractal/main", "uncond": "fractal/uncond", "weak": "fractal/weak"}
+    # Nor are the random numbers of dropout, which a GPU draws itself.
+    monkeypatch.setattr(degradations, "_generator", lambda seed, sigma, device: SimpleNamespace(device=device))
+    drawn = torch.rand
+    monkeypatch.setattr(torch, "rand", lambda *shape, generator, **how: drawn(*shape, **how))
+    stems = {"main": "internal", "uncond": "uncond", "weak": "weak", "adapter": "adapter"}
+    networks = {role: f"fractal/{stem}" for role, stem in stems.items()}
     roles = rules()[key].roles()
-    fields = {name: load_model(networks[name]).to(META) for name in {"main": None, **roles} if name in networks}
+    fields = {name: load_learned(networks[name]).to(META) for name in {"main": None, **roles} if name in networks}
     fields |= {name: _partner(role) for name, role in roles.items() if name not in networks or role.kind == "exact"}
     levels = torch.tensor([2.0, 1.0, 0.5, 0.0])
     scene = Scene(fields, (), load_dataset("fractal"), "A")

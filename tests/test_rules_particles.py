@@ -4,6 +4,7 @@ and SVDD against closed forms, quadrature and plain reweighting, in float64 with
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -41,6 +42,13 @@ def ends(rule: Rule, fields: dict, levels: Tensor, n: int, seed: int) -> Tensor:
     return list(trajectory(rule, fields, sampler("ancestral"), start, levels, g))[-1].x
 
 
+def arrived(x: Tensor, sigma: float, landed: Tensor, below: float, guided: Guided, **asked) -> Transition:
+    """A finished step; what is not given must not be asked for."""
+    unasked = {f.name: None for f in dataclasses.fields(Transition)}
+    known = {"x": x, "sigma": sigma, "x_next": landed, "sigma_next": below, "guided": guided}
+    return Transition(**{**unasked, **known, **asked})
+
+
 # Weights and resampling
 
 
@@ -51,7 +59,7 @@ def test_effective_shares_by_hand():
     assert effective_share(torch.tensor([3.0, 1.0], dtype=W).log()) == pytest.approx(16 / 10 / 2)
     assert effective_share(torch.tensor([0.0, math.nan, math.inf, 0.0])) == pytest.approx(0.5), "no number, no weight"
     assert effective_share(torch.full((4,), math.nan)) == 1.0
-    trace = weights_trace(torch.tensor([3.0, 1.0], dtype=W).log())
+    trace = weights_trace(torch.tensor([3.0, 1.0], dtype=W).log(), 0.8)
     torch.testing.assert_close(trace["log_weight"].exp(), torch.tensor([1.5, 0.5], dtype=W))
     assert trace["ess"].tolist() == pytest.approx([0.8, 0.8])
 
@@ -82,7 +90,7 @@ def growth(mode: str, sigma: float, below: float, landed: Tensor = X, **params) 
     """The rule's increments of the log-weights in a step from X."""
     rule, at = fkc(mode, **params), Evaluation(Scene(THREE, (sigma, below)), X, sigma)
     guided = rule.guide(at, None)
-    return rule.growth(Transition(X, sigma, landed, below, guided, lambda: landed, at.moved), guided.memory)
+    return rule.growth(arrived(X, sigma, landed, below, guided), guided.memory)
 
 
 @pytest.mark.parametrize("mode", POWERS)
@@ -272,6 +280,16 @@ def test_a_clamp_bounds_the_increments():
     assert float((free - free.mean()).abs().max()) > 0.3
 
 
+def test_the_trace_shows_the_share_before_resampling():
+    """In each step the share that the last one ended with; below the threshold the points were resampled."""
+    rule = fkc("cfg", threshold=0.9)
+    steps = walk(rule, fields=THREE, method="ancestral")
+    shares = [float(step.trace["ess"][0]) for step in steps[1:]]
+    assert min(shares) < 0.9
+    for step, after in zip(steps[1:-1], shares[1:], strict=True):
+        assert (step.ancestors is not None) == (after < 0.9)
+
+
 def test_weights_begin_where_an_interval_does():
     steps = walk(Interval(fkc("cfg"), 0.2, 1.0), fields=THREE, method="ancestral")
     plain = walk(tg.rule("none"), fields=THREE, method="ancestral")
@@ -279,7 +297,7 @@ def test_weights_begin_where_an_interval_does():
     assert all(torch.equal(a.x, b.x) for a, b in zip(steps[:3], plain[:3], strict=True)), "nothing is moved above it"
     log_weights = sum(a * THREE[r].log_density(steps[2].x, 0.7) for r, a in POWERS["cfg"].items())
     log_weights = log_weights - THREE["main"].log_density(steps[2].x, 0.7)
-    torch.testing.assert_close(steps[3].trace["log_weight"], weights_trace(log_weights)["log_weight"])
+    torch.testing.assert_close(steps[3].trace["log_weight"], weights_trace(log_weights, 1.0)["log_weight"])
 
 
 def test_a_mode_evaluates_its_own_fields():
@@ -369,7 +387,7 @@ def test_candidates_are_chosen_in_proportion_to_their_values():
         return torch.tensor([[at, 0.0]], dtype=W).expand(n, 2)
 
     x = points(0.0)
-    step = Transition(x, 1.0, x, 0.5, Guided(x), lambda: points(next(draws)), Denoised)
+    step = arrived(x, 1.0, x, 0.5, Guided(x), draw=lambda: points(next(draws)), evaluate=Denoised)
     landed = tg.rule("svdd", M=3, alpha=alpha).after_step(step, None, seeded(1)).x[:, 0]
     for spot, share in zip(spots.tolist(), torch.softmax(spots / alpha, 0).tolist(), strict=True):
         error = math.sqrt(share * (1 - share) / n)

@@ -14,7 +14,7 @@ from scipy import integrate, stats
 from walks import FIELDS, LEVELS, W, X, walk
 
 import toyguide as tg
-from toyguide.contract import allowed
+from toyguide.contract import allowed, fields_for, run
 from toyguide.errors import InputError
 from toyguide.guidance import Batched, Evaluation, Guided, Interval, PerTrajectory, Rule, Scene, Schedule
 from toyguide.guidance.probe import guided_at
@@ -106,28 +106,33 @@ def test_a_wrong_schedule_is_refused(wrong, said):
 
 
 def test_the_weight_of_a_rule_is_the_one_that_has_an_unguided_value():
-    named = {key: weight_of(tg.rules()[key]) for key in ("cfg", "sfg", "sfg+autoguidance", "score-scaling", "none")}
-    assert named == {"cfg": "w", "sfg": "w", "sfg+autoguidance": "w", "score-scaling": "k", "none": None}
+    keys = ("cfg", "sfg", "sfg+autoguidance", "score-scaling", "negative", "none", "cfg++", "fkc")
+    named = {key: weight_of(tg.rules()[key]) for key in keys}
+    assert named == dict(zip(keys, ("w", "w", "w", "k", "lam", None, None, None), strict=True))
     assert weight_of(tg.rule("cfg", w=2.0)) == "w"
 
 
-SCHEDULED = [key for key, cls in tg.rules().items() if weight_of(cls) and set(cls.needs) <= set(FIELDS)]
+SCHEDULED = [key for key, cls in tg.rules().items() if weight_of(cls)]
+
+
+def end(rule: Rule, fields: dict) -> torch.Tensor:
+    """Where a run of a rule ends, as the checks of every rule run it."""
+    return run(rule, fields)[-1].x
 
 
 @pytest.mark.parametrize("key", SCHEDULED)
 def test_a_constant_schedule_is_the_rule_itself(key):
-    rule = tg.rule(key)
+    rule, fields = tg.rule(key), fields_for(tg.rules()[key])
     for schedule in ("constant", "early:1"):
-        ends = [walk(each, method=allowed(rule))[-1].x for each in (rule, scheduled(rule, schedule))]
-        assert torch.equal(*ends)
+        assert torch.equal(end(rule, fields), end(scheduled(rule, schedule), fields))
 
 
 @pytest.mark.parametrize("key", SCHEDULED)
 def test_a_schedule_of_the_unguided_weight_is_unguided(key):
     """Whatever the shape, and in the steps that a shape does not guide."""
-    rule = tg.rules()[key](**tg.rules()[key].unguided)
-    ends = [walk(each, method=allowed(rule))[-1].x for each in (tg.rule("none"), scheduled(rule, "triangle"))]
-    torch.testing.assert_close(*ends, rtol=0, atol=1e-12)
+    rule, fields = tg.rules()[key](**tg.rules()[key].unguided), fields_for(tg.rules()[key])
+    plain = run(tg.rule("none"), fields, method=allowed(rule))[-1].x
+    torch.testing.assert_close(end(scheduled(rule, "triangle"), fields), plain, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("key", [key for key in SCHEDULED if len(tg.rules()[key].unguided) == 1])
@@ -138,8 +143,8 @@ def test_early_guidance_is_an_interval_of_a_larger_weight(key):
     unguided, weight = cls.unguided[name], cls().values()[name]
     larger = cls(**{name: unguided + 5 / 3 * (weight - unguided)})
     early, inside = scheduled(cls(**{name: weight}), "early:0.5"), Interval(larger, 0.5, 10.0)
-    ends = [walk(each, method=allowed(larger))[-1].x for each in (early, inside)]
-    torch.testing.assert_close(*ends, rtol=0, atol=1e-11)
+    fields = fields_for(cls)
+    torch.testing.assert_close(end(early, fields), end(inside, fields), rtol=0, atol=1e-11)
 
 
 def test_a_heun_step_has_one_weight():
@@ -221,8 +226,10 @@ def test_a_batch_is_its_runs(interval):
 
 
 def test_what_cannot_be_scheduled_is_said_in_a_line():
-    with pytest.raises(InputError, match="schedule 'linear': the rule 'none' has no weight with an unguided value"):
+    with pytest.raises(InputError, match="schedule 'linear' of 'none': it has no weight with an unguided value"):
         scheduled(tg.rule("none"), "linear")
+    with pytest.raises(InputError, match="schedule 'v' of 'fkc': its points interact"):
+        scheduled(tg.rule("fkc"), "v")
     with pytest.raises(InputError, match="schedule 'triangle': is unguided at each of 2 steps, expected more steps"):
         scheduled(tg.rule("cfg"), "triangle", LEVELS[-3:])
     with pytest.raises(InputError, match="schedule 'linear': takes w to -1, expected at least 0"):
@@ -307,8 +314,8 @@ def test_runs_of_one_schedule_are_batched():
     other = small(schedule="cosine")
     assert batches([*runs, other]) == [runs, [other]]
     *_, last = walk_batch(runs)
-    for end, run in zip(last.x.chunk(4), runs, strict=True):
-        torch.testing.assert_close(end, run.run("cpu").x[-1], rtol=0, atol=1e-5)
+    for part, e in zip(last.x.chunk(4), runs, strict=True):
+        torch.testing.assert_close(part, e.run("cpu").x[-1], rtol=0, atol=1e-5)
 
 
 def test_an_experiment_refuses_what_cannot_be_scheduled():

@@ -21,6 +21,7 @@ from toyguide.datasets.classifiers import Classifier, ExactClassifier
 from toyguide.errors import InputError
 from toyguide.experiment import Experiment
 from toyguide.fields import Field
+from toyguide.fields.adapters import Adapter
 from toyguide.fields.mixtures import GaussianMixture
 from toyguide.fields.two_headed import TwoHeadedMLP
 from toyguide.guidance import FAMILIES, ROLES, Batched, Evaluation, Rule, Scene, Wrapper, rules
@@ -119,6 +120,9 @@ def fields_for(cls: type[Rule], turn: Tensor | None = None, shift: Tensor | floa
         elif role.kind == "classes":
             members = {_LABEL: random_mixture(seed, turn, shift), "B": random_mixture(9, turn, shift)}
             found[name] = EachClass(members)
+        elif role.kind == "adapter":
+            found[name] = Adapter(2, 8, 2, torch.tensor([0.5, 0.5]), torch.Generator().manual_seed(seed)).double()
+            found[name].requires_grad_(False)
         elif role.kind == "classifier":
             classes = {_LABEL: random_mixture(0, turn, shift), "B": random_mixture(9, turn, shift)}
             found[name] = ExactClassifier(classes, {_LABEL: 0.3, "B": 0.7})
@@ -342,26 +346,6 @@ def mapped(memory: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return type(memory)(mapped(m, change) for m in memory) if isinstance(memory, tuple | list) else memory
 
 
-class EachClass(Field):
-    """A field with a view at each class; without one it is the first."""
-
-    def __init__(self, members: Mapping[str, Field]) -> None:
-        self.members, self.labels, self.own = members, tuple(members), next(iter(members.values()))
-        self.dim = self.own.dim
-
-    def with_label(self, label: str) -> Field:
-        return self.members[label]
-
-    def log_density(self, x: Tensor, sigma: Any) -> Tensor:
-        return self.own.log_density(x, sigma)
-
-    def score(self, x: Tensor, sigma: Any) -> Tensor:
-        return self.own.score(x, sigma)
-
-    def hessian(self, x: Tensor, sigma: Any) -> Tensor:
-        return self.own.hessian(x, sigma)
-
-
 class Counted(Field):
     """A field that counts the points at which it is evaluated, and at which it is differentiated."""
 
@@ -399,9 +383,32 @@ class CountedClassifier(Classifier):
         self.products += len(x)
         return self.classifier.gradient(x, sigma, label)
 
+    def tempered(self, temperature: float) -> Classifier:
+        return CountedClassifier(self.classifier.tempered(temperature))
+
     def logits_vjp(self, x: Tensor, sigma: Any, v: Tensor) -> Tensor:
         self.products += len(x)
         return self.classifier.logits_vjp(x, sigma, v)
+
+
+class EachClass(Field):
+    """A field with a view at each class; without one it is the first."""
+
+    def __init__(self, members: Mapping[str, Field]) -> None:
+        self.members, self.labels, self.own = members, tuple(members), next(iter(members.values()))
+        self.dim = self.own.dim
+
+    def with_label(self, label: str) -> Field:
+        return self.members[label]
+
+    def log_density(self, x: Tensor, sigma: Any) -> Tensor:
+        return self.own.log_density(x, sigma)
+
+    def score(self, x: Tensor, sigma: Any) -> Tensor:
+        return self.own.score(x, sigma)
+
+    def hessian(self, x: Tensor, sigma: Any) -> Tensor:
+        return self.own.hessian(x, sigma)
 
 
 def counting(field: Field | Classifier) -> tuple[Any, list[Counted | CountedClassifier]]:
@@ -416,8 +423,9 @@ def counting(field: Field | Classifier) -> tuple[Any, list[Counted | CountedClas
 def _counted(cls: type[Rule]) -> str | None:
     if any(role.kind in (*NETWORKS, "exact") for role in cls.roles().values()):
         raise Skipped("it derives fields from its networks or mixtures, which count for themselves")
-    pairs = {name: counting(field) for name, field in fields_for(cls).items()}
-    last = run(cls(), {name: field for name, (field, _) in pairs.items()})[-1]
+    fields = fields_for(cls)
+    pairs = {name: counting(field) for name, field in fields.items() if not isinstance(field, Adapter)}
+    last = run(cls(), {**fields, **{name: field for name, (field, _) in pairs.items()}})[-1]
     counts = [count for _, own in pairs.values() for count in own]
     made = sum(count.points for count in counts) / _N
     products = sum(count.products for count in counts) / _N

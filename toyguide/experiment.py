@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from toyguide.datasets import Dataset, load_dataset
 from toyguide.datasets.classifiers import Classifier
@@ -29,12 +29,12 @@ from toyguide.devices import resolve_device
 from toyguide.errors import InputError, unknown
 from toyguide.fields import Field
 from toyguide.fields.mixtures import GaussianMixture
-from toyguide.fields.networks import EnergyMLP
 from toyguide.files import writing
 from toyguide.guidance import ROLES, Fields, Interval, Role, Rule, Scene, Schedule, rules
 from toyguide.guidance import rule as make_rule
 from toyguide.guidance.schedules import checked_schedule
 from toyguide.metrics import Difference, Features, differences, features_of, measure_features
+from toyguide.metrics.to_target import measure_to_target
 from toyguide.noise import edm_schedule
 from toyguide.samplers import Step, follow, trajectory
 from toyguide.samplers import sampler as make_sampler
@@ -217,7 +217,7 @@ class Experiment:
             field = resolve(given, self.data, self.label, role) if isinstance(given, str) else given
             if field is given:
                 check_role(field, _called(given), self.data, self.label, role)
-            found[name] = field.to(where) if isinstance(field, EnergyMLP) else field
+            found[name] = field.to(where) if isinstance(field, nn.Module) else field
         return found
 
     def build_field(self, role: str = "main", device: str = "cpu") -> Field:
@@ -422,6 +422,18 @@ class Result:
         features = features or features_of(self.x[-1], e.data, e.label)
         measured = measure_features(features, resamples=resamples, seed=e.seed)
         return {**measured, "nfe": self.nfe, "gradients": self.gradients, "seconds": self.seconds}
+
+    def target_metrics(self) -> dict[str, Any]:
+        """The final samples compared with what the rule is said to sample; see ``toyguide.metrics.to_target``.
+
+        Raises:
+            InputError: If nobody says what the rule samples, or a field is neither exact nor a network.
+        """
+        e = self.experiment
+        target = e.build_rule().target()
+        if target is None:
+            raise InputError(f"target: nobody says which density {e.build_rule()!r} samples, expected a rule like cfg")
+        return measure_to_target(self.x[-1], target, e.build_fields(), e.data, e.label, e.seed)
 
     def differences(self, other: Result, resamples: int = 200) -> dict[str, Difference]:
         """What another run's metrics are more than this one's, with intervals; see ``toyguide.metrics.paired``.

@@ -30,14 +30,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import starmap
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from toyguide._speed.cuda_graphs import Replayed
 from toyguide.datasets import Dataset, load_dataset
@@ -46,7 +46,7 @@ from toyguide.errors import InputError, unknown
 from toyguide.fields.networks import EnergyMLP
 from toyguide.fields.two_headed import TwoHeadedMLP
 
-__all__ = ["LOSSES", "PowerFunctionEMA", "TrainSettings", "TrainStep", "ema_exponent", "train"]
+__all__ = ["LOSSES", "Learning", "PowerFunctionEMA", "TrainSettings", "TrainStep", "ema_exponent", "optimize", "train"]
 
 LOSSES = ("exact", "denoising")
 _BETAS = (0.9, 0.99)
@@ -55,8 +55,52 @@ _AUXILIARY = 0.5  # the weight of an auxiliary read-out's loss
 _LONGEST_EMA = 12**-0.5  # sigma_rel of the plain average over all of training, gamma = 0
 
 
+class Learning:
+    """What the settings of every training have: checks, the data, and the learning rate; subclasses are dataclasses."""
+
+    dataset: str
+    iterations: int
+    learning_rate: float
+    t_ref: float
+    ema: tuple[float, ...]
+
+    def check(self) -> None:
+        """That the numbers that all trainings have are in range.
+
+        Raises:
+            InputError: If one is not.
+        """
+        for name, low, high in (
+            ("width", 1, 65_536),
+            ("layers", 0, 100),
+            ("iterations", 1, 100_000_000),
+            ("batch", 1, 100_000_000),
+            ("seed", 0, 2**63 - 1),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise InputError(f"{name} = {value!r}: expected a whole number from {low} to {high}")
+        for name in ("learning_rate", "t_ref"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+                raise InputError(f"{name} = {value!r}: expected a positive number")
+        for sigma_rel in self.ema:
+            ema_exponent(sigma_rel)
+        if not self.ema or len(set(self.ema)) < len(self.ema):
+            raise InputError(f"ema = {self.ema}: expected one or more different lengths")
+
+    @property
+    def data(self) -> Dataset:
+        """The dataset."""
+        return load_dataset(self.dataset)
+
+    def learning_rate_at(self, iteration: int) -> float:
+        """The learning rate of an iteration, counted from 1."""
+        return self.learning_rate / math.sqrt(max(iteration / self.t_ref, 1))
+
+
 @dataclass(frozen=True)
-class TrainSettings:
+class TrainSettings(Learning):
     """Everything but the device that determines the trained weights; validated at construction.
 
     Args:
@@ -95,45 +139,22 @@ class TrainSettings:
     auxiliary: int | None = None
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("width", 1, 65_536),
-            ("layers", 0, 100),
-            ("iterations", 1, 100_000_000),
-            ("batch", 1, 100_000_000),
-            ("seed", 0, 2**63 - 1),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise InputError(f"{name} = {value!r}: expected a whole number from {low} to {high}")
-        for name in ("learning_rate", "t_ref"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-                raise InputError(f"{name} = {value!r}: expected a positive number")
+        self.check()
         if self.auxiliary is not None and not (type(self.auxiliary) is int and 1 <= self.auxiliary < self.layers):
             layers = f"1 to {self.layers - 1}" if self.layers > 1 else "of which there is none"
             raise InputError(f"auxiliary = {self.auxiliary!r}: expected a hidden layer before the last, {layers}")
         if self.loss not in LOSSES:
             raise unknown("loss", self.loss, LOSSES)
-        for sigma_rel in self.ema:
-            ema_exponent(sigma_rel)
-        if not self.ema or len(set(self.ema)) < len(self.ema):
-            raise InputError(f"ema = {self.ema}: expected one or more different lengths")
         self.data.check_label(self.label)
         if self.conditional and self.label is not None:
             raise InputError(f"label {self.label!r}: a conditional network models every class; expected no label")
 
-    @property
-    def data(self) -> Dataset:
-        """The dataset."""
-        return load_dataset(self.dataset)
 
-    def learning_rate_at(self, iteration: int) -> float:
-        """The learning rate of an iteration, counted from 1."""
-        return self.learning_rate / math.sqrt(max(iteration / self.t_ref, 1))
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class TrainStep:
+class TrainStep(Generic[Network]):
     """A finished optimizer step.
 
     Attributes:
@@ -149,11 +170,11 @@ class TrainStep:
     loss: Tensor
     learning_rate: float
     seconds: float
-    network: EnergyMLP
-    averages: dict[float, EnergyMLP]
+    network: Network
+    averages: dict[float, Network]
 
 
-class PowerFunctionEMA:
+class PowerFunctionEMA(Generic[Network]):
     """A network's average over its training.
 
     Args:
@@ -161,7 +182,7 @@ class PowerFunctionEMA:
         sigma_rel: The length of the average.
     """
 
-    def __init__(self, network: EnergyMLP, sigma_rel: float) -> None:
+    def __init__(self, network: Network, sigma_rel: float) -> None:
         self.exponent = ema_exponent(sigma_rel)
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
 
@@ -170,7 +191,7 @@ class PowerFunctionEMA:
         return 1 - (1 - 1 / iteration) ** (self.exponent + 1)
 
     @torch.no_grad()
-    def update(self, network: EnergyMLP, weight: float | Tensor) -> None:
+    def update(self, network: Network, weight: float | Tensor) -> None:
         """Add the parameters after an iteration to the average."""
         means: list[Tensor] = list(self.network.parameters())
         steps: list[Tensor] = list(torch._foreach_sub(list(network.parameters()), means))
@@ -190,7 +211,7 @@ def ema_exponent(sigma_rel: float) -> float:
     return float(np.roots([1, 7, 16 - t, 12 - t]).real.max())
 
 
-def train(settings: TrainSettings, device: str = "auto") -> Iterator[TrainStep]:
+def train(settings: TrainSettings, device: str = "auto") -> Iterator[TrainStep[EnergyMLP]]:
     """Train a network, step by step; the same settings on the same device give the same weights.
 
     On a GPU the batches are drawn there and the whole step is one CUDA graph.
@@ -205,10 +226,7 @@ def train(settings: TrainSettings, device: str = "auto") -> Iterator[TrainStep]:
     where = resolve_device(device)
     generator = torch.Generator().manual_seed(settings.seed)
     network = _new_network(settings, generator).to(where)
-    averages = {sigma_rel: PowerFunctionEMA(network, sigma_rel) for sigma_rel in settings.ema}
-
-    recorded = where.type == "cuda"
-    if recorded:
+    if recorded := where.type == "cuda":
         generator = torch.Generator(where).manual_seed(settings.seed)
     data = settings.data  # held, since a recorded step reads its constants where they are
     draw: Callable[[torch.Generator], Batch]
@@ -216,39 +234,58 @@ def train(settings: TrainSettings, device: str = "auto") -> Iterator[TrainStep]:
         draw = LabelledDraws(settings, data, network)
     else:
         draw = partial(draw_batch, settings, network)
+    with ThreadPoolExecutor(_PARTS, "toyguide-train", torch.set_num_threads, (1,)) as pool:
+        descend = partial(_descend, network) if recorded else partial(_descend_in_parts, network, pool)
+        yield from optimize(settings, network, network.normalize, lambda: descend(draw(generator)), generator)
+
+
+def optimize(
+    settings: Learning,
+    network: Network,
+    normalize: Callable[[], None],
+    descend: Callable[[], Tensor],
+    generator: torch.Generator,
+) -> Iterator[TrainStep[Network]]:
+    """Adam's steps on a network, averaged.
+
+    Args:
+        settings: The learning rate, the iterations and the averages.
+        network: What is trained.
+        normalize: Called after every step.
+        descend: Returns the loss of a new batch and leaves its gradient in the network's parameters.
+        generator: What ``descend`` draws from, on the network's device; on a GPU the whole step is one CUDA graph.
+    """
+    averages = {sigma_rel: PowerFunctionEMA(network, sigma_rel) for sigma_rel in settings.ema}
+    where = next(network.parameters()).device
+    recorded = where.type == "cuda"
     # Tensors, so that a recorded step reads their new values.
     rate = torch.zeros((), dtype=torch.float32, device=where)
     weights = {sigma_rel: torch.zeros((), dtype=torch.float32, device=where) for sigma_rel in settings.ema}
     optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=_BETAS, fused=True, capturable=recorded)
 
     def step() -> Tensor:
-        loss = descend(draw(generator))
+        loss = descend()
         optimizer.step()
-        network.normalize()
+        normalize()
         for sigma_rel, average in averages.items():
             average.update(network, weights[sigma_rel])
         return loss
 
     changed = [p for n in (network, *(average.network for average in averages.values())) for p in n.parameters()]
-    with ExitStack() as stack:
-        if where.type == "cpu":
-            pool = stack.enter_context(ThreadPoolExecutor(_PARTS, "toyguide-train", torch.set_num_threads, (1,)))
-            descend, take = partial(_descend_in_parts, network, pool), one_torch_thread()(step)
-        else:
-            descend, take = partial(_descend, network), Replayed(step, generator, changed) if recorded else step
-        began = time.perf_counter()
-        for iteration in range(1, settings.iterations + 1):
-            rate.fill_(settings.learning_rate_at(iteration))
-            for sigma_rel, average in averages.items():
-                weights[sigma_rel].fill_(average.weight(iteration))
-            yield TrainStep(
-                iteration,
-                take(),
-                settings.learning_rate_at(iteration),
-                time.perf_counter() - began,
-                network,
-                {sigma_rel: average.network for sigma_rel, average in averages.items()},
-            )
+    take = Replayed(step, generator, changed) if recorded else one_torch_thread()(step)
+    began = time.perf_counter()
+    for iteration in range(1, settings.iterations + 1):
+        rate.fill_(settings.learning_rate_at(iteration))
+        for sigma_rel, average in averages.items():
+            weights[sigma_rel].fill_(average.weight(iteration))
+        yield TrainStep(
+            iteration,
+            take(),
+            settings.learning_rate_at(iteration),
+            time.perf_counter() - began,
+            network,
+            {sigma_rel: average.network for sigma_rel, average in averages.items()},
+        )
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,10 @@ class FormulaCard(pn.viewable.Viewer):
         self._state.set_rule(self._state.selected, fresh)
 
     def _complain(self, problem: FormulaError | None) -> None:
-        text = "" if problem is None else f"<pre>{escape(problem.marked)}</pre><p>{escape(problem.problem)}</p>"
+        text = ""
+        if problem is not None:
+            before, wrong, after = map(escape, problem.line)
+            text = f"<code>{before}<mark>{wrong or '&nbsp;'}</mark>{after}</code><p>{escape(problem.problem)}</p>"
         self._mistake.param.update(object=f'<div role="alert">{text}</div>', visible=problem is not None)
         self._box.error_state = problem is not None
 
@@ -139,6 +142,6 @@ def _help() -> str:
 _STYLE = """
     :host { font-size: 13px; line-height: 1.4; }
     p { margin: 2px 0; } summary { cursor: pointer; min-height: 24px; }
-    pre { margin: 0; overflow-x: auto; font-size: 12px; line-height: 1.2; }
+    code { font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere; }
     dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 8px; margin: 4px 0; } dd { margin: 0; }
 """

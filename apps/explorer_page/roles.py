@@ -79,7 +79,9 @@ def choices(dataset: str, label: str, role: Role) -> list[str]:
     if role.kind == "exact":
         return ["exact"]
     if role.kind == "classifier":
-        return [AUTO, *_CLASSIFIERS]
+        return [AUTO, *_CLASSIFIERS, *_others(dataset, "classifier")]
+    if role.kind == "adapter":
+        return [AUTO, *_others(dataset, "adapter")]
     if role.kind == "classes":
         return [AUTO, *(name for name in trained if load_model(name).labels), "exact", *_WEAKER]
     if role.kind in ("union", "class"):
@@ -88,6 +90,11 @@ def choices(dataset: str, label: str, role: Role) -> list[str]:
     weak = f"{dataset}/{data.models.get('weak')}"
     several = [f"mean({weak}*)"] if sum(name.startswith(weak) for name in trained) > 1 else []
     return [AUTO, *several, *trained, *own_partner, *_WEAKER]
+
+
+def _others(dataset: str, kind: str) -> list[str]:
+    """The bundled networks of a dataset that are no fields."""
+    return [] if "?" in dataset else model_names(dataset, kind)
 
 
 def _fits(name: str, label: str | None) -> bool:

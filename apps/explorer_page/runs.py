@@ -21,7 +21,6 @@ from toyguide.devices import resolve_device
 from toyguide.errors import InputError
 from toyguide.experiment import Result
 from toyguide.fields import Field
-from toyguide.fields.networks import EnergyMLP
 from toyguide.guidance import Scene
 from toyguide.metrics import Difference, Features, differences, features_of, hdr_threshold, reference
 from toyguide.samplers import Step, follow
@@ -246,7 +245,7 @@ def field(reference: str, dataset: str, label: str | None, role: str, device: st
 @lru_cache(maxsize=128)
 def _loaded(reference: str, dataset: str, label: str | None, role: Role, device: str) -> Field | Classifier:
     found = resolve(reference, load_dataset(dataset), label, role)
-    return found.to(resolve_device(device)) if isinstance(found, EnergyMLP) else found
+    return found.to(resolve_device(device)) if isinstance(found, torch.nn.Module) else found
 
 
 def _finite(x: torch.Tensor) -> np.ndarray:

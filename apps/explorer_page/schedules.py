@@ -12,7 +12,7 @@ import param
 from toyguide import Experiment, rule
 from toyguide.errors import InputError
 from toyguide.guidance import Schedule
-from toyguide.guidance.schedules import weight_of
+from toyguide.guidance.schedules import weight_of, why_constant
 from toyguide_apps.explorer_page.state import CONSTANT, ExplorerState
 from toyguide_apps.shared.notices import told
 
@@ -98,7 +98,8 @@ class ScheduleCard(pn.viewable.Viewer):
     def _follow(self) -> None:
         """Options and value in one step: a menu whose options have just changed would choose one of them itself."""
         state, self._following = self._state, True
-        scheduled = weight_of(state.panels[state.selected].rule) is not None
+        chosen = state.panels[state.selected].rule
+        scheduled = weight_of(chosen) is not None
         settings: dict[str, Any] = {"options": offered_schedules(state.schedule), "value": state.schedule}
         self._menu.param.update(disabled=not scheduled, **settings)
         self._following = False
@@ -106,7 +107,7 @@ class ScheduleCard(pn.viewable.Viewer):
             drawn = picture_of(state.experiment(state.selected))
         except InputError:  # told where it is run
             drawn = ""
-        self._picture.object = drawn if scheduled else "<p>The rule has no weight with an unguided value.</p>"
+        self._picture.object = drawn if scheduled else f"<p>No schedule for this rule: {why_constant(chosen)}.</p>"
         self._picture.visible = bool(self._picture.object)
 
     @told

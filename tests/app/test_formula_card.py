@@ -79,8 +79,8 @@ def test_a_mistake_is_marked_while_the_rule_stays(state, card):
     assert typed._box.value == GATED.replace("D_weak", "D_w<k")
     assert typed._box.error_state
     assert typed._mistake.visible
-    line = "D_main + (w - 1) * (D_main - D_w&lt;k) * (sigma &lt; s)"
-    assert f"<pre>{line}\n{' ' * 29}^^^</pre>" in typed._mistake.object
+    line = "D_main + (w - 1) * (D_main - <mark>D_w</mark>&lt;k) * (sigma &lt; s)"
+    assert f"<code>{line}</code>" in typed._mistake.object
     assert "did you mean" in typed._mistake.object
     card._widgets["w"].value = 4.0
     assert typed._box.value.count("D_w<k"), "what is being typed stays while a slider moves"

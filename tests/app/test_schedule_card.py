@@ -71,7 +71,7 @@ def test_it_is_greyed_with_the_reason_where_the_rule_has_no_weight(state):
     assert not card._menu.disabled
     state.set({"selected": 0})
     assert card._menu.disabled
-    assert "no weight with an unguided value" in card._picture.object
+    assert "it has no weight with an unguided value." in card._picture.object
     assert card._picture.visible
     assert "schedule" not in OwnCard(state)._menus
     state.set({"selected": 2})

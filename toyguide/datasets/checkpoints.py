@@ -1,35 +1,44 @@
 """Trained networks on disk: safetensors with every setting in the metadata, never pickle.
 
 The metadata holds one entry, ``toyguide``, whose JSON has a ``network`` (what is needed to build it), the ``label`` it
-models, and a ``training`` record (how it was made) that is only ever shown.
+models, and a ``training`` record (how it was made) that is only ever shown. What is no field says its ``kind``, that of
+the roles that it fills: ``classifier`` or ``adapter``.
 """
 
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from toyguide.datasets.dataset import dataset_names, dataset_root, load_dataset
+from toyguide.datasets.trained_classifier import TrainedClassifier
 from toyguide.errors import InputError, unknown
+from toyguide.fields.adapters import Adapter
 from toyguide.fields.networks import EnergyMLP
 from toyguide.fields.two_headed import TwoHeadedMLP
 from toyguide.files import writing
 
-__all__ = ["UNION", "load_model", "model_names", "model_path", "save_model"]
+__all__ = ["UNION", "Learned", "load_learned", "load_model", "model_names", "model_path", "save_model"]
 
 _FORMAT = 1
 UNION = "union"
 
+Learned = EnergyMLP | TrainedClassifier | Adapter
+"""What a file can hold."""
 
-def save_model(network: EnergyMLP, path: str | Path, training: dict[str, Any]) -> None:
+
+def save_model(network: Learned, path: str | Path, training: dict[str, Any]) -> None:
     """Write a network whole or not at all.
 
     Args:
         network: The network; its label is the class it models (None for the union, or for a conditional network).
+            A classifier has none.
         path: Where to, a ``.safetensors``.
         training: How it was made, as JSON values.
 
@@ -38,20 +47,25 @@ def save_model(network: EnergyMLP, path: str | Path, training: dict[str, Any]) -
     """
     described = {
         "format": _FORMAT,
-        "network": {
-            "dim": network.dim,
-            "width": network.width,
-            "layers": network.layers,
-            "labels": list(network.labels),
-            "bounded": network.bounded,
-            **({"auxiliary": network.auxiliary} if isinstance(network, TwoHeadedMLP) else {}),
-        },
-        "label": network.label,
+        **_described(network),
         "training": training,
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     with writing(path) as temporary:
         temporary.write_bytes(save(tensors, {"toyguide": json.dumps(described)}))
+
+
+def _described(network: Learned) -> dict[str, Any]:
+    """What is needed to build a network, and what it models."""
+    shape: dict[str, Any] = {"dim": network.dim, "width": network.width, "layers": network.layers}
+    if isinstance(network, TrainedClassifier):
+        return {"kind": "classifier", "network": {**shape, "labels": list(network.labels)}, "label": None}
+    if isinstance(network, Adapter):
+        return {"kind": "adapter", "network": shape, "label": network.label}
+    shape |= {"labels": list(network.labels), "bounded": network.bounded}
+    if isinstance(network, TwoHeadedMLP):
+        shape["auxiliary"] = network.auxiliary
+    return {"network": shape, "label": network.label}
 
 
 def load_model(reference: str | Path) -> EnergyMLP:
@@ -68,7 +82,10 @@ def load_model(reference: str | Path) -> EnergyMLP:
         InputError: If there is no such network, or the file is not one.
     """
     text, _, label = str(reference).partition("@")
-    network = _read(model_path(text))
+    network = load_learned(text)
+    if not isinstance(network, EnergyMLP):
+        kind = "a classifier" if isinstance(network, TrainedClassifier) else "an adapter"
+        raise InputError(f"model {str(reference)!r}: is {kind}, expected a field")
     if not label:
         return network
     if not network.labels:
@@ -77,10 +94,31 @@ def load_model(reference: str | Path) -> EnergyMLP:
     return network.with_label(None if label == UNION else label)
 
 
-def model_names(dataset: str | None = None) -> list[str]:
-    """The names of the bundled trained networks (of one dataset)."""
+def load_learned(reference: str | Path) -> Learned:
+    """A trained network of any kind by name or path, on the CPU, in evaluation mode.
+
+    Raises:
+        InputError: If there is no such network, or the file is not one.
+    """
+    return _read(model_path(str(reference)))
+
+
+def model_names(dataset: str | None = None, kind: str = "field") -> list[str]:
+    """The names of the bundled trained networks (of one dataset) that are fields, or of another kind."""
     names = dataset_names() if dataset is None else [dataset]
-    return [f"{n}/{stem}" for n in names for stem in sorted(p.stem for p in (dataset_root() / n).glob("*.safetensors"))]
+    files = (path for name in names for path in sorted((dataset_root() / name).glob("*.safetensors")))
+    return [f"{p.parent.name}/{p.stem}" for p in files if _kind(p, p.stat().st_mtime_ns) == kind]
+
+
+# Asked whenever the explorer builds a menu: a file is read once until it changes.
+@lru_cache(maxsize=256)
+def _kind(path: Path, changed: int) -> str:
+    """The kind that a file says it is of; a field where it does not say so, readable or not."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return str(json.loads((file.metadata() or {})["toyguide"]).get("kind", "field"))
+    except (SafetensorError, OSError, LookupError, AttributeError, ValueError):
+        return "field"
 
 
 def model_path(text: str) -> Path:
@@ -102,26 +140,15 @@ def model_path(text: str) -> Path:
     raise unknown("model", text, model_names())
 
 
-def _read(path: Path) -> EnergyMLP:
+def _read(path: Path) -> Learned:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             described = json.loads((file.metadata() or {})["toyguide"])
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a mapping
         if described["format"] != _FORMAT:
             raise InputError(f"of format {described['format']}, expected {_FORMAT}")
-        built = described["network"]
-        auxiliary = {"auxiliary": int(built["auxiliary"])} if "auxiliary" in built else {}
-        network = (TwoHeadedMLP if auxiliary else EnergyMLP)(
-            int(built["dim"]),
-            int(built["width"]),
-            int(built["layers"]),
-            tensors["sigma_data"],
-            tuple(built["labels"]),
-            bounded=bool(built.get("bounded", False)),  # which files of earlier versions do not say
-            **auxiliary,
-        )
+        network = _built(described, tensors["sigma_data"])
         network.load_state_dict(tensors)
-        network.label = described["label"]
     except InputError as problem:
         raise InputError(f"model {str(path)!r}: {problem}") from problem
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError) as problem:
@@ -131,3 +158,22 @@ def _read(path: Path) -> EnergyMLP:
         raise InputError(f"model {str(path)!r}: has weights that are not finite: expected a network that trained well")
     network.metadata = described
     return network.eval().requires_grad_(False)
+
+
+def _built(described: dict[str, Any], sigma_data: Tensor) -> Learned:
+    """A network of the described shape, with random weights."""
+    built, kind = described["network"], described.get("kind", "field")
+    dim, width, layers = (int(built[name]) for name in ("dim", "width", "layers"))
+    network: Learned
+    if kind == "classifier":
+        return TrainedClassifier(dim, tuple(built["labels"]), width, layers, sigma_data)
+    if kind == "adapter":
+        network = Adapter(dim, width, layers, sigma_data)
+    elif kind == "field":
+        bounded = bool(built.get("bounded", False))  # which files of earlier versions do not say
+        shape = (dim, width, layers, sigma_data, tuple(built["labels"]), None, bounded)
+        network = TwoHeadedMLP(*shape, auxiliary=int(built["auxiliary"])) if "auxiliary" in built else EnergyMLP(*shape)
+    else:
+        raise InputError(f"of kind {kind!r}, expected a field, a classifier or an adapter")
+    network.label = described["label"]
+    return network

@@ -61,6 +61,10 @@ class Classifier(ABC):
         each = [self.gradient(x, sigma, label) for label in self.labels]
         return (torch.stack(each, -1) * v[..., None, :]).sum(-1)
 
+    @abstractmethod
+    def tempered(self, temperature: float) -> Classifier:
+        """The classifier with its logits divided by a temperature: above 1 it is less confident."""
+
     def index(self, label: str) -> int:
         """The place of a label on the last axis.
 
@@ -102,6 +106,9 @@ class ExactClassifier(Classifier):
     def logits_vjp(self, x: Tensor, sigma: Sigma, v: Tensor) -> Tensor:
         scores = torch.stack([field.score(x, sigma) for field in self.fields.values()], -1)
         return (scores * v[..., None, :]).sum(-1) / self.temperature
+
+    def tempered(self, temperature: float) -> ExactClassifier:
+        return ExactClassifier(self.fields, self.priors, self.temperature * temperature)
 
     def logits(self, x: Tensor, sigma: Sigma) -> Tensor:
         """``log(w_c p_c) / T``, with shape ``(..., labels)``."""

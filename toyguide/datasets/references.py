@@ -8,6 +8,7 @@
     mean(fractal/weak, exact)             the mean of fields
     mean(fractal/weak*)                   the mean of all bundled networks with such a name
     posterior                             the exact classifier
+    fractal/classifier                    a trained classifier, or an adapter, by name or path
 
 Each of them can be changed by what follows a plus sign:
 
@@ -28,11 +29,12 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from toyguide.datasets.checkpoints import UNION, load_model, model_names, model_path
+from toyguide.datasets.checkpoints import UNION, load_learned, load_model, model_names, model_path
 from toyguide.datasets.classifiers import Classifier, ExactClassifier
 from toyguide.datasets.dataset import Dataset
 from toyguide.datasets.roles import ROLES, Role
 from toyguide.errors import InputError, unknown
+from toyguide.fields.adapters import Adapter
 from toyguide.fields.base import Conditional, Field, NoisierField
 from toyguide.fields.degradations import DropoutField, NoisyInputField
 from toyguide.fields.ensembles import MeanField
@@ -86,7 +88,14 @@ def check_role(found: Field | Classifier, name: str, data: Dataset, label: str |
         expected = "a classifier, like posterior" if role.kind == "classifier" else "a field, like exact"
         raise InputError(f"{role.name} {name!r}: expected {expected}")
     if isinstance(found, Classifier):
+        dim = getattr(found, "dim", data.dim)
+        if found.labels != data.labels or dim != data.dim:
+            of = f"dimension {dim} and classes {', '.join(found.labels)}"
+            raise InputError(f"{role.name} {name!r}: of {of}; expected {data.dim} and the classes of {data.name}")
         return
+    if (role.kind == "adapter") != isinstance(found, Adapter):
+        expected = "an adapter, made by toyguide distill" if role.kind == "adapter" else "a field, not an adapter"
+        raise InputError(f"{role.name} {name!r}: expected {expected}")
     if found.dim != data.dim:
         raise InputError(f"{role.name} {name!r}: of dimension {found.dim}, expected {data.dim} for {data.name}")
     if role.kind == "network" and not isinstance(found, EnergyMLP):
@@ -105,7 +114,7 @@ def check_role(found: Field | Classifier, name: str, data: Dataset, label: str |
     for network in _networks(found):
         if network.label is not None and network.label not in data.labels:
             raise unknown(f"label of {role.name} {name!r}", network.label, data.labels)
-        if role.kind in ("sampled", "network", "internal") and network.label != label:
+        if role.kind in ("sampled", "network", "internal", "adapter") and network.label != label:
             of, wanted = map(_called, (network.label, label))
             raise InputError(f"{role.name} {name!r}: models {of}, expected a field of {wanted}, like exact")
 
@@ -116,9 +125,9 @@ def natural_reference(role: Role | str, main: str | None, data: Dataset, label: 
     For what is sampled: the dataset's own network if it models the label, else ``exact``; for a rule that needs an
     auxiliary read-out the dataset's network ``internal``. For any other role its own
     ``partner``, if it has one. Else, beside a trained main, the dataset's network of that name, or the main network
-    itself at the union or another class where it is label-conditional; beside an exact main the exact union, another
-    class, or ``exact+noise:0.2``. Another class is exact beside a network of one class, too, and so are all classes
-    together. A classifier is the exact posterior.
+    itself at the union or another class where it is label-conditional, or another class's exact field; beside an exact
+    main the exact union, another class, or ``exact+noise:0.2``. All classes together are the main if it has them, else
+    the exact ones. A classifier is the exact posterior.
 
     Args:
         role: The role.
@@ -157,7 +166,7 @@ def natural_reference(role: Role | str, main: str | None, data: Dataset, label: 
     if is_exact and other:
         return f"exact@{other}"
     own = _own(data, role.name)
-    if own and (role.kind != "weaker" or _models(own, label)):
+    if own and (role.kind not in ("weaker", "adapter") or _models(own, label)):
         return own
     if other and main is not None and _is_conditional(main):
         return f"{main.partition('@')[0]}@{other}"
@@ -256,7 +265,9 @@ def _plain(head: str, text: str, data: Dataset, label: str | None, role: Role) -
     if "/" not in head and ".safetensors" not in head:
         known = ["exact", *(f"exact@{x}" for x in (*data.labels, UNION)), "exact+noise:SHARE", "posterior", "mean(...)"]
         raise unknown("field", text, [*known, *model_names()])
-    network = load_model(head)
+    network = load_model(head) if at else load_learned(head)
+    if not isinstance(network, EnergyMLP):
+        return network
     if network.labels and not at:
         network = network.with_label(None if role.kind == "union" else label)
     return network
@@ -281,9 +292,9 @@ def _cut(found: Field | Classifier, layer: float, text: str) -> Field:
 
 
 def _tempered(found: Field | Classifier, temperature: float, text: str) -> Classifier:
-    if not isinstance(found, ExactClassifier):
+    if not isinstance(found, Classifier):
         raise InputError(f"field {text!r}: expected a classifier in front of +temperature, like posterior")
-    return ExactClassifier(found.fields, found.priors, found.temperature * temperature)
+    return found.tempered(temperature)
 
 
 _CHANGES: dict[str, tuple[Callable[..., Field | Classifier], str, float, float]] = {
@@ -322,9 +333,9 @@ def _network(found: Field | Classifier, text: str) -> EnergyMLP:
     return found
 
 
-def _networks(found: Field) -> list[EnergyMLP]:
+def _networks(found: Field) -> list[EnergyMLP | Adapter]:
     """The trained networks that a field is made of."""
-    if isinstance(found, EnergyMLP):
+    if isinstance(found, EnergyMLP | Adapter):
         return [found]
     if isinstance(found, MeanField):
         return [network for member in found.members for network in _networks(member)]
@@ -355,8 +366,10 @@ def _described(reference: str) -> tuple[bool, str | None]:
 # Asked for each experiment that is made, and so for each movement of a slider: a file is read once until it changes.
 @lru_cache(maxsize=256)
 def _read_once(reference: str, changed: int) -> tuple[bool, str | None]:
-    network = load_model(reference)
-    return bool(network.labels), network.label
+    network = load_learned(reference.partition("@")[0])
+    if isinstance(network, EnergyMLP):
+        return bool(network.labels), network.label
+    return False, network.label if isinstance(network, Adapter) else None
 
 
 def _models(reference: str, label: str | None) -> bool:

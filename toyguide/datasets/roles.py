@@ -15,6 +15,7 @@ KINDS = {
     "class": "a field of another class",
     "classes": "a model of every class: exact fields, or a label-conditional network",
     "weaker": "a weaker model of the same distribution",
+    "adapter": "a small network that adds to the sampled field what guidance would",
     "classifier": "the probabilities of the classes at a noisy point",
 }
 """The kinds of roles. The kind decides which natural partner a role has, and what may fill it."""

@@ -44,9 +44,9 @@ from toyguide._speed.buffers import Scratch, block_size, differentiated
 from toyguide.errors import InputError, unknown
 from toyguide.fields.base import Field, Sigma, as_points, as_sigma, checked
 
-__all__ = ["EnergyMLP", "unit_rows"]
+__all__ = ["SILU_GAIN", "EnergyMLP", "unit_rows"]
 
-_SILU_GAIN = 0.596  # the RMS of silu(z) for z ~ N(0, 1)
+SILU_GAIN = 0.596  # the RMS of silu(z) for z ~ N(0, 1)
 
 _FIRST_GAIN = 0.05  # of a bounded network: small, so that training starts close to a Gaussian
 
@@ -320,7 +320,7 @@ class EnergyMLP(nn.Module, Field):
 
     def _unit_rows(self, dtype: torch.dtype) -> _Rows:
         rows: list[Tensor] = []
-        for gain, weights in zip((1.0, _SILU_GAIN), self._of_one_shape(), strict=False):
+        for gain, weights in zip((1.0, SILU_GAIN), self._of_one_shape(), strict=False):
             stacked = torch.stack(weights)
             rows += (stacked / (gain * stacked.norm(dim=-1, keepdim=True))).to(dtype).unbind()
         *hidden, last = rows

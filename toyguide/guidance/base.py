@@ -35,6 +35,7 @@ from torch import Tensor
 from toyguide.datasets.roles import ROLES, Role
 from toyguide.errors import InputError, unknown
 from toyguide.guidance.evaluation import Arrival, Evaluation, Guided, Transition
+from toyguide.targets.target import Target
 
 __all__ = ["FAMILIES", "Limit", "PerTrajectory", "Rule", "expectation"]
 
@@ -196,6 +197,13 @@ class Rule(param.Parameterized):
 
     def __repr__(self) -> str:
         return f"{self.key}({', '.join(f'{k}={v!r}' for k, v in self.values().items())})"
+
+    def target(self) -> Target | None:
+        """The density that it is said to sample, as a product of powers of its fields'; by default none.
+
+        What a run is measured against, and what the explorer draws, where the fields are exact.
+        """
+        return None
 
     def begin(self, at: Evaluation, generator: torch.Generator) -> tuple[Tensor, Any]:
         """The points that the run starts from, and the memory; by default the points drawn, and no memory.

@@ -56,10 +56,10 @@ def resampled(log_weights: Tensor, threshold: float, last: bool, generator: torc
     return systematic(log_weights, generator)
 
 
-def weights_trace(log_weights: Tensor) -> dict[str, Tensor]:
-    """For display: the log of each weight over the mean weight, and the effective share, each with shape ``(n,)``."""
+def weights_trace(log_weights: Tensor, share: float) -> dict[str, Tensor]:
+    """For display, each with shape ``(n,)``: the log of each weight over the mean weight, and an effective share."""
     relative = log_weights - torch.logsumexp(log_weights, 0) + math.log(len(log_weights))
-    return {"log_weight": relative, "ess": torch.full_like(log_weights, effective_share(log_weights))}
+    return {"log_weight": relative, "ess": torch.full_like(log_weights, share)}
 
 
 def separate_stream(generator: torch.Generator) -> torch.Generator:

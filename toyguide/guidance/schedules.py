@@ -34,9 +34,9 @@ from toyguide.guidance.base import Rule
 from toyguide.guidance.evaluation import Arrival, Evaluation, Guided, Transition
 from toyguide.guidance.wrappers import Batched, Wrapper
 
-__all__ = ["SHAPES", "Schedule", "checked_schedule", "shares", "weight_of"]
+__all__ = ["SHAPES", "Schedule", "checked_schedule", "shares", "weight_of", "why_constant"]
 
-_WEIGHTS = ("w", "k")  # what rules call their weight
+_WEIGHTS = ("w", "k", "lam")  # what rules call their weight
 _SHARE = 0.5  # of the steps that `early` and `late` guide, if nothing is said
 
 
@@ -112,10 +112,20 @@ def shares(schedule: str | None, steps: int) -> tuple[float, ...]:
 
 
 def weight_of(rule: Rule | type[Rule]) -> str | None:
-    """The name of a rule's weight: of its number ``w`` or ``k`` that has an unguided value; None if there is none."""
+    """The name of a rule's weight: of its number ``w``, ``k`` or ``lam`` that has an unguided value.
+
+    None if there is none, and if the rule's points interact: the weights of particles follow from a constant ``w``.
+    """
+    if rule.interacts:
+        return None
     declared, unguided = rule.declared(), rule.unguided or {}
     numbers = [k for k, v in declared.items() if isinstance(v, param.Number) and not isinstance(v, param.Integer)]
     return next((name for name in _WEIGHTS if name in unguided and name in numbers), None)
+
+
+def why_constant(rule: Rule | type[Rule]) -> str:
+    """Why a rule without a weight in the sense of :func:`weight_of` has none, in a few words."""
+    return "its points interact" if rule.interacts else "it has no weight with an unguided value"
 
 
 class Schedule(Wrapper):
@@ -135,8 +145,8 @@ class Schedule(Wrapper):
         unguided_weight: Its value without guidance.
 
     Raises:
-        InputError: If the rule has no weight with an unguided value, the schedule takes it below its lower bound, or
-            there are too few steps.
+        InputError: If the rule has no weight that may vary, the schedule takes it below its lower bound, or there are
+            too few steps.
     """
 
     def __init__(self, rule: Rule, schedule: str | None, levels: Sequence[float]) -> None:
@@ -147,9 +157,7 @@ class Schedule(Wrapper):
         self._made: tuple[float, Rule] | None = None
         name = weight_of(self._inner)
         if name is None:
-            raise InputError(
-                f"schedule {schedule!r}: the rule {self._inner.key!r} has no weight with an unguided value"
-            )
+            raise InputError(f"schedule {schedule!r} of {self._inner.key!r}: {why_constant(self._inner)}")
         self.weight, self.unguided_weight = name, float((self._inner.unguided or {})[name])
         self._check_bounds()
 

@@ -26,7 +26,7 @@ from toyguide.datasets import Dataset
 from toyguide.metrics.exact import MANY, exact_samples
 from toyguide.metrics.intervals import Z
 
-__all__ = ["Distance", "distances", "noise"]
+__all__ = ["Distance", "distance_between", "distances", "noise"]
 
 _DIRECTIONS = 64
 _TRIMMED = 0.005  # share of the samples left out at each end of a direction
@@ -115,21 +115,43 @@ def _potential(line: Tensor, target: Tensor, order: Tensor, trimmed: int) -> Ten
     return torch.zeros_like(line).scatter_(-1, order, rising).mean(0) * (n / gap.shape[1])
 
 
+def distance_between(x: Tensor, y: Tensor) -> float:
+    """The full distance of finite samples ``x``, with shape ``(n, d)``, to other samples, with shape ``(m, d)``."""
+    directions = _directions(x.shape[1])
+    line = (directions @ x.T.double()).sort(-1).values
+    return math.sqrt(float((line - _means(_sums(directions, y), len(x))).square().mean()))
+
+
 @lru_cache(maxsize=16)
 def _target(data: Dataset, label: str | None, n: int) -> tuple[Tensor, Tensor]:
     """The directions (directions, d), and n exact means along each (directions, n), ascending; float64."""
     directions, sums = _exact(data, label)
-    at = torch.arange(n + 1, dtype=torch.float64) * (MANY / n)
-    below = at.long().clamp(max=MANY - 1)
-    between = torch.lerp(sums[:, below], sums[:, below + 1], at - below)  # the sums up to fractions of a sample
-    return directions, between.diff() * (n / MANY)
+    return directions, _means(sums, n)
 
 
 @lru_cache(maxsize=2)
 def _exact(data: Dataset, label: str | None) -> tuple[Tensor, Tensor]:
     """The directions (directions, d), and sums of the lowest exact samples along each (directions, 65537); float64."""
+    directions = _directions(data.dim)
+    return directions, _sums(directions, exact_samples(data, label, MANY, 0, "compared"))
+
+
+def _directions(dim: int) -> Tensor:
+    """The directions, with shape ``(directions, dim)``, float64."""
     generator = torch.Generator().manual_seed(0)
-    directions = torch.randn(_DIRECTIONS, data.dim, dtype=torch.float64, generator=generator)
-    directions = directions / directions.norm(dim=-1, keepdim=True)
-    line = directions @ exact_samples(data, label, MANY, 0, "compared").T.double()
-    return directions, torch.nn.functional.pad(line.sort(-1).values.cumsum(-1), (1, 0))
+    directions = torch.randn(_DIRECTIONS, dim, dtype=torch.float64, generator=generator)
+    return directions / directions.norm(dim=-1, keepdim=True)
+
+
+def _sums(directions: Tensor, y: Tensor) -> Tensor:
+    """Sums of the 0 to m lowest of m samples along each direction, with shape ``(directions, m + 1)``."""
+    return torch.nn.functional.pad((directions @ y.T.double()).sort(-1).values.cumsum(-1), (1, 0))
+
+
+def _means(sums: Tensor, n: int) -> Tensor:
+    """n means of as many samples each, or of fractions of a sample, ascending, with shape ``(directions, n)``."""
+    many = sums.shape[1] - 1
+    at = torch.arange(n + 1, dtype=torch.float64) * (many / n)
+    below = at.long().clamp(max=many - 1)
+    between = torch.lerp(sums[:, below], sums[:, below + 1], at - below)
+    return between.diff() * (n / many)

@@ -36,9 +36,8 @@ class FormulaError(InputError):
         super().__init__(f"formula, character {self.at + 1}: {problem}: {place}")
 
     @property
-    def marked(self) -> str:
-        """The line with the mistake, and a second one with carets below it."""
-        first = self._text.rfind("\n", 0, self.at) + 1
-        line = self._text[first:].partition("\n")[0].replace("\t", " ")
-        column = self.at - first
-        return f"{line}\n{' ' * column}{'^' * max(1, min(self.length, len(line) - column))}"
+    def line(self) -> tuple[str, str, str]:
+        """The line with the mistake: what is before it, the mistake itself (empty at the end), and what is after it."""
+        text, last = self._text, self.at + self.length
+        first = text.rfind("\n", 0, self.at) + 1
+        return text[first : self.at], text[self.at : last], text[last:].partition("\n")[0]

@@ -6,6 +6,7 @@ from typing import Any
 
 from toyguide.guidance.base import Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Evaluation, Guided
+from toyguide.targets.target import Target
 
 
 class Autoguidance(Rule):
@@ -27,6 +28,9 @@ class Autoguidance(Rule):
     batchable = True
 
     w = PerTrajectory(3.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")
+
+    def target(self) -> Target:
+        return Target({"main": self.w, "weak": 1 - self.w})
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
         main, weak = at.denoised_each("main", "weak")

@@ -6,6 +6,7 @@ from typing import Any
 
 from toyguide.guidance.base import Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Evaluation, Guided
+from toyguide.targets.target import Target
 
 
 class CfgAutoguidance(Rule):
@@ -34,6 +35,10 @@ class CfgAutoguidance(Rule):
 
     w = PerTrajectory(3.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")
     mix = PerTrajectory(0.5, bounds=(0.0, 1.0), step=0.05, doc="0 is CFG, 1 is autoguidance.")
+
+    def target(self) -> Target:
+        beyond = self.w - 1
+        return Target({"main": self.w, "uncond": -(1 - self.mix) * beyond, "weak": -self.mix * beyond})
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
         main, uncond, weak = at.denoised_each("main", "uncond", "weak")

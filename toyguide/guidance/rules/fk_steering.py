@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from toyguide.guidance.evaluation import Arrival, Evaluation, Guided, Transition
-from toyguide.guidance.particles import resampled, weights_trace
+from toyguide.guidance.particles import effective_share, resampled, weights_trace
 from toyguide.guidance.rewarded import Rewarded
 
 
@@ -77,7 +77,7 @@ class FkSteering(Rewarded):
         1,
         bounds=(1, 1000),
         softbounds=(1, 16),
-        doc="Steps from one potential to the next; 5 or more but for diff.",
+        doc="Steps from one potential to the next; 1 for diff, 5 or more for the others.",
     )
     threshold = param.Number(
         0.5, bounds=(0.0, 1.0), step=0.05, doc="Resample where the effective share of the points is below this."
@@ -92,7 +92,9 @@ class FkSteering(Rewarded):
         if (at.index + 1) % self.every == 0:
             history, potential = self._potential(self.lam * self.reward_of(at.x.shape[-1]).value(denoised), memory)
             memory = Particles(memory.log_weights + potential, history, memory.spent + potential)
-        return Guided(denoised, memory=memory, trace=weights_trace(memory.log_weights))
+        return Guided(
+            denoised, memory=memory, trace=weights_trace(memory.log_weights, effective_share(memory.log_weights))
+        )
 
     def _potential(self, now: Tensor, memory: Particles) -> tuple[Tensor, Tensor]:
         """What to remember, and the log-potentials, from lam times the expected rewards; each with shape ``(n,)``."""

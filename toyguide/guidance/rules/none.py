@@ -6,6 +6,7 @@ from typing import Any
 
 from toyguide.guidance.base import Rule
 from toyguide.guidance.evaluation import Evaluation, Guided
+from toyguide.targets.target import Target
 
 
 class Unguided(Rule):
@@ -18,6 +19,9 @@ class Unguided(Rule):
     summary = "Follows the main field unchanged: the baseline for every other rule."
     unguided = {}
     batchable = True
+
+    def target(self) -> Target:
+        return Target({"main": 1.0})
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
         return Guided(at.denoised("main"))

@@ -30,8 +30,8 @@ class PowerLawCfg(Rule):
     source = "arXiv 2502.07849; the formula as a port has it"
     summary = (
         "CFG that is strong where the conditional and the unconditional score differ much and vanishes where they "
-        "agree. The exponent a says how sharply; 0 is CFG. Trained networks' scores differ most at the lowest noise, where "
-        "it then overshoots: leave that out by an interval, such as from 0.05 up on the fractal."
+        "agree. The exponent a says how sharply; 0 is CFG. Trained networks' scores differ most at the lowest noise, "
+        "where it then overshoots: leave that out by an interval, such as from 0.05 up on the fractal."
     )
     family = "Several fields"
     needs = ("main", "uncond")

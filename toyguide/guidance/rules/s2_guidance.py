@@ -24,7 +24,7 @@ from toyguide.datasets.roles import Role
 from toyguide.fields.degradations import DropoutField
 from toyguide.fields.ensembles import MeanField
 from toyguide.fields.networks import EnergyMLP
-from toyguide.guidance.base import Rule
+from toyguide.guidance.base import Limit, Rule
 from toyguide.guidance.evaluation import Evaluation, Guided
 
 
@@ -49,6 +49,8 @@ class S2Guidance(Rule):
     )
     needs = (Role("main", "network", "the network that is sampled, and whose sub-networks guide"), "uncond")
     unguided = {"w": 1.0, "omega": 0.0}
+    off = {"omega": 0.0}
+    limits = (Limit({"omega": 0.0}, "cfg", same=("w",)), Limit({"rate": 0.0}, "cfg", same=("w",)))
     equivariant = ()
 
     w = param.Number(4.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Weight of CFG; 1 is without CFG.")

@@ -6,6 +6,7 @@ from typing import Any
 
 from toyguide.guidance.base import PerTrajectory, Rule
 from toyguide.guidance.evaluation import Evaluation, Guided
+from toyguide.targets.target import Target
 
 
 class ScoreScaling(Rule):
@@ -26,6 +27,9 @@ class ScoreScaling(Rule):
     batchable = True
 
     k = PerTrajectory(1.4, bounds=(0.0, 5.0), softbounds=(0.5, 3.0), step=0.05, doc="Score factor; 1 is unguided.")
+
+    def target(self) -> Target:
+        return Target({"main": self.k})
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
         return Guided(at.x + self.k * (at.denoised("main") - at.x))
