@@ -202,7 +202,7 @@ def test_sample_takes_a_whole_experiment(cli, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--rule", "cgf"], r"unknown --rule 'cgf': .*did you mean 'cfg'\?"),
+        (["--rule", "cfgg"], r"unknown --rule 'cfgg': .*did you mean 'cfg'\?"),
         (["--rule", "cfg", "--set", "w"], "--set 'w': expected NAME=VALUE, like w=3"),
         (["--rule", "cfg", "--set", "=3"], "--set '=3': expected NAME=VALUE"),
         (["--rule", "cfg", "--set", "w=much"], "cfg: w = 'much': expected a number from 0.0 to 30.0"),

@@ -82,7 +82,7 @@ WRONG = [
     ({"weak": True}, "weak = True: expected a field's reference"),
     ({"fields": {"weak": ""}}, "weak = '': expected a field's reference"),
     ({"fields": "exact"}, "fields = 'exact': expected a table of references by role"),
-    ({"rule": "cgf"}, r"unknown rule 'cgf': .*did you mean 'cfg'\?"),
+    ({"rule": "cfgg"}, r"unknown rule 'cfgg': .*did you mean 'cfg'\?"),
     ({"rule": ["cfg"]}, r"unknown rule \"\['cfg'\]\""),
     ({"rule": None}, "unknown rule 'None'"),
     ({"rule": "cfg", "params": {"v": 3}}, "unknown parameter of cfg 'v': expected one of w"),

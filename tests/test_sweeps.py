@@ -123,7 +123,7 @@ def test_the_example():
         ("experiment = 1\n[grid]", r"experiment: 1: expected a table"),
         ("[experiment]\nsteps = 0\n[grid]", r"experiment: steps = 0: expected a whole number from 1"),
         ("[experiment]\nstep = 3\n[grid]", r"experiment\.step: unknown key 'step': .*did you mean 'steps'\?"),
-        ('[experiment]\nrule = "cgf"\n[grid]', r"experiment: unknown rule 'cgf': .*did you mean 'cfg'\?"),
+        ('[experiment]\nrule = "cfgg"\n[grid]', r"experiment: unknown rule 'cfgg': .*did you mean 'cfg'\?"),
         ("[experiment]\nparams.w = 3\n[grid]", r"experiment: unknown parameter of none 'w'"),
         ("[grid]\nseed = [1, 2]", r"grid\.seed: unknown key 'seed': .*did you mean 'seeds'\?"),
         ("[grid]\nseeds = 0", r"grid\.seeds: 0: expected a whole number from 1"),
