@@ -89,11 +89,16 @@ def test_a_training_step_does_not_wait(dataset, conditional, loss, monkeypatch):
     assert all(p.grad is not None for p in network.parameters())
 
 
-CHOOSING = {"adaptive-guidance", "gfcg"}  # these evaluate fields at some of the points, and have to know at which
+WAITING = {
+    **dict.fromkeys(("adaptive-guidance", "gfcg"), "evaluates fields at some of the points, and has to know at which"),
+    **dict.fromkeys(("fkc", "fk-steering"), "resamples by its weights, which the host reads"),
+    "svdd": "chooses among its candidates by numbers drawn on the CPU",
+    "linear-ag": "finds its coefficients by what its fields are worth at a few points, once in a run",
+}
 
 
 @pytest.mark.parametrize("method", SAMPLERS)
-@pytest.mark.parametrize("key", [key for key in rules() if key not in CHOOSING])
+@pytest.mark.parametrize("key", [key for key in rules() if key not in WAITING])
 def test_no_step_of_a_rule_waits(key, method, monkeypatch):
     """From the second state on: a rule that draws directions at the start copies them to the device once."""
     if rules()[key].first_order and samplers.sampler(method).order > 1:

@@ -13,7 +13,7 @@ import toyguide as tg
 from toyguide.datasets.classifiers import Classifier, ExactClassifier
 from toyguide.datasets.references import resolve
 from toyguide.errors import InputError
-from toyguide.fields import NoisierField, eps_from_denoised
+from toyguide.fields import NoisierField, eps_from_denoised, score_from_denoised
 from toyguide.fields.mixtures import GaussianMixture
 from toyguide.guidance import Evaluation, Scene
 from toyguide.samplers import sampler, trajectory
@@ -82,6 +82,34 @@ def test_a_miscalibrated_classifier_climbs_its_own_probability(temperature):
     torch.testing.assert_close(push, w * sigma**2 * ascent, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("key", "params"),
+    [
+        ("classifier", {"w": 1.7}),
+        ("compose", {"w": 1.7, "w_other": 0.6}),
+        ("compose", {"operation": "not", "w": 1.7, "w_other": 0.6}),
+        ("rlg", {"w": 1.7, "beta": 0.4, "reward": "near", "y0": 0.5, "y1": -0.3}),
+    ],
+)
+def test_the_target_has_the_guided_score_where_the_noise_ends(key, params):
+    """There, and only there, the score of a product is the sum of the scores."""
+    data, sigma = {name: mixture(seed) for seed, name in enumerate(("A", "B"))}, 1e-4
+    union = GaussianMixture(*(torch.cat([getattr(f, part) for f in data.values()]) for part in (
+        "weights", "means", "covariances")))  # fmt: skip
+    priors = {name: float(f.weights.sum()) for name, f in data.items()}
+    total = sum(float(mixture(seed).weights.sum()) for seed in (0, 1))
+    fields = {"main": data["A"], "other": data["B"], "uncond": union}
+    classifier = ExactClassifier(data, {name: share / total for name, share in priors.items()})
+    at = Evaluation(Scene({**fields, "classifier": classifier}, LINE, label="A"), X, sigma)
+    rule = tg.rule(key, **params)
+    target = rule.target()
+    expected = sum(power * fields[role].score(X, sigma) for role, power in target.powers.items())
+    if target.reward:
+        expected = expected + target.reward.gradient(X)
+    found = score_from_denoised(rule.guide(at, None).denoised, X, sigma)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
 # Elucidated classifier guidance
 
 
@@ -97,6 +125,9 @@ class Plain(Classifier):
     def gradient(self, x, sigma, label):
         return self.of.gradient(x, sigma, label)
 
+    def tempered(self, temperature):
+        return Plain(self.of.tempered(temperature))
+
 
 def logits(classifier: Classifier, x: torch.Tensor, sigma: float) -> torch.Tensor:
     """The logits from the exact densities of three classes: joint log-densities, or log-posteriors of a plain one."""
@@ -108,6 +139,16 @@ def logits(classifier: Classifier, x: torch.Tensor, sigma: float) -> torch.Tenso
 THREE = {name: mixture(seed) for seed, name in enumerate("abc")}
 PRIORS = {"a": 0.2, "b": 0.5, "c": 0.3}
 EXACT = ExactClassifier(THREE, PRIORS, temperature=1.5)
+
+
+def test_a_trained_classifier_has_logits_of_its_own():
+    """Their products with weights by finite differences, and their softmax."""
+    trained = resolve("fractal/classifier+temperature:2", TREE, "A", "classifier").double()
+    v, ahead = torch.tensor([1.3, -0.4], dtype=W), torch.tensor([[1e-5, 0.0], [0.0, 1e-5]], dtype=W)
+    slopes = [(trained.logits(X + h, 0.3) - trained.logits(X - h, 0.3)) @ v / 2e-5 for h in ahead]
+    found = trained.logits_vjp(X, 0.3, v.expand(len(X), -1))
+    torch.testing.assert_close(found, torch.stack(slopes, -1), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(trained.logits(X, 0.3).log_softmax(-1), trained.log_posterior(X, 0.3))
 
 
 @pytest.mark.parametrize("classifier", [EXACT, Plain(EXACT)], ids=["logits", "posterior only"])

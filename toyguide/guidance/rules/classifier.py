@@ -18,6 +18,7 @@ import param
 from toyguide.datasets.roles import Role
 from toyguide.guidance.base import Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Evaluation, Guided
+from toyguide.targets import Target
 
 
 class ClassifierGuidance(Rule):
@@ -56,6 +57,10 @@ class ClassifierGuidance(Rule):
         objects=["uncond", "main"],
         doc="The field that the classifier is added to: of all classes, or of the class.",
     )
+
+    def target(self) -> Target | None:
+        """``p_uncond p(c | x)^w`` by Bayes' rule; from main it takes a density that is not evaluated."""
+        return Target({"main": self.w, "uncond": 1 - self.w}) if self.base == "uncond" else None
 
     def evaluates(self) -> dict[str, Role]:
         return {name: role for name, role in self.roles().items() if name in (self.base, "classifier")}

@@ -25,6 +25,7 @@ from torch import Tensor
 from toyguide.datasets.roles import Role
 from toyguide.guidance.base import Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Arrival, Evaluation, Guided, Transition
+from toyguide.targets import Target
 
 H = 0.3
 """The length of a Langevin step, in units of sigma: it leaves a Gaussian's variance 2 % too large at high noise."""
@@ -52,8 +53,9 @@ class Compose(Rule):
     )
     summary = (
         "Samples what two classes have in common, what one has without the other, or either of them. For exact "
-        "densities, or is the mixture of both; and and not need Langevin steps (K) to sample the product that they "
-        "name. w = 1 with w_other = 0 is unguided."
+        "densities, or is the mixture of both. The other two need Langevin steps (K) to sample the product that they "
+        "name, and not leads off the data where the other class falls faster than main. w = 1 with w_other = 0 is "
+        "unguided."
     )
     needs = ("main", Role("other", "class", "the class that is joined or avoided"), "uncond")
     unguided = {"w": 1.0, "w_other": 0.0}
@@ -73,6 +75,13 @@ class Compose(Rule):
     w = PerTrajectory(1.0, bounds=(0.0, 30.0), softbounds=(0.0, 5.0), step=0.1, doc="Weight of main.")
     w_other = PerTrajectory(1.0, bounds=(0.0, 30.0), softbounds=(0.0, 5.0), step=0.1, doc="Weight of the other class.")
     K = param.Integer(0, bounds=(0, 100), softbounds=(0, 10), doc="Langevin steps after each solver step; 0 is none.")
+
+    def target(self) -> Target | None:
+        """The product of powers; none for a mixture, which is no such product."""
+        if self.operation == "or":
+            return None
+        other = self.w_other if self.operation == "and" else -self.w_other
+        return Target({"main": self.w, "other": other, "uncond": 1 - self.w - other})
 
     def evaluates(self) -> dict[str, Role]:
         return {name: role for name, role in self.roles().items() if self.operation != "or" or name != "uncond"}

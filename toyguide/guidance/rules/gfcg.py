@@ -9,6 +9,8 @@ with the reference class c_ref: the most probable of the others (``deterministic
 ``p_i / (1 - p_c)`` (``stochastic``). D_guide is a model that can be evaluated at every class: main's own, or a weaker
 one, which is the paper's combination with autoguidance.
 
+Before the step that ``t_s`` names nothing guides; the paper also mixes in another rule there, which is left out.
+
 What the paper says of omega, of c_ref and of its Eq. 7, from which a stochastic one is drawn, could not be read: the
 three formulas here are guesses, with its symbols. For two classes and exact fields ``D_main - D_uncond`` is
 ``p_other (D_main - D_other)``, so that omega is classifier-free guidance with ``w - 1 = (omega - 1) / p_other``; with

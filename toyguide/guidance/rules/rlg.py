@@ -24,6 +24,7 @@ from toyguide.fields.rewards import Reward
 from toyguide.guidance.base import Limit
 from toyguide.guidance.evaluation import Evaluation, Guided
 from toyguide.guidance.rewarded import Rewarded
+from toyguide.targets import Target
 
 
 class ReinforcementLearningGuidance(Rewarded):
@@ -61,6 +62,9 @@ class ReinforcementLearningGuidance(Rewarded):
         step=0.05,
         doc="KL coefficient of the tuning (β): smaller, and the reward counts more. It moves a Gaussian by Σy/β.",
     )
+
+    def target(self) -> Target:
+        return Target({"main": 1.0}, self.reward_of(2) * (self.w / self.beta))
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
         main = at.denoised()
