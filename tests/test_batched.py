@@ -58,8 +58,8 @@ def method(rule: Rule) -> str:
 def test_a_joint_is_its_runs(fields, key, name, interval):
     """In float64 the only difference is in how many points are computed together: rounding."""
     cls = rules()[key]
-    own = {name: f for name, f in fields_for(cls).items() if cls.roles()[name].kind in NETWORKS or name not in fields}
-    fields |= own
+    inside = (*NETWORKS, "adapter")
+    fields |= {role: f for role, f in fields_for(cls).items() if role not in fields or cls.roles()[role].kind in inside}
     singles = [cls(**{name: value}) for value in values(cls, name)]
     x = torch.randn(N, 2, generator=seeded(7), dtype=W) * 3
     seeds = [4, 4, 5]

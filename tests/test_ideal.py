@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from helpers import seeded
@@ -29,7 +31,8 @@ def pair() -> dict:
 def test_it_reaches_the_tilt_of_two_gaussians_and_cfg_does_not(w, mean, std):
     fields = pair()
     start = fields["main"].sample(3_000, float(LEVELS[0]), seeded(0))
-    x, cfg = (walk(tg.rule(key, w=w), start, LEVELS, fields)[-1].x[:, 0] for key in ("ideal", "cfg"))
+    rules = tg.rule("ideal", aim="tilt", w=w), tg.rule("cfg", w=w)
+    x, cfg = (walk(rule, start, LEVELS, fields)[-1].x[:, 0] for rule in rules)
     assert float(x.mean()) == pytest.approx(mean, abs=0.05)
     assert float(x.std()) == pytest.approx(std, abs=0.035)
     assert float(cfg.mean()) > mean + 0.2
@@ -40,7 +43,7 @@ def test_it_reaches_the_tilt_of_nested_gaussians(w):
     """Variance ``1 / (w/a + (1-w)/b)``."""
     fields = {"main": gaussian(1.0), "uncond": gaussian(2.0)}
     start = gaussian(1.0).sample(4_000, float(LEVELS[0]), seeded(1))
-    x = walk(tg.rule("ideal", w=w), start, LEVELS, fields)[-1].x
+    x = walk(tg.rule("ideal", aim="tilt", w=w), start, LEVELS, fields)[-1].x
     assert float(x.var()) == pytest.approx(2 / (w + 1), rel=0.02)
 
 
@@ -75,7 +78,7 @@ def test_it_fills_the_branches_of_the_fractal_as_the_target_does():
 
 
 def test_one_evaluation_is_counted():
-    last = walk(tg.rule("ideal", w=2.0), X, torch.tensor([1.0, 0.5, 0.0], dtype=W), FIELDS, "euler")[-1]
+    last = walk(tg.rule("ideal", aim="tilt", w=2.0), X, torch.tensor([1.0, 0.5, 0.0], dtype=W), FIELDS, "euler")[-1]
     assert last.nfe == 2
 
 
@@ -95,7 +98,7 @@ def test_a_turned_world_is_guided_alike_up_to_the_lattice():
         role: GaussianMixture(f.weights, f.means @ turn.T + shift, turn @ f.covariances @ turn.T)
         for role, f in FIELDS.items()
     }
-    rule = tg.rule("ideal", w=2.0)
+    rule = tg.rule("ideal", aim="tilt", w=2.0)
     for sigma in (0.05, 0.4, 3.0):
         x = ideal_field(rule.target(), FIELDS).sample(64, sigma, seeded(5))
         here = rule.guide(Evaluation(FIELDS, x, sigma), None).denoised
@@ -104,11 +107,9 @@ def test_a_turned_world_is_guided_alike_up_to_the_lattice():
 
 
 def test_fields_that_are_not_exact_are_refused_by_name():
-    for fields, said in (
-        ({"main": "fractal/main"}, "'main' is of type EnergyMLP"),
-        ({}, "'uncond' is of type NoisierField"),
-    ):
-        given = {"main": "exact", "uncond": "exact@union+noise:0.1", **fields}
-        e = tg.Experiment("fractal", "A", rule="ideal", n=4, steps=2, fields=given)
-        with pytest.raises(InputError, match=f"{said}, expected an exact one"):
-            e.run(device="cpu")
+    e = tg.Experiment("fractal", "A", rule="ideal", params={"aim": "tilt"}, n=4, steps=2)
+    assert e.main == "exact", "also on a dataset with networks"
+    with pytest.raises(InputError, match="main 'fractal/main': expected an exact field"):
+        dataclasses.replace(e, fields={"main": "fractal/main"}).run(device="cpu")
+    with pytest.raises(InputError, match="'uncond' is of type NoisierField, expected an exact one"):
+        dataclasses.replace(e, fields={"main": "exact", "uncond": "exact@union+noise:0.1"}).run(device="cpu")

@@ -153,16 +153,6 @@ PRIORS = {"a": 0.2, "b": 0.5, "c": 0.3}
 EXACT = ExactClassifier(THREE, PRIORS, temperature=1.5)
 
 
-def test_a_trained_classifier_has_logits_of_its_own():
-    """Their products with weights by finite differences, and their softmax."""
-    trained = resolve("fractal/classifier+temperature:2", TREE, "A", "classifier").double()
-    v, ahead = torch.tensor([1.3, -0.4], dtype=W), torch.tensor([[1e-5, 0.0], [0.0, 1e-5]], dtype=W)
-    slopes = [(trained.logits(X + h, 0.3) - trained.logits(X - h, 0.3)) @ v / 2e-5 for h in ahead]
-    found = trained.logits_vjp(X, 0.3, v.expand(len(X), -1))
-    torch.testing.assert_close(found, torch.stack(slopes, -1), rtol=1e-6, atol=1e-7)
-    torch.testing.assert_close(trained.logits(X, 0.3).log_softmax(-1), trained.log_posterior(X, 0.3))
-
-
 @pytest.mark.parametrize("classifier", [EXACT, Plain(EXACT)], ids=["logits", "posterior only"])
 @pytest.mark.parametrize(("t1", "t2"), [(1.0, 0.0), (1.0, 1.0), (1.0, 0.5), (0.7, 1.8)])
 def test_the_push_climbs_the_tempered_logits(classifier, t1, t2):

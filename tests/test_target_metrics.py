@@ -46,7 +46,7 @@ def test_the_distances_of_gaussians_are_known():
     along = float((sliced._directions(2) @ shift).square().mean())
     assert found["target_w2"] == pytest.approx(math.sqrt(along + (math.sqrt(0.8) - math.sqrt(0.5)) ** 2), rel=0.03)
     full = math.log(0.5 / 0.8) + 0.8 / 0.5 - 1 + 0.25 / (2 * 0.5)
-    assert 0.75 * full < found["target_kl"] < full
+    assert 0.6 * full < found["target_kl"] < full
 
 
 def test_coverage_is_of_the_targets_own_shares():
@@ -77,11 +77,13 @@ def test_in_many_dimensions_samples_are_weighted():
 
 
 def test_the_ideal_is_nearer_to_the_target_than_cfg():
-    def run(rule):
-        e = tg.Experiment("two-variances", "narrow", "exact", "exact@wide", rule=rule, params={"w": 3.0}, n=1500)
+    def run(rule, **params):
+        e = tg.Experiment(
+            "two-variances", "narrow", "exact", "exact@wide", rule=rule, params={"w": 3.0, **params}, n=1500
+        )
         return e.run(device="cpu").target_metrics()
 
-    ideal, cfg = run("ideal"), run("cfg")
+    ideal, cfg = run("ideal", aim="tilt"), run("cfg")
     assert ideal["target_kl"] < 0.03 < 0.1 < cfg["target_kl"]
     assert ideal["target_w2"] < 0.5 * cfg["target_w2"]
 

@@ -57,6 +57,12 @@ def test_it_is_the_formula_and_its_gradient_that_of_finite_differences(temperatu
         with torch.no_grad():  # as in a run
             gradient = network.gradient(X, 0.4, label)
         torch.testing.assert_close(gradient, torch.stack(differences, -1), rtol=1e-6, atol=1e-8)
+    v = torch.randn(12, 3, generator=seeded(2), dtype=torch.float64)
+    differences = [
+        ((network.logits(X + e, 0.4) - network.logits(X - e, 0.4)) * v).sum(-1) / (2 * step)
+        for e in step * torch.eye(3, dtype=torch.float64)
+    ]
+    torch.testing.assert_close(network.logits_vjp(X, 0.4, v), torch.stack(differences, -1), rtol=1e-6, atol=1e-8)
 
 
 def test_points_have_their_own_levels_and_leading_axes():

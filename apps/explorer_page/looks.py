@@ -30,6 +30,8 @@ def backgrounds(theme: Theme) -> dict[str, list[str]]:
         "error-ratio": ["#00000000", *shorter[:0:-1], f"{theme.region}2e", *longer[1:]],
         "regions": [f"{theme.mode}66", f"{theme.upward}70", f"{theme.region}30"],
         "step-error": bands(theme.error, _STEPS),
+        "target": bands(theme.guidance, _STEPS),
+        "ideal-error": bands(theme.error, _STEPS),
     }
 
 

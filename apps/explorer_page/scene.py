@@ -13,6 +13,7 @@ from toyguide_apps.explorer_page.layers import curvature, densities
 from toyguide_apps.explorer_page.layers.critical import Critical, critical_at_hand
 from toyguide_apps.explorer_page.layers.densities import Arrows, Curves, Spot
 from toyguide_apps.explorer_page.layers.errors import error_map
+from toyguide_apps.explorer_page.layers.target import target_map
 from toyguide_apps.explorer_page.layers.twist import twist_map
 from toyguide_apps.explorer_page.panels import Request
 from toyguide_apps.explorer_page.roles import MAIN, union_role
@@ -57,7 +58,8 @@ _SURFACES: dict[str, Callable[[Spot, str, Request], np.ndarray]] = {
 }
 
 
-_OF_THE_RULE = ("error-ratio", "curl", "divergence")  # backgrounds that differ where only the rules do
+# Backgrounds that differ where only the rules do.
+_OF_THE_RULE = ("error-ratio", "curl", "divergence", "target", "ideal-error")
 
 
 def spot_of(request: Request, experiment: Experiment, device: str) -> Spot:
@@ -98,6 +100,8 @@ def scene(request: Request, experiment: Experiment, device: str, checked: Checke
         image, empty = ratio.image, ratio.empty
     elif request.bands in ("curl", "divergence"):
         image, empty = checked(lambda: twist_map(spot, experiment, request.bands))
+    elif request.bands in ("target", "ideal-error"):
+        image, empty = checked(lambda: target_map(spot, experiment, request.bands))
     elif request.bands in _SURFACES:
         image = checked(lambda: _SURFACES[request.bands](spot, source, request))
     elif request.bands != "none":

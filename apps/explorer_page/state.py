@@ -40,6 +40,8 @@ BANDS = {
     "error-ratio": "Where the push helps",
     "curl": "Curl of guided field",
     "divergence": "Divergence of guided field",
+    "target": "The rule's target",
+    "ideal-error": "Distance from the ideal",
 }
 LAYERS = {
     "samples": "Samples",
@@ -433,7 +435,7 @@ class ExplorerState(param.Parameterized):
         weaker_first = sorted(ROLES.values(), key=lambda role: role.kind != "weaker")
         label = None if self.label == UNION else self.label
         for role in (*roles_of(self.panels[-1].rule).values(), *weaker_first):
-            if role.name == MAIN or role.kind in ("classifier", "classes"):
+            if role.name == MAIN or role.kind in ("adapter", "classes", "classifier"):
                 continue
             chosen = self.chosen(role.name)
             try:

@@ -33,6 +33,7 @@ from toyguide.datasets.checkpoints import UNION, load_learned, load_model, model
 from toyguide.datasets.classifiers import Classifier, ExactClassifier
 from toyguide.datasets.dataset import Dataset
 from toyguide.datasets.roles import ROLES, Role
+from toyguide.datasets.trained_classifier import TrainedClassifier
 from toyguide.errors import InputError, unknown
 from toyguide.fields.adapters import Adapter
 from toyguide.fields.base import Conditional, Field, NoisierField
@@ -292,7 +293,7 @@ def _cut(found: Field | Classifier, layer: float, text: str) -> Field:
 
 
 def _tempered(found: Field | Classifier, temperature: float, text: str) -> Classifier:
-    if not isinstance(found, Classifier):
+    if not isinstance(found, ExactClassifier | TrainedClassifier):
         raise InputError(f"field {text!r}: expected a classifier in front of +temperature, like posterior")
     return found.tempered(temperature)
 

@@ -48,12 +48,13 @@ class TrainedClassifier(nn.Module, Classifier):
         self.temperature = 1.0
         self.metadata: dict[str, object] = {}
 
+    def logits(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """``g F / T``, with shape ``(..., labels)``."""
+        x, sigma = checked(x, sigma, self.dim, positive=True)
+        return self.gain.to(x.dtype) / self.temperature * self.body(noise_inputs(x, sigma, self.sigma_data))
+
     def log_posterior(self, x: Tensor, sigma: Sigma) -> Tensor:
         return torch.log_softmax(self.logits(x, sigma), -1)
-
-    def logits(self, x: Tensor, sigma: Sigma) -> Tensor:
-        x, sigma = checked(x, sigma, self.dim, positive=True)
-        return self.gain.to(x.dtype) * self.body(noise_inputs(x, sigma, self.sigma_data)) / self.temperature
 
     @torch.enable_grad()
     def gradient(self, x: Tensor, sigma: Sigma, label: str) -> Tensor:
@@ -63,9 +64,10 @@ class TrainedClassifier(nn.Module, Classifier):
     @torch.enable_grad()
     def logits_vjp(self, x: Tensor, sigma: Sigma, v: Tensor) -> Tensor:
         at = x.detach().requires_grad_()
-        return torch.autograd.grad((self.logits(at, sigma) * v).sum(), at)[0]
+        return torch.autograd.grad((self.logits(at, sigma) * v.detach()).sum(), at)[0]
 
     def tempered(self, temperature: float) -> TrainedClassifier:
+        """The classifier with its logits divided by a temperature more: above 1 it is less confident."""
         view = copy.copy(self)
         view.temperature = self.temperature * temperature
         return view

@@ -51,7 +51,8 @@ def guided_at(
     at = Evaluation(scene, points, sigma)
     _, memory = Settled(rule, settle).begin(at, torch.Generator().manual_seed(seed))
     guided = rule.guide(at, memory).denoised
-    roles = ["main", *(name for name, role in rule.evaluates().items() if role.kind != "classifier" and name != "main")]
+    others = [n for n, role in rule.evaluates().items() if role.kind not in ("classifier", "adapter") and n != "main"]
+    roles = ["main", *others]
     found = {name: at.denoised(name) for name in roles}
     found |= {"guided": guided, "push": guided - found["main"]}
     return {name: value.reshape(x.shape) for name, value in found.items()}

@@ -13,13 +13,13 @@ from toyguide.datasets.roles import Role
 from toyguide.errors import InputError
 from toyguide.guidance.base import Rule
 from toyguide.guidance.evaluation import Arrival, Evaluation, Guided, Transition, kept
-from toyguide.targets.target import Target
 
 __all__ = ["Batched", "Interval", "Settled", "Wrapper"]
 
 
 class Wrapper(Rule):
-    """A rule that delegates everything to another. Subclasses override parts of it.
+    """A rule that delegates everything to another. Subclasses override parts of it. It has no target: nobody says what
+    a rule samples that is changed at some noise levels.
 
     Args:
         rule: The inner rule.
@@ -42,9 +42,6 @@ class Wrapper(Rule):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.values().items())})"
-
-    def target(self) -> Target | None:
-        return self.rule.target()
 
     def begin(self, at: Evaluation, generator: torch.Generator) -> tuple[Tensor, Any]:
         return self.rule.begin(at, generator)
@@ -78,9 +75,6 @@ class Interval(Wrapper):
 
     def values(self) -> dict[str, Any]:
         return {"rule": self.rule, "low": self.low, "high": self.high}
-
-    def target(self) -> None:
-        """None: nobody says what a rule samples that guides at some noise levels only."""
 
     def _guides(self, sigma: float) -> bool:
         return self.low < sigma <= self.high

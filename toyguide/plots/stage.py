@@ -238,7 +238,7 @@ class _View:
             return _surface("exact", self.data, self.label, ROLES["main"], self.sigma, self.plane, self.window)
         experiment, sigma = self.result.experiment, max(self.sigma, float(self.result.sigma[-2]))
         for role in experiment.roles().values():
-            if role.kind != "classifier" and (role.name == "main") == (name == "main"):
+            if role.kind not in ("classifier", "adapter") and (role.name == "main") == (name == "main"):
                 given = experiment.fields[role.name]
                 return _surface(given, self.data, self.label, role, sigma, self.plane, self.window)
         return None

@@ -7,6 +7,7 @@ from typing import Any
 from toyguide_apps.explorer_page.compute import Picture
 from toyguide_apps.explorer_page.layers.curvature import CURVATURE_LEVELS, ERROR_LEVELS
 from toyguide_apps.explorer_page.layers.densities import BAND_SHARES
+from toyguide_apps.explorer_page.layers.target import IDEAL_LEVELS
 from toyguide_apps.explorer_page.layers.twist import CURL_LEVELS, DIVERGENCE_LEVELS
 from toyguide_apps.explorer_page.scene import Scene
 from toyguide_apps.explorer_page.state import BANDS, LAYERS, SOURCES, ExplorerState
@@ -54,6 +55,8 @@ _BANDS = {
     "far from the data.",
     "curl": "σ² times the curl of the guided score: 0 where it is the gradient of a density.",
     "divergence": "σ² times the divergence of the guided score, over the dimension: left it gathers, right it spreads.",
+    "target": "Density at σ of what the rule is said to sample: the innermost band holds 25 % of it.",
+    "ideal-error": "Distance of the guided denoised point from that of the rule's own target, in units of σ.",
 }
 
 
@@ -68,9 +71,11 @@ _MARKS: dict[str, list[list[Any]]] = {
     "error-ratio": [[2, "0.25"], [5.5, "1"], [9, "4"]],
     "curl": _between(CURL_LEVELS)[1::2],
     "divergence": _between(DIVERGENCE_LEVELS)[1::2],
+    "ideal-error": _between(IDEAL_LEVELS)[1::2],
     "regions": [[0.5, "mode"], [1.5, "saddle"], [2.5, "tail"]],
     **dict.fromkeys(
-        ("exact", "main", "guide"), [[i + 1, f"{100 * share:g} %"] for i, share in enumerate(BAND_SHARES)][1::2]
+        ("exact", "main", "guide", "target"),
+        [[i + 1, f"{100 * share:g} %"] for i, share in enumerate(BAND_SHARES)][1::2],
     ),
 }
 

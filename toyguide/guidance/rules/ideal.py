@@ -15,6 +15,7 @@ from typing import Any
 
 import param
 
+from toyguide.datasets.roles import Role
 from toyguide.guidance.evaluation import Evaluation, Guided
 from toyguide.guidance.rewarded import Rewarded
 from toyguide.targets import Target, ideal_field
@@ -29,7 +30,7 @@ class Ideal(Rewarded):
     family = "Rewards and particles"
     formula = (
         r"D = \mathbb{E}_q[x_0 \mid x], \qquad"
-        r" q \propto p_\mathrm{uncond}^{1-w}\, p_\mathrm{main}^{w},\;\; p_\mathrm{main}^{k},\;\;"
+        r" q \propto p_\mathrm{main}^{k},\;\; p_\mathrm{uncond}^{1-w}\, p_\mathrm{main}^{w},\;\;"
         r" p_\mathrm{main}\, p_\mathrm{uncond} \;\text{or}\; p_\mathrm{main}\, e^{r/\alpha}"
     )
     source = (
@@ -40,20 +41,20 @@ class Ideal(Rewarded):
         "Samples the density that CFG and others are said to sample, exactly: the yardstick for their samples. Needs "
         "exact fields, in two dimensions or where the target is a mixture of Gaussians."
     )
-    needs = ("main", "uncond")
+    needs = (Role("main", "exact", "the exact field that the target is made of"), "uncond")
     unguided = {"aim": "tilt", "w": 1.0}
-    off = {"w": 1.0, "k": 1.0}
+    off = {"k": 1.0, "w": 1.0}
     # A lattice has directions of its own: turned fields are guided alike to its accuracy only.
     equivariant = ()
 
     aim: Any = param.Selector(
-        default="tilt",
-        objects=["tilt", "tempered", "product", "reward"],
-        doc="The target: main tilted away from uncond by w, main to the power k, main times uncond, or main with the "
+        default="tempered",
+        objects=["tempered", "tilt", "product", "reward"],
+        doc="The target: main to the power k, main tilted away from uncond by w, main times uncond, or main with the "
         "reward over alpha.",
     )
-    w = param.Number(2.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Weight of the tilt; 1 is main.")
     k = param.Number(2.0, bounds=(0.05, 30.0), softbounds=(0.5, 5.0), step=0.1, doc="Power of main; 1 is main.")
+    w = param.Number(2.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Weight of the tilt; 1 is main.")
     alpha = param.Number(1.0, bounds=(0.01, 100.0), softbounds=(0.1, 10.0), step=0.1, doc="The reward's temperature.")
 
     def target(self) -> Target:
@@ -66,6 +67,9 @@ class Ideal(Rewarded):
         }
         return Target(powers[self.aim])
 
+    def evaluates(self) -> dict[str, Role]:
+        return {role: self.roles()[role] for role in self.target().roles}
+
     def guide(self, at: Evaluation, memory: Any) -> Guided:
-        fields = {role: at.field(role) for role in self.needs}
+        fields = {role: at.field(role) for role in self.evaluates()}
         return Guided(at.denoised_of(ideal_field(self.target(), fields)))
