@@ -110,6 +110,18 @@ def test_the_target_has_the_guided_score_where_the_noise_ends(key, params):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
 
 
+def test_runs_are_measured_against_their_rules_targets():
+    """On one Gaussian RLG samples its target and a classifier, which is CFG, does not: both measured by 512 samples."""
+
+    def measured(key):
+        e = tg.Experiment("two-gaussians", "left", "exact", rule=key, params={"w": 2.0}, n=512)
+        found = e.run("cpu").target_metrics()
+        return found["target_kl"] / found["target_kl_reference"]
+
+    assert measured("rlg") < 2
+    assert measured("classifier") > 5
+
+
 # Elucidated classifier guidance
 
 
@@ -139,16 +151,6 @@ def logits(classifier: Classifier, x: torch.Tensor, sigma: float) -> torch.Tenso
 THREE = {name: mixture(seed) for seed, name in enumerate("abc")}
 PRIORS = {"a": 0.2, "b": 0.5, "c": 0.3}
 EXACT = ExactClassifier(THREE, PRIORS, temperature=1.5)
-
-
-def test_a_trained_classifier_has_logits_of_its_own():
-    """Their products with weights by finite differences, and their softmax."""
-    trained = resolve("fractal/classifier+temperature:2", TREE, "A", "classifier").double()
-    v, ahead = torch.tensor([1.3, -0.4], dtype=W), torch.tensor([[1e-5, 0.0], [0.0, 1e-5]], dtype=W)
-    slopes = [(trained.logits(X + h, 0.3) - trained.logits(X - h, 0.3)) @ v / 2e-5 for h in ahead]
-    found = trained.logits_vjp(X, 0.3, v.expand(len(X), -1))
-    torch.testing.assert_close(found, torch.stack(slopes, -1), rtol=1e-6, atol=1e-7)
-    torch.testing.assert_close(trained.logits(X, 0.3).log_softmax(-1), trained.log_posterior(X, 0.3))
 
 
 @pytest.mark.parametrize("classifier", [EXACT, Plain(EXACT)], ids=["logits", "posterior only"])

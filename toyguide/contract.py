@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -421,26 +421,6 @@ class CountedClassifier(Classifier):
     def logits_vjp(self, x: Tensor, sigma: Any, v: Tensor) -> Tensor:
         self.products += len(x)
         return self.classifier.logits_vjp(x, sigma, v)
-
-
-class EachClass(Field):
-    """A field with a view at each class; without one it is the first."""
-
-    def __init__(self, members: Mapping[str, Field]) -> None:
-        self.members, self.labels, self.own = members, tuple(members), next(iter(members.values()))
-        self.dim = self.own.dim
-
-    def with_label(self, label: str) -> Field:
-        return self.members[label]
-
-    def log_density(self, x: Tensor, sigma: Any) -> Tensor:
-        return self.own.log_density(x, sigma)
-
-    def score(self, x: Tensor, sigma: Any) -> Tensor:
-        return self.own.score(x, sigma)
-
-    def hessian(self, x: Tensor, sigma: Any) -> Tensor:
-        return self.own.hessian(x, sigma)
 
 
 def counting(field: Field | Classifier) -> tuple[Any, list[Counted | CountedClassifier]]:

@@ -65,7 +65,8 @@ def measure_to_target(
     """
     x = x[x.isfinite().all(-1)].double().cpu()
     generator = torch.Generator().manual_seed(seed)
-    drawn, worth = samples_of(target, exact_stand_ins(fields, data), _MANY + max(1, len(x)), generator)
+    own = {role: field for role, field in fields.items() if role in target.roles}  # a rule's classifier is none
+    drawn, worth = samples_of(target, exact_stand_ins(own, data), _MANY + max(1, len(x)), generator)
     many, fresh = drawn[:_MANY], drawn[_MANY:]
     cells = _Cells.of(many)
     filled = _shares(many, data, label)
