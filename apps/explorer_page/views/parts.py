@@ -133,8 +133,7 @@ def named(experiment: Experiment) -> str:
 
 def short_name(experiment: Experiment) -> str:
     """A run's rule as it is called where there is little room."""
-    chosen = rule(experiment.rule)
-    return chosen.short or chosen.title.partition(" (")[0]
+    return rule(experiment.rule).called()
 
 
 def note(experiment: Experiment) -> str:
