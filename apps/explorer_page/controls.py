@@ -15,9 +15,10 @@ import param
 from toyguide import load_dataset, rule
 from toyguide.datasets.checkpoints import UNION
 from toyguide.errors import InputError
-from toyguide.guidance import Role, Rule, rules
+from toyguide.guidance import Role, Rule
 from toyguide.guidance.schedules import weight_of
 from toyguide.samplers import SAMPLERS
+from toyguide_apps.explorer_page.chooser import RuleChooser
 from toyguide_apps.explorer_page.formula_card import FormulaCard
 from toyguide_apps.explorer_page.glossary import glossary
 from toyguide_apps.explorer_page.off_switch import OffSwitch, last_finite
@@ -94,9 +95,7 @@ class PanelCard(pn.viewable.Viewer):
         self._letters.param.watch(self._select, "value")
         self._add = pmui.Button(label="Add a panel", size="small", variant="text", margin=(4, 4))
         self._add.on_click(told(lambda _: state.copy_panel(len(state.panels) - 1)))
-        titles = {cls.title: key for key, cls in rules().items()}
-        self._name = pmui.Select(label="Rule", options=titles, value=self._rule.key, **_TIGHT)
-        self._name.param.watch(self._choose, "value")
+        self._chooser = RuleChooser(state, self._choose)
         self._typed = FormulaCard(state)
         self._sliders = _column()
         self._widgets: dict[str, Any] = {}
@@ -117,10 +116,8 @@ class PanelCard(pn.viewable.Viewer):
         if event.new is not None:
             self._state.set({"selected": LETTERS.index(event.new)})
 
-    @told
-    def _choose(self, event: param.parameterized.Event) -> None:
-        if event.new != self._rule.key:
-            self._state.set_rule(self._state.selected, rule(event.new))
+    def _choose(self, key: str) -> None:
+        self._state.set_rule(self._state.selected, rule(key))
 
     def _show(self) -> None:
         count, selected = len(self._state.panels), self._state.selected
@@ -129,7 +126,7 @@ class PanelCard(pn.viewable.Viewer):
         self._add.visible = count < len(LETTERS)
         chosen = self._rule
         known, self._shown = self._shown, (chosen, selected)
-        self._name.value = chosen.key
+        self._chooser.show(chosen)
         if known is not None and type(known[0]) is type(chosen):
             for key in _controlled(chosen):
                 if key in chosen.off:
@@ -172,7 +169,7 @@ class PanelCard(pn.viewable.Viewer):
 
     def __panel__(self) -> pn.viewable.Viewable:
         top = _row(self._letters, self._add)
-        return _column(top, self._name, self._typed, self._sliders, self._formula, self._about, self._own)
+        return _column(top, self._chooser, self._typed, self._sliders, self._formula, self._about, self._own)
 
 
 class OwnCard(pn.viewable.Viewer):
