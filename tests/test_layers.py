@@ -46,7 +46,7 @@ APP_LAYERS = [
     {"explorer_page.judged", "explorer_page.layers"},
     {"explorer_page.looks", "explorer_page.scene", "explorer_page.state"},
     {"explorer_page.compute", "explorer_page.permalink", "explorer_page.schedules"},
-    {"explorer_page.chooser", "explorer_page.formula_card", "explorer_page.off_switch"},
+    {"explorer_page.chooser", "explorer_page.formula_card", "explorer_page.off_switch", "explorer_page.rule_text"},
     {"explorer_page.controls", "explorer_page.links", "explorer_page.views"},
     {"explorer_page.recording"},
     {"explorer_page.export"},
