@@ -115,7 +115,8 @@ from toyguide_apps.explorer_page.state import ExplorerState
 state = ExplorerState(rule="ramped-cfg")
 card = PanelCard(state)
 card._widgets["high"].value = 3.5
-print(json.dumps([card._name.options, list(card._widgets), state.request().runs[1].params]))
+options = {r["title"]: r["key"] for family in card._chooser.model.families for r in family["rules"]}
+print(json.dumps([options, list(card._widgets), state.request().runs[1].params]))
 """
     options, widgets, params = json.loads(output(folder, "-c", code))
     assert options["CFG with a ramped weight"] == "ramped-cfg"

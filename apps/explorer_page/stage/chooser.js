@@ -114,7 +114,9 @@ export function render({ model, el }) {
   pop.addEventListener("toggle", (event) => button.setAttribute("aria-expanded", String(event.newState == "open")))
   typed.oninput = () => {
     filter()
-    point(shown()[0])
+    const found = shown()
+    const words = typed.value.trim().toLowerCase()
+    point(found.find((o) => o.key == words) ?? found.find((o) => o.key.startsWith(words)) ?? found[0])
   }
   typed.onkeydown = (event) => {
     const all = shown()
@@ -126,6 +128,11 @@ export function render({ model, el }) {
     } else if (event.key == "Enter") {
       event.preventDefault()
       choose(active)
+    } else if (event.key == "Escape") {  // which would only empty the box
+      event.preventDefault()
+      event.stopPropagation()
+      pop.hidePopover()
+      button.focus()
     }
   }
 
