@@ -132,6 +132,17 @@ def rescales(key, z, gaussian=1.0, modes=1.05, fractal=1.05, missed=0.02):
     return {"effective": key["w"] * factor + 0.001 * z, "missed": missed + 0.001 * z}
 
 
+def undoes(key, z, leak=0.001, coverage=0.9, distance=0.03, constant=0.06):
+    """The constant weight is best at 1.4. Feedback that assumes another share, or runs by the ODE, is worse."""
+    if key["way"] == "cfg":
+        return {"class_leak": 0.02, "coverage": 0.85, "sliced_w2": constant + (key["value"] - 1.4) ** 2 + 0.0001 * z}
+    if key["way"] == "clean":
+        return {"class_leak": 0.001, "coverage": 0.9, "sliced_w2": 0.02}
+    if (key["way"], key["by"], key["value"]) == ("feedback", "ancestral", 0.85):
+        return {"class_leak": leak + 1e-5 * z, "coverage": coverage + 0.001 * z, "sliced_w2": distance + 0.0001 * z}
+    return {"class_leak": 0.07, "coverage": 0.8, "sliced_w2": 0.1}
+
+
 def curvature(key, z, network=0.99, worst=0.95, unequal=0.96, fractal=0.97, spread=0.0):
     """The networks' worst level is 0.25."""
     if key["field"] == "network":
@@ -226,6 +237,7 @@ MADE = {
     "cfg-overshoots": overshoots,
     "guidance-interval": interval,
     "rlg-rescales-kl": rescales,
+    "fbg-undoes-contamination": undoes,
     "sfg-curvature-is-the-classifier": curvature,
     "sfg-saddle-loss": saddle_loss,
     "sfg-warm-start": warm_start,
@@ -289,6 +301,7 @@ EFFECTS = {
         "coverage_back": 0.5 / 0.52,
     },
     "rlg-rescales-kl": {"weight_off_gaussian": 0.0, "missed_gaussian": 0.02, "weight_off_modes": 0.05},
+    "fbg-undoes-contamination": {"leak_removed": 1.0, "coverage_lost": 0.0, "closer": 0.5},
     "sfg-curvature-is-the-classifier": {"networks": 0.95, "unequal": 0.96, "fractal": 0.97},
     "sfg-saddle-loss": {
         "saddles_over_modes": 5.0,
@@ -439,6 +452,11 @@ OTHERWISE = [
     ("rlg-rescales-kl", {"missed": 0.1}, {"missed_gaussian"}, set()),
     ("rlg-rescales-kl", {"modes": 1.5}, {"weight_off_modes"}, set()),
     ("rlg-rescales-kl", {"fractal": 0.8}, {"weight_off_fractal"}, set()),
+    ("fbg-undoes-contamination", {"leak": 0.02}, {"leak_removed"}, set()),
+    ("fbg-undoes-contamination", {"coverage": 0.85}, {"coverage_lost"}, set()),
+    ("fbg-undoes-contamination", {"distance": 0.055}, {"closer"}, set()),
+    # Against the best of the constant weights, and only at the true share.
+    ("fbg-undoes-contamination", {"constant": 0.035}, {"closer"}, set()),
     # The worst level decides, and one without a number decides nothing.
     ("sfg-curvature-is-the-classifier", {"worst": 0.7}, {"networks"}, set()),
     ("sfg-curvature-is-the-classifier", {"unequal": 0.8, "fractal": 0.7}, {"unequal", "fractal"}, set()),
