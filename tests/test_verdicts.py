@@ -126,6 +126,16 @@ def interval(key, z, **parts):
     return {"coverage": 0.9 - lost + 0.001 * z, "outliers": (0.2 + more) * (1 + 0.001 * z)}
 
 
+def samples_the_tilt(key, z, off=0.02, misplaced=0.1, w2=0.04, weights=0.2, ode=3.0):
+    """CFG's ODE is ``ode`` times as far off as its SDE; chance alone misplaces 0.05."""
+    factor = 1 + 0.01 * z
+    cfg = {"sde": 1.0, "ode": ode}.get(key["way"])
+    if key["place"] == "line":
+        return {"off": (off if cfg is None else 0.2 * cfg) * factor}
+    mass = {"tilt": 0.05, "weights": weights}.get(key["way"], misplaced) if cfg is None else 0.05 + 0.2 * cfg
+    return {"misplaced": mass + 0.0005 * z, "w2": (w2 if cfg is None else 0.15 * cfg) * factor}
+
+
 def rescales(key, z, gaussian=1.0, modes=1.05, fractal=1.05, missed=0.02):
     """The factors of the effective weight by the ODE; by the SDE it is as claimed."""
     factor = {"gaussian": gaussian, "modes": modes, "fractal": fractal}[key["place"]] if key["by"] == "heun" else 1.0
@@ -236,6 +246,7 @@ MADE = {
     "cfg-is-not-tilting": tilting,
     "cfg-overshoots": overshoots,
     "guidance-interval": interval,
+    "fkc-samples-the-tilt": samples_the_tilt,
     "rlg-rescales-kl": rescales,
     "fbg-undoes-contamination": undoes,
     "sfg-curvature-is-the-classifier": curvature,
@@ -299,6 +310,12 @@ EFFECTS = {
         "outliers_removed": 0.5,
         "outliers_removed_below": 0.0,
         "coverage_back": 0.5 / 0.52,
+    },
+    "fkc-samples-the-tilt": {
+        "moments": 0.1,
+        "branches": 0.05 / 0.2,
+        "distance": 0.04 / 0.15,
+        "resampling": 1 - 0.05 / 0.15,
     },
     "rlg-rescales-kl": {"weight_off_gaussian": 0.0, "missed_gaussian": 0.02, "weight_off_modes": 0.05},
     "fbg-undoes-contamination": {"leak_removed": 1.0, "coverage_lost": 0.0, "closer": 0.5},
@@ -448,6 +465,12 @@ OTHERWISE = [
     ("guidance-interval", {"low": (0.0, -0.05)}, {"outliers_removed_below"}, set()),
     # Where the benefit is, coverage is lost: chosen is an interval without either.
     ("guidance-interval", {"middle": (0.3, -0.1)}, {"outliers_removed"}, set()),
+    ("fkc-samples-the-tilt", {"off": 0.1}, {"moments"}, set()),
+    ("fkc-samples-the-tilt", {"misplaced": 0.2, "weights": 0.4}, {"branches"}, set()),
+    ("fkc-samples-the-tilt", {"w2": 0.1}, {"distance"}, set()),
+    ("fkc-samples-the-tilt", {"weights": 0.1}, {"resampling"}, set()),
+    # The nearer of CFG's samplers counts.
+    ("fkc-samples-the-tilt", {"ode": 0.3}, {"moments", "branches", "distance"}, set()),
     ("rlg-rescales-kl", {"gaussian": 1.05}, {"weight_off_gaussian"}, set()),
     ("rlg-rescales-kl", {"missed": 0.1}, {"missed_gaussian"}, set()),
     ("rlg-rescales-kl", {"modes": 1.5}, {"weight_off_modes"}, set()),
