@@ -126,6 +126,17 @@ def interval(key, z, **parts):
     return {"coverage": 0.9 - lost + 0.001 * z, "outliers": (0.2 + more) * (1 + 0.001 * z)}
 
 
+def frequency(key, z, left=0.004, kept=0.0, cfg=0.7, seldom=0.005, low=0.015, high=0.05):
+    """Unguided 2 % of the samples are of the other class; ``high`` is the coverage that the threshold 1 costs."""
+    way = key["way"]
+    if way == "unguided":
+        return {"class_leak": 0.02, "coverage": 0.85}
+    if way == "cfg":
+        return {"class_leak": 0.004, "coverage": cfg + 0.001 * z}
+    leak = seldom if key["period"] == 8 else low if key["value"] == 0.1 else left
+    return {"class_leak": leak * (1 + 0.01 * z), "coverage": 0.85 - kept - high * (key["value"] == 1) + 0.001 * z}
+
+
 def samples_the_tilt(key, z, off=0.02, misplaced=0.1, w2=0.04, weights=0.2, ode=3.0):
     """CFG's ODE is ``ode`` times as far off as its SDE; chance alone misplaces 0.05."""
     factor = 1 + 0.01 * z
@@ -246,6 +257,7 @@ MADE = {
     "cfg-is-not-tilting": tilting,
     "cfg-overshoots": overshoots,
     "guidance-interval": interval,
+    "gfcg-frequency-and-threshold": frequency,
     "fkc-samples-the-tilt": samples_the_tilt,
     "rlg-rescales-kl": rescales,
     "fbg-undoes-contamination": undoes,
@@ -310,6 +322,14 @@ EFFECTS = {
         "outliers_removed": 0.5,
         "outliers_removed_below": 0.0,
         "coverage_back": 0.5 / 0.52,
+    },
+    "gfcg-frequency-and-threshold": {
+        "leak_removed": 0.8,
+        "coverage_lost": 0.0,
+        "more_coverage_than_cfg": 0.15,
+        "asking_seldom": 0.75 / 0.8,
+        "low_threshold": 0.25 / 0.8,
+        "high_threshold": 0.05,
     },
     "fkc-samples-the-tilt": {
         "moments": 0.1,
@@ -465,6 +485,12 @@ OTHERWISE = [
     ("guidance-interval", {"low": (0.0, -0.05)}, {"outliers_removed_below"}, set()),
     # Where the benefit is, coverage is lost: chosen is an interval without either.
     ("guidance-interval", {"middle": (0.3, -0.1)}, {"outliers_removed"}, set()),
+    ("gfcg-frequency-and-threshold", {"left": 0.015, "low": 0.02}, {"leak_removed"}, set()),
+    ("gfcg-frequency-and-threshold", {"kept": 0.05}, {"coverage_lost"}, set()),
+    ("gfcg-frequency-and-threshold", {"cfg": 0.84}, {"more_coverage_than_cfg"}, set()),
+    ("gfcg-frequency-and-threshold", {"seldom": 0.015}, {"asking_seldom"}, set()),
+    ("gfcg-frequency-and-threshold", {"low": 0.005}, {"low_threshold"}, set()),
+    ("gfcg-frequency-and-threshold", {"high": 0.0}, {"high_threshold"}, set()),
     ("fkc-samples-the-tilt", {"off": 0.1}, {"moments"}, set()),
     ("fkc-samples-the-tilt", {"misplaced": 0.2, "weights": 0.4}, {"branches"}, set()),
     ("fkc-samples-the-tilt", {"w2": 0.1}, {"distance"}, set()),
