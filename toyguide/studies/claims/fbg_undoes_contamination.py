@@ -113,10 +113,10 @@ class FbgUndoesContamination(Study):
         "reported. The constant weight is the best of seven for the other seeds. Thresholds are ours."
     )
     finding = (
-        "Feedback removes 96 % of the contamination at no loss of coverage, and ends nearly as close to the clean class "
-        "as the clean field's own samples: a third closer than with the best constant weight, which is not surely the "
-        "quarter that was asked. By the ODE it leaves a third of the leak unless tau is doubled. With the authors' "
-        "falling log r no leak is left, at the price of 0.08 of the coverage."
+        "Feedback removes 96 % of the contamination at no loss of coverage, and ends nearly as close to the clean "
+        "class as the clean field's own samples: a third closer than with the best constant weight, which is not "
+        "surely the quarter that was asked. By the ODE it leaves a third of the leak unless tau is doubled. With the "
+        "authors' falling log r no leak is left, at the price of 0.08 of the coverage."
     )
     order = 33
     criteria = (
