@@ -206,7 +206,59 @@ def random_and_systematic(key, z, one=0.05, mean=0.02, kept=0.03, limited=0.6, l
     return {"outliers": outliers * (1 + 0.001 * z), "coverage": coverage + 0.0001 * z}
 
 
+def way_back(key, z, pair=0.3, same=0.6, lost=0.3, spread=0.01):
+    """CFG's distance is 1 at w = 7.5, and that of the same coverage at w = 5; CFG++ loses coverage with the steps."""
+    if key["rule"] == "cfg":
+        return {"distance": (pair / same) ** ((7.5 - key["value"]) / 2.5), "coverage": 1 - 0.1 * key["value"]}
+    later = {25: -0.5, 100: 0.5}.get(key["steps"], 0.0)
+    return {"distance": pair * (1 + spread * z), "coverage": 0.5 - lost * later}
+
+
+def oversaturation(key, z, cfg=1.5, apg=1.0, projected=0.9, late=0.0, cut=0.4, kept=0.05, weaker=0.08, spread=0.01):
+    """Unguided 0.1 of outliers; CFG at w = 1.5 covers as much as APG at w = 4. ``late`` is at the weight 16 alone."""
+    rule, w = key["rule"], key["w"]
+    radius = {"cfg": cfg, "apg": apg, "projected": projected}.get(rule, 1.0) + late * (w == 16.0)
+    if rule == "cfg":
+        outliers, coverage = (weaker if w == 1.5 else 0.2), 1 - 0.1 * w
+    elif rule == "apg":
+        outliers, coverage = (kept if w == 4.0 else 0.2 * cut), 0.85
+    else:
+        outliers, coverage = 0.1, 0.9
+    return {"radius": 0.6 * radius * (1 + spread * z), "outliers": outliers * (1 + 0.001 * z), "coverage": coverage}
+
+
+def quarter(key, z, fields="both", w=2.0, evaluations=0.7, more=0.0, off=0.0, spread=0.0001):
+    """What is otherwise is so at one weight alone, and ``fields`` says where."""
+    if "sigma" in key:
+        return {"noise": 0.9, "denoised": 0.5}
+    here = key["w"] == w and fields in ("both", key["fields"])
+    return {
+        "nfe_cfg": 126.0,
+        "nfe_adaptive": 126.0 * (evaluations if here else 0.7) + spread * z,
+        "outliers_cfg": 0.1,
+        "outliers_adaptive": 0.1 + here * more + spread * z,
+        "coverage_cfg": 0.4,
+        "coverage_adaptive": 0.4 + here * off + spread * z,
+    }
+
+
+def few_steps(key, z, first=2.0, same=0.4, less=0.8, best=0.7, steps=8, spread=0.001):
+    """What is otherwise is so at ``steps`` alone. The best constant weight is 1.2."""
+    if "sigma" in key:
+        return {"ratio": first * (1 + spread * z) if key["sigma"] == 20.0 else 1.0}
+    here, w = key["steps"] == steps, key["value"]
+    if key["rule"] == "cfg":
+        outliers = {10.0: 0.1 * (less / same if here else 2.0), 1.0: 0.1}.get(w, 0.05)
+        return {"outliers": outliers, "trimmed_w2": 0.1 + abs(w - 1.2) / 10}
+    outliers, distance = (less, best) if here else (0.8, 0.7)
+    return {"outliers": 0.1 * outliers * (1 + spread * z), "trimmed_w2": 0.1 * distance * (1 + spread * z)}
+
+
 MADE = {
+    "cfg++-invertibility": way_back,
+    "apg-oversaturation": oversaturation,
+    "adaptive-guidance-saves-a-quarter": quarter,
+    "raag-few-steps": few_steps,
     "training-two-basins": two_basins,
     "autoguidance-random-and-systematic": random_and_systematic,
     "autoguidance-figure-1": figure_1,
@@ -229,6 +281,26 @@ MADE = {
 
 # The effects of what is claimed, from how the rows are made.
 EFFECTS = {
+    "cfg++-invertibility": {"ratio_of_the_pair": 0.3, "ratio_at_equal_coverage": 0.6, "coverage_lost_by_steps": 0.3},
+    "apg-oversaturation": {
+        "growth_by_cfg": 1.5,
+        "growth_by_apg": 1.0,
+        "growth_by_projection": 0.9,
+        "outliers_of_cfgs": 0.4,
+        "outliers_of_unguided": 0.5,
+        "outliers_of_weaker_cfg": 5 / 8,
+    },
+    "adaptive-guidance-saves-a-quarter": {
+        "evaluations_networks": 0.7,
+        "more_outliers_networks": 0.0,
+        "coverage_off_networks": 0.0,
+    },
+    "raag-few-steps": {
+        "ratio_first_over_later": 2.0,
+        "outliers_of_cfgs": 0.4,
+        "outliers_of_unguided": 0.8,
+        "distance_of_best_weight": 0.7,
+    },
     "training-two-basins": {
         "free_positive": 0.5,
         "loss_if_positive": 0.3,
@@ -478,6 +550,40 @@ OTHERWISE = [
         {"together": max},
         {f"{n}_gained_{p}" for n in ("distance", "outliers") for p in ("fractal", "simplex16")},
         set(),
+    ),
+    ("cfg++-invertibility", {"pair": 0.7}, {"ratio_of_the_pair"}, set()),
+    ("cfg++-invertibility", {"same": 1.1}, {"ratio_at_equal_coverage"}, set()),
+    ("cfg++-invertibility", {"lost": 0.05}, {"coverage_lost_by_steps"}, set()),
+    ("cfg++-invertibility", {"pair": 0.5, "spread": 0.1}, set(), {"ratio_of_the_pair"}),
+    ("apg-oversaturation", {"cfg": 1.1}, {"growth_by_cfg"}, set()),
+    ("apg-oversaturation", {"apg": 1.2}, {"growth_by_apg"}, set()),
+    ("apg-oversaturation", {"projected": 1.2}, {"growth_by_projection"}, set()),
+    # At the largest weight alone.
+    ("apg-oversaturation", {"late": 0.3}, {"growth_by_apg", "growth_by_projection"}, set()),
+    ("apg-oversaturation", {"cut": 0.6}, {"outliers_of_cfgs"}, set()),
+    ("apg-oversaturation", {"kept": 0.095, "weaker": 0.1}, {"outliers_of_unguided"}, set()),
+    ("apg-oversaturation", {"weaker": 0.04}, {"outliers_of_weaker_cfg"}, set()),
+    ("apg-oversaturation", {"cfg": 1.25, "spread": 0.1}, set(), {"growth_by_cfg"}),
+    *(
+        ("adaptive-guidance-saves-a-quarter", {"fields": fields, "w": w, **made}, {f"{criterion}_{fields}"}, set())
+        for fields in ("networks", "exact")
+        for w in (2.0, 4.0)
+        for made, criterion in (
+            ({"evaluations": 0.8}, "evaluations"),
+            ({"more": 0.03}, "more_outliers"),
+            ({"off": 0.05}, "coverage_off"),
+            ({"off": -0.05}, "coverage_off"),
+        )
+    ),
+    ("raag-few-steps", {"first": 0.5}, {"ratio_first_over_later"}, set()),
+    *(
+        ("raag-few-steps", {made: value, "steps": steps}, {criterion}, set())
+        for made, value, criterion in (
+            ("same", 0.7, "outliers_of_cfgs"),
+            ("less", 1.2, "outliers_of_unguided"),
+            ("best", 1.1, "distance_of_best_weight"),
+        )
+        for steps in (5, 8, 10)
     ),
 ]
 
