@@ -27,6 +27,7 @@ LAYERS = [
     {"contract", "distillation", "downloads", "probes"},
     {"sweeps"},
     {"studies"},
+    {"league"},
     {"plots"},
     {"toyguide"},
     {"bench"},
@@ -142,6 +143,7 @@ def test_the_library_knows_no_interface_and_no_pickle(path):
         "toyguide.commands.bench",
         "toyguide.commands.export",
         "toyguide.commands.gallery",
+        "toyguide.commands.tune",
     ):  # which hand over to the app
         banned |= {"toyguide_apps", "apps"}
     assert not {m.split(".")[0] for m in imported(path)} & banned

@@ -19,7 +19,7 @@ from toyguide.palette import LIGHT
 from toyguide.plots.parts import TEXT
 from toyguide.studies.charts import Chart, Series
 
-__all__ = ["Key", "Keys", "categories", "colour_of", "draw_chart", "numbers_of", "positions"]
+__all__ = ["MARKERS", "Key", "Keys", "categories", "colour_of", "draw_chart", "numbers_of", "positions"]
 
 Key = tuple[str, int]
 """A legend entry: its label and the number of its colour."""
@@ -27,7 +27,7 @@ Keys = dict[Key, Any]
 """matplotlib's handles by legend entry."""
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b3458a", "#e69f00", "#56b4e9", "#22262b")
-_MARKERS = "os^Dv<>"
+MARKERS = "os^Dv<>"
 _MOST_MARKERS = 30  # on a line
 _PAD = 0.05  # margin around the data, as a share of the axis
 _BARS = 0.8  # width of a category's bars, as a share of the category's
@@ -120,7 +120,7 @@ def _extent(chart: Chart) -> tuple[tuple[float, float], tuple[float, float]]:
 
 def _draw_series(axes: Axes, series: Series, x: Any, number: int, width: float) -> Any:
     """Draw a series and return its handle for the legend."""
-    colour, marker, y = colour_of(number), _MARKERS[number % len(_MARKERS)], np.asarray(series.y, dtype=float)
+    colour, marker, y = colour_of(number), MARKERS[number % len(MARKERS)], np.asarray(series.y, dtype=float)
     low, high = (np.asarray([] if v is None else v, dtype=float) for v in (series.low, series.high))
     look: dict[str, Any] = {"color": colour, "label": series.label}
     if series.style == "bars":
