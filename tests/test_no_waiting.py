@@ -92,6 +92,7 @@ def test_a_training_step_does_not_wait(dataset, conditional, loss, monkeypatch):
 WAITING = {
     **dict.fromkeys(("adaptive-guidance", "gfcg"), "evaluates fields at some of the points, and has to know at which"),
     **dict.fromkeys(("fkc", "fk-steering"), "resamples by its weights, which the host reads"),
+    "ideal": "makes its target on the CPU, once in a run",
     "svdd": "chooses among its candidates by numbers drawn on the CPU",
     "linear-ag": "finds its coefficients by what its fields are worth at a few points, once in a run",
 }
