@@ -56,8 +56,9 @@ APP_LAYERS = [
     {"studies_page.html"},
     {"studies_page.run_bar"},
     {"studies_page.session"},
-    {"explorer_page.page", "studies_page.page"},
-    {"explorer", "gallery", "studies", "serve"},
+    {"league_page.results"},
+    {"explorer_page.page", "league_page.page", "studies_page.page"},
+    {"explorer", "gallery", "league", "studies", "serve"},
     {"bench"},
 ]
 APP_LAYER = {name: i for i, layer in enumerate(APP_LAYERS) for name in layer}

@@ -33,6 +33,8 @@ EVALUATIONS = 2 * (2 * STEPS - 1)
 _FIT = {"sampled", "network", "weaker"}
 _OF_CLASSES = {"union", "class", "classes", "classifier"}
 _BATCH = 1024
+_STRANGE = {"sampled": "exact+noise:0.05", "union": f"exact@{UNION}+noise:0.05", "weaker": "exact+noise:0.3"}
+"""Fields that no rule was made for, by kind of role: those of a seed are new to it too."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Arena:
         """Whether what is sampled has several branches, so that coverage says something."""
         data = load_dataset(self.dataset)
         return len(data.components.component_branch[data.mask(self.label)].unique()) > 1
+
+    @property
+    def aim(self) -> str:
+        """What settings are chosen for: few outliers, or the distance where there is no coverage to pay with."""
+        return "outliers" if self.branched else "distance"
 
     def networks(self, plan: Plan, seed: int) -> dict[str, TrainSettings]:
         """The networks of a seed, by kind of role."""
@@ -218,8 +225,11 @@ def _probed(arena: Arena, cls: type[Rule]) -> tuple[str, float]:
     """The sampler of a rule, and its evaluations, by a short run of its natural fields.
 
     Raises:
-        InputError: If it does not run there.
+        InputError: If it does not run there, or on no other fields than the bundled ones.
     """
     sampler = sampler_of(cls)
-    run = Experiment(arena.dataset, arena.label, rule=cls.key, sampler=sampler, steps=STEPS, n=16).run("cpu")
-    return sampler, run.nfe + run.gradients
+    run = Experiment(arena.dataset, arena.label, rule=cls.key, sampler=sampler, steps=STEPS, n=16)
+    strange = {role: _STRANGE[kind.kind] for role, kind in run.roles().items() if kind.kind in _STRANGE}
+    replace(run, n=4, steps=4, fields={**run.fields, **strange}).run("cpu")
+    found = run.run("cpu")
+    return sampler, found.nfe + found.gradients

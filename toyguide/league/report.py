@@ -17,7 +17,7 @@ from toyguide.league.settings import text_of
 from toyguide.league.standings import NUMBERS
 from toyguide.studies.report import show
 
-__all__ = ["STANDINGS", "figure_name", "read_league", "table", "write_league"]
+__all__ = ["STANDINGS", "figure_name", "introduction", "read_league", "table", "write_league"]
 
 STANDINGS = "league.json"
 _COLUMNS = {
@@ -115,7 +115,7 @@ def _cell(found: Sequence[float] | None) -> str:
 
 
 def _report(found: Mapping[str, Any]) -> list[str]:
-    lines = ["# The league of guidance rules", "", *_introduction(found)]
+    lines = ["# The league of guidance rules", "", *introduction(found)]
     for name, arena in found["arenas"].items():
         titles, rows = table(arena)
         lines += ["", f"## {arena['title']}", "", f"![{arena['title']}]({figure_name(name)})", ""]
@@ -126,7 +126,8 @@ def _report(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _introduction(found: Mapping[str, Any]) -> list[str]:
+def introduction(found: Mapping[str, Any]) -> list[str]:
+    """How to read standings, and what was matched, as lines of Markdown."""
     first, last = found["first_seed"], found["first_seed"] + found["seeds"] - 1
     steps = (
         "with its steps adapted so that all rules make about as many evaluations"
@@ -152,16 +153,17 @@ def _introduction(found: Mapping[str, Any]) -> list[str]:
         "the slider* is how much of the weight's slider has fewer outliers than no guidance and keeps the coverage: a "
         "rule that forgives a wrong weight has much. *Strays* lie farther than 0.1 from every branch. *W2 to its own "
         "target* is the distance to the density that the rule is said to sample, where somebody says so. *Evaluations* "
-        "are those of fields and gradients per sample; *time* is relative to no guidance in the same run; *outliers at "
+        "are those of fields and gradients per sample; *time* is that of a run relative to an unguided one beside it, "
+        "on one seed; *outliers at "
         f"equal evaluations* are those with as many steps as cost what CFG costs with {STEPS} Heun steps. ▲ marks the "
         "front: no other rule has both fewer outliers and more coverage (where the class is a single branch, whose "
         "coverage is always 1: less distance).",
         "",
         f"**What was matched.** Every rule got {found['budget']} settings, its defaults among them, run {steps} on "
         f"{found['tuning_seeds']} seeds that count for nothing else. The setting shown had the fewest outliers there "
-        f"among those with a coverage of at least {level}. The numbers are from {found['seeds']} other seeds "
-        f"({first} to "
-        f"{last}), each with networks of its own, {found['n']} samples each, with 95 % intervals over the seeds "
+        f"among those with a coverage of at least {level}, or, where the class is a single branch, the least distance. "
+        f"The numbers are from {found['seeds']} other seeds ({first} to {last}), each with networks of its own, "
+        f"{found['n']} samples each, with 95 % intervals over the seeds "
         "(Student's t). The sampler is Heun's, Euler's for rules that need first order, and the ancestral one for "
         "rules that need noise. A rule with an exact field in one of its roles has an advantage, which its line says.",
     ]

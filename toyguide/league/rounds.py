@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from toyguide.errors import InputError
+from toyguide.experiment import Experiment
 from toyguide.league.aims import AIMS
 from toyguide.league.arenas import ARENAS, EVALUATIONS, Entrant
 from toyguide.league.settings import design, params_of, text_of, weight_at, weight_of
+from toyguide.metrics.sliced import distance_between
+from toyguide.metrics.to_target import exact_stand_ins
 from toyguide.studies.base import Cell, Study
 from toyguide.studies.plan import Plan
 from toyguide.studies.rows import Rows
 from toyguide.studies.workshop import Workshop
+from toyguide.targets import samples_of
 
-__all__ = ["CHOSEN_FOR", "LADDER", "Final", "Params", "Tuning", "chosen", "ladder", "to_target"]
+__all__ = ["CHOSEN_FOR", "LADDER", "Final", "Params", "Tuning", "chosen", "ladder", "time_of", "to_target"]
 
 Params = Mapping[str, Any]
 """Values of a rule's parameters that are not its defaults."""
 
-METRICS = ("outliers", "coverage", "class_leak", "sliced_w2", "strays_10", "nfe", "gradients", "seconds")
+METRICS = ("outliers", "coverage", "class_leak", "sliced_w2", "strays_10", "nfe", "gradients")
 CHOSEN_FOR = ("outliers", "distance")
 """The aims that the first round chooses settings for."""
 LADDER = (0.0, 0.05, 0.12, 0.25, 0.5, 1.0)
 """Shares of the way from no guidance to the end of the weight's slider."""
+_TARGET_SAMPLES = 1 << 14
 _SECONDS = 0.1 / 64  # of a run on two cores, for each evaluation; for the progress bar
 
 
@@ -78,31 +88,51 @@ class Final(_Round):
         self.picks = picks
 
     def cells(self, plan: Plan) -> list[Cell]:
-        targets = [
-            Cell(
-                _key(e, by_aim["outliers"], e.steps, seed) | {"measured": "target"},
-                to_target,
-                needs=e.needs(plan, seed),
-                cost=1.0,
-            )
-            for seed in plan.seed_range
-            for e, by_aim in self.picks.items()
-            if e.cls(**by_aim["outliers"]).target() is not None
-        ]
-        return super().cells(plan) + targets
+        found = super().cells(plan)
+        for e, by_aim in self.picks.items():
+            best = by_aim[e.arena.aim]
+            has_target = e.cls(**best).target() is not None
+            for seed in plan.seed_range:
+                key, needs = _key(e, best, e.steps, seed), e.needs(plan, seed)
+                if has_target:
+                    found.append(Cell({**key, "measured": "target"}, to_target, needs=needs))
+                if seed == plan.first_seed:
+                    found.append(Cell({**key, "measured": "time"}, time_of, needs=needs, timed=True))
+        return found
 
 
-def to_target(
-    workshop: Workshop, arena: str, rule: str, setting: str, sampler: str, steps: int, seed: int, measured: str
-) -> dict[str, float]:
-    """How far one run ends from what its rule is said to sample; nothing where that density does not exist."""
-    place = next(a for a in ARENAS if a.name == arena)
-    run = Entrant(place, rule, sampler, steps, EVALUATIONS).experiment(params_of(setting), steps, workshop.plan, seed)
+def to_target(workshop: Workshop, measured: str, seed: int, **key: Any) -> dict[str, float]:
+    """How far a run ends from what its rule is said to sample; nothing where that density does not exist."""
     try:
-        found = workshop.run(run).target_metrics()
+        drawn = _target_samples(workshop.plan, workshop.networks, **key)
     except InputError:
         return {}
-    return {name: found[name] for name in ("target_w2", "target_w2_reference") if found[name] is not None}
+    x = workshop.run(_experiment(workshop.plan, seed=seed, **key)).x[-1].double()
+    return {"target_w2": distance_between(x, drawn)} if x.isfinite().all() else {}
+
+
+def time_of(workshop: Workshop, measured: str, **key: Any) -> dict[str, float]:
+    """How long a run takes, in units of the unguided one's beside it; the shortest of three each."""
+    guided = workshop.located(_experiment(workshop.plan, **key))
+    free = workshop.located(_experiment(workshop.plan, **{**key, "rule": "none", "setting": "", "sampler": "heun"}))
+    pairs = [[run.run(workshop.plan.device).seconds for run in (guided, free)] for _ in range(3)]
+    mine, other = map(min, zip(*pairs, strict=True))
+    return {"time": mine / other}
+
+
+def _experiment(plan: Plan, arena: str, rule: str, setting: str, sampler: str, steps: int, seed: int) -> Experiment:
+    place = next(a for a in ARENAS if a.name == arena)
+    return Entrant(place, rule, sampler, steps, EVALUATIONS).experiment(params_of(setting), steps, plan, seed)
+
+
+@lru_cache(maxsize=64)
+def _target_samples(plan: Plan, networks: Path, **key: Any) -> Tensor:
+    # Any seed will do: the exact fields that stand in for networks are the same.
+    run = Workshop(plan, networks).located(_experiment(plan, seed=plan.first_seed, **key))
+    target = run.build_rule().target()
+    assert target is not None, f"{run.rule}: has no target"
+    fields = exact_stand_ins(run.build_fields(), run.data)
+    return samples_of(target, fields, _TARGET_SAMPLES, torch.Generator().manual_seed(0))[0]
 
 
 def ladder(entrant: Entrant, params: Params) -> list[Params]:
@@ -131,7 +161,7 @@ def chosen(rows: Rows, entrant: Entrant, budget: int, aim: str) -> Params:
 
 
 def _runs(e: Entrant, by_aim: Mapping[str, Params]) -> list[tuple[Params, int]]:
-    best = by_aim["outliers"]
+    best = by_aim[e.arena.aim]
     several = [({}, e.steps), *((by_aim[aim], e.steps) for aim in CHOSEN_FOR)]
     several += [(params, e.steps) for params in ladder(e, best)]
     several.append((best, e.equal_steps))

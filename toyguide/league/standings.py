@@ -201,8 +201,9 @@ def _rank(standing: Mapping[str, Any], branched: bool) -> float:
 def _standing(league: League, e: Entrant, rows: Rows, unguided: Rows | None) -> dict[str, Any]:
     """A rule's numbers in one arena."""
     picks = league.picks[e]
-    best, nearest = (_Runs(rows, text_of(picks[aim]), e.steps) for aim in ("outliers", "distance"))
-    plain, equal = _Runs(rows, "", e.steps), _Runs(rows, text_of(picks["outliers"]), e.equal_steps)
+    chosen = picks[e.arena.aim]
+    best, nearest = (_Runs(rows, text_of(params), e.steps) for params in (chosen, picks["distance"]))
+    plain, equal = _Runs(rows, "", e.steps), _Runs(rows, text_of(chosen), e.equal_steps)
     values = {
         "outliers": best.of("outliers"),
         "coverage": best.of("coverage"),
@@ -213,12 +214,13 @@ def _standing(league: League, e: Entrant, rows: Rows, unguided: Rows | None) -> 
         "strays": best.of("strays_10"),
         "evaluations": [a + b for a, b in zip(best.of("nfe"), best.of("gradients"), strict=True)],
         "gradients": best.of("gradients"),
+        "time": [row["time"] for row in best.rows if "time" in row],
         "equal_outliers": equal.of("outliers"),
         "default_outliers": plain.of("outliers"),
         "default_distance": plain.of("sliced_w2"),
     }
     weight = weight_of(e.cls)
-    rungs = [_Runs(rows, text_of(params), e.steps) for params in ladder(e, picks["outliers"])]
+    rungs = [_Runs(rows, text_of(params), e.steps) for params in ladder(e, chosen)]
     matched_at = None
     if rungs:
         coverage, outliers = (np.array([rung.of(name) for rung in rungs]).T for name in ("coverage", "outliers"))
@@ -231,7 +233,6 @@ def _standing(league: League, e: Entrant, rows: Rows, unguided: Rows | None) -> 
         values["matched_outliers"] = values["outliers"]
     if unguided is not None:
         free = _Runs(unguided, "", next(iter(unguided))["steps"])
-        values["time"] = [float(np.mean(best.of("seconds")) / np.mean(free.of("seconds")))]
         if rungs:
             values["good_share"] = good_share(LADDER, coverage, outliers, free.of("outliers"), COVERAGE)
     return {
@@ -241,7 +242,7 @@ def _standing(league: League, e: Entrant, rows: Rows, unguided: Rows | None) -> 
         "steps": e.steps,
         "equal_steps": e.equal_steps,
         "exact": list(e.exact_roles),
-        "params": dict(picks["outliers"]),
+        "params": dict(chosen),
         "distance_params": dict(picks["distance"]),
         "weight": weight,
         "matched_weight": matched_at,

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullLocator
 
-from toyguide.palette import LIGHT
+from toyguide.palette import LIGHT, SERIES
 from toyguide.plots.parts import TEXT
 from toyguide.studies.charts import Chart, Series
 
@@ -26,7 +26,6 @@ Key = tuple[str, int]
 Keys = dict[Key, Any]
 """matplotlib's handles by legend entry."""
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b3458a", "#e69f00", "#56b4e9", "#22262b")
 MARKERS = "os^Dv<>"
 _MOST_MARKERS = 30  # on a line
 _PAD = 0.05  # margin around the data, as a share of the axis
@@ -38,7 +37,7 @@ _TICK_SPACING = {"x": 0.42, "y": 0.25}  # least distance of ticks, in inches
 
 def colour_of(number: int) -> str:
     """The colour with this number."""
-    return _COLOURS[number % len(_COLOURS)]
+    return SERIES[number % len(SERIES)]
 
 
 def numbers_of(named: Iterable[tuple[str, int | None]]) -> dict[str, int]:

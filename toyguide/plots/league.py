@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import product
 from typing import Any
@@ -21,7 +22,9 @@ __all__ = ["draw_arena"]
 
 _SIZE = (7.2, 5.0)  # inches
 _YARDSTICKS = ("none", "cfg")  # labelled as well as the front
-_AROUND = tuple(product((6.0, -6.0, 16.0, -16.0), (6.0, -6.0, 16.0, -16.0)))  # pixels from a point to its label
+_AROUND = tuple(
+    product((4.0, -4.0, 12.0, -12.0), (4.0, -4.0, 12.0, -12.0))
+)  # from a point to its label, in text points
 _DOT = 5.0  # half a marker's width in pixels
 
 
@@ -39,10 +42,11 @@ def draw_arena(arena: Mapping[str, Any]) -> Figure:
     across = "coverage" if arena["branched"] else "distance_there"
     shown = {key: s for key, s in arena["rules"].items() if across in s["numbers"]}
     families = [*FAMILIES, *sorted({s["family"] for s in shown.values()} - set(FAMILIES))]
+    ends = (0.0, 1.0) if arena["branched"] else (1e-4, math.inf)
     for number, family in enumerate(families):
         own = [s["numbers"] for s in shown.values() if s["family"] == family]
         if own:
-            _draw_family(axes, [n[across] for n in own], [n["outliers"] for n in own], family, number)
+            _draw_family(axes, [n[across] for n in own], [n["outliers"] for n in own], family, number, ends)
     points = {key: (s["numbers"][across][0], s["numbers"]["outliers"][0]) for key, s in shown.items()}
     corners = [points[key] for key in arena["front"]]
     axes.plot(
@@ -66,10 +70,14 @@ def draw_arena(arena: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _draw_family(axes: Axes, x: list[list[float]], y: list[list[float]], family: str, number: int) -> None:
+def _draw_family(
+    axes: Axes, x: list[list[float]], y: list[list[float]], family: str, number: int, ends: tuple[float, float]
+) -> None:
+    """Draw one family's points, and of their intervals what lies between the ends of the horizontal axis's values."""
+    least, most = ends
     look: dict[str, Any] = {"color": colour_of(number), "zorder": 2}
     for (mean_x, low_x, high_x), (mean_y, low_y, high_y) in zip(x, y, strict=True):
-        axes.hlines(mean_y, low_x, high_x, linewidth=0.8, alpha=0.6, **look)
+        axes.hlines(mean_y, max(low_x, least), min(high_x, most), linewidth=0.8, alpha=0.6, **look)
         axes.vlines(mean_x, max(low_y, 0.0), high_y, linewidth=0.8, alpha=0.6, **look)
     axes.plot([v[0] for v in x], [v[0] for v in y], MARKERS[number % len(MARKERS)], markersize=5, label=family, **look)
 
@@ -82,12 +90,12 @@ def _label(axes: Axes, points: Mapping[str, tuple[float, float]], keys: list[str
         for u, v in axes.transData.transform(list(points.values()))
     ]
     for key in dict.fromkeys(keys):
-        u, v = axes.transData.transform(points[key])
         for right, up in _AROUND:
             text = axes.annotate(
                 key,
-                (u + right, v + up),
-                xycoords="figure pixels",
+                points[key],
+                (right, up),
+                textcoords="offset points",
                 ha="left" if right > 0 else "right",
                 va="bottom" if up > 0 else "top",
                 fontsize=TEXT - 2,
