@@ -39,9 +39,9 @@ LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 
 # The same of the apps, by the longest of these names that a module's name begins with.
 APP_LAYERS = [
-    {"shared", "explorer_page.packing", "explorer_page.palette", "explorer_page.precedence", "studies_page.results"},
+    {"shared", "explorer_page.packing", "explorer_page.palette", "explorer_page.precedence"},
     {"explorer_page.code", "explorer_page.glossary", "explorer_page.planes", "explorer_page.roles"},
-    {"explorer_page.panels", "explorer_page.runs"},
+    {"explorer_page.panels", "explorer_page.runs", "studies_page.results"},
     {"explorer_page.presets"},
     {"explorer_page.judged", "explorer_page.layers"},
     {"explorer_page.looks", "explorer_page.scene", "explorer_page.state"},

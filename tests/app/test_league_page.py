@@ -67,8 +67,7 @@ def test_a_point_has_its_numbers_and_leads_to_its_setting_in_the_explorer(folder
         state = ExplorerState()
         assert read(state, {k: v.replace("%2F", "/").replace("%2C", ",") for k, v in query.items()}) == []
         assert (state.dataset, state.label) == ("fractal", "A")
-        assert state.panels[0].rule.key == key
-        assert state.panels[0].rule.w == 2.5
+        assert {panel.rule.key: panel.rule for panel in state.panels}[key].w == 2.5
     assert rules["unheard-of"]["address"] is None
     assert arena["absent"] == [("formula", "is whatever is typed")]
 
