@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -548,6 +550,9 @@ def test_a_rule_in_full(capsys):
         (["cfg++"], "needs a first-order sampler"),
         (["fkc"], "in a step of ancestral: 3, gradients: 0; needs a stochastic sampler; its points affect each other"),
         (["dps"], "euler: 1, gradients: 1"),
+        (["cfg"], "can run in a pipeline of diffusers"),
+        (["autoguidance"], "can run in a pipeline of diffusers that has the weak one"),
+        (["dps"], "cannot run in a pipeline, because it asks for derivatives of the model"),
         (["terminal-fitted"], "w = 1000.0: cfg++ with lam = 1.0, under euler"),
     ],
 )
@@ -558,3 +563,30 @@ def test_what_a_rule_asks_of_a_run(capsys, argv, expected):
 def test_every_rule_can_be_shown(capsys):
     for key, cls in tg.rules().items():
         assert said(capsys, key).startswith(f"{key}: {cls.title}")
+
+
+# The page that says all this.
+
+PAGE = (Path(__file__).resolve().parent.parent / "docs" / "pipelines.md").read_text(encoding="utf-8")
+
+
+def test_the_page_shows_what_the_command_line_says(capsys):
+    shown = re.findall(r"```\n\$ toyguide rules (.*)\n([^`]*)```", PAGE)
+    assert len(shown) == 2
+    for argv, expected in shown:
+        assert said(capsys, *argv.split()) == expected
+
+
+def test_the_pages_table_is_that_of_the_counterparts():
+    assert re.findall(r"^\| `(.*?)` \| `(.*?)`", PAGE, re.MULTILINE) == [(k, c.guider) for k, c in COUNTERPARTS.items()]
+
+
+def test_the_pages_python_names_what_there_is():
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    made = next(line for line in code.splitlines() if line.startswith("rule = "))
+    names = {"tg": tg, "Interval": Interval}
+    exec(made, names)
+    schedule = scheduler("euler")
+    assert torch.isfinite(pipeline(guider(names["rule"], schedule), schedule)).all()
+    assert hasattr(diffusers, "ModularPipeline")
+    assert len(code.splitlines()) <= 15

@@ -113,7 +113,7 @@ def _in_full(chosen: Rule) -> str:
         "parameters": _parameters(cls),
         "unguided at": [unguided],
         "limits": [_limit_as_text(limit) for limit in cls.limits],
-        "runs": [_runs(chosen)],
+        "runs": [_runs(chosen), _pipeline(chosen)],
     }
     title = f"{cls.key}: {cls.title} ({cls.family.lower()})"
     blocks = [f"{name}\n" + "\n".join(f"  {_wrapped(x)}" for x in lines) for name, lines in parts.items() if lines]
@@ -149,6 +149,17 @@ def _runs(chosen: Rule) -> str:
     }
     counted = f"evaluations in a step of {method}: {cost.mean / steps:.3g}, gradients: {cost.gradients / steps:.3g}"
     return "; ".join([counted, *(said for said, is_asked in asked.items() if is_asked)])
+
+
+def _pipeline(chosen: Rule) -> str:
+    """Whether a pipeline can carry the rule."""
+    from toyguide.bridge.carried import Carried
+
+    try:
+        passes = Carried(chosen, weak=True).passes.values()
+    except InputError as problem:
+        return str(problem).partition(": ")[2]
+    return f"can run in a pipeline of diffusers{' that has the weak one' if 'weak' in passes else ''}"
 
 
 def _guider(chosen: Rule, levels: tuple[float, ...]) -> str:
