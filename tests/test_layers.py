@@ -21,7 +21,7 @@ LAYERS = [
     {"classifier_training"},
     {"geometry"},
     {"guidance"},
-    {"samplers"},
+    {"samplers", "bridge"},
     {"metrics"},
     {"experiment"},
     {"contract", "distillation", "downloads", "probes"},
@@ -171,7 +171,7 @@ def test_the_check_sees_what_is_wrong(tmp_path):
 
 
 def test_importing_the_library_imports_nothing_large():
-    heavy = ("matplotlib", "scipy", "panel", "bokeh", "pandas", "torchvision")
+    heavy = ("matplotlib", "scipy", "diffusers", "panel", "bokeh", "pandas", "torchvision")
     code = f"import sys, toyguide; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -73,7 +73,8 @@ from toyguide.datasets import dataset_names, dataset_root
 from toyguide_apps.serve import EXPLORER, STUDIES
 from toyguide_apps.studies_page.results import bundled_root
 print(json.dumps([
-    tg.__file__, str(dataset_root()), str(EXPLORER), str(STUDIES), str(bundled_root()), dataset_names(), model_names()
+    tg.__file__, str(dataset_root()), str(EXPLORER), str(STUDIES), str(bundled_root()), dataset_names(),
+    sorted(name for kind in ("field", "adapter", "classifier") for name in model_names(kind=kind))
 ]))
 """
     package, datasets, explorer, page, studies, names, models = json.loads(run(installed, "-c", code))

@@ -13,7 +13,7 @@ from torch import Tensor
 from toyguide.errors import InputError
 from toyguide.experiment import Experiment
 from toyguide.league.aims import AIMS
-from toyguide.league.arenas import ARENAS, EVALUATIONS, Entrant
+from toyguide.league.arenas import ARENAS, EVALUATIONS, STEPS, Entrant
 from toyguide.league.settings import design, params_of, text_of, weight_at, weight_of
 from toyguide.metrics.sliced import distance_between
 from toyguide.metrics.to_target import exact_stand_ins
@@ -114,7 +114,9 @@ def to_target(workshop: Workshop, measured: str, seed: int, **key: Any) -> dict[
 def time_of(workshop: Workshop, measured: str, **key: Any) -> dict[str, float]:
     """How long a run takes, in units of the unguided one's beside it; the shortest of three each."""
     guided = workshop.located(_experiment(workshop.plan, **key))
-    free = workshop.located(_experiment(workshop.plan, **{**key, "rule": "none", "setting": "", "sampler": "heun"}))
+    free = workshop.located(
+        _experiment(workshop.plan, **{**key, "rule": "none", "setting": "", "sampler": "heun", "steps": STEPS})
+    )
     pairs = [[run.run(workshop.plan.device).seconds for run in (guided, free)] for _ in range(3)]
     mine, other = map(min, zip(*pairs, strict=True))
     return {"time": mine / other}
