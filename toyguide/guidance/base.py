@@ -163,6 +163,11 @@ class Rule(param.Parameterized):
                 raise InputError(f"{self.key}: {key} = {value!r}: expected {expectation(declared[key])}") from problem
 
     @classmethod
+    def called(cls) -> str:
+        """Its name where there is little room."""
+        return cls.short or cls.title.partition(" (")[0]
+
+    @classmethod
     def roles(cls) -> dict[str, Role]:
         """The roles of the fields it evaluates, by name."""
         return cls._roles

@@ -141,8 +141,7 @@ def _value(name: str, value: Any) -> str:
 
 def short_name(experiment: Experiment) -> str:
     """A run's rule as it is called where there is little room."""
-    chosen = rule(experiment.rule)
-    return chosen.short or chosen.title.partition(" (")[0]
+    return rule(experiment.rule).called()
 
 
 def note(experiment: Experiment) -> str:
