@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from html import escape
 from typing import Any, ClassVar
 
@@ -18,6 +20,7 @@ from toyguide.guidance.schedules import weight_of
 from toyguide.samplers import SAMPLERS
 from toyguide_apps.explorer_page.formula_card import FormulaCard
 from toyguide_apps.explorer_page.glossary import glossary
+from toyguide_apps.explorer_page.off_switch import OffSwitch, last_finite
 from toyguide_apps.explorer_page.panels import LETTERS, Panel
 from toyguide_apps.explorer_page.planes import anchor_names
 from toyguide_apps.explorer_page.presets import presets
@@ -97,6 +100,7 @@ class PanelCard(pn.viewable.Viewer):
         self._typed = FormulaCard(state)
         self._sliders = _column()
         self._widgets: dict[str, Any] = {}
+        self._switches: dict[str, OffSwitch] = {}
         self._formula = pn.pane.LaTeX("", sizing_mode="stretch_width", margin=(2, 8), styles=_FORMULA)
         self._about = pn.pane.HTML("", sizing_mode="stretch_width", margin=(0, 8), stylesheets=[_ABOUT])
         self._shown: tuple[Rule, int] | None = None
@@ -128,8 +132,12 @@ class PanelCard(pn.viewable.Viewer):
         self._name.value = chosen.key
         if known is not None and type(known[0]) is type(chosen):
             for key in _controlled(chosen):
-                self._widgets[key].value = getattr(chosen, key)
+                if key in chosen.off:
+                    self._switches[key].show(getattr(chosen, key))
+                else:
+                    self._widgets[key].value = getattr(chosen, key)
             return
+        self._switches = {}
         self._sliders[:] = [self._widget(key, known) for key, known in _controlled(chosen).items()]
         self._formula.object = _display(chosen.formula)
         self._about.object = (
@@ -138,12 +146,17 @@ class PanelCard(pn.viewable.Viewer):
         )
 
     def _widget(self, key: str, known: param.Parameter) -> pn.viewable.Viewable:
-        widget = _control(key, known, getattr(self._rule, key))
+        value = getattr(self._rule, key)
+        widget = _control(key, known, value)
         if isinstance(widget, _Live):
             _tell_held(widget, self._state)
         widget.param.watch(lambda event: self._change(key, event.new), "value")
         self._widgets[key] = widget
-        return _explained(widget, known.doc or "")
+        if key not in self._rule.off:
+            return _explained(widget, known.doc or "")
+        off, change = self._rule.off[key], partial(self._change, key)
+        self._switches[key] = OffSwitch(key, known, off, value, widget, change)
+        return _explained(self._switches[key], known.doc or "")
 
     @told
     def _change(self, key: str, value: Any) -> None:
@@ -273,7 +286,8 @@ def _control(key: str, known: param.Parameter, value: Any) -> Any:
     whole = isinstance(known, param.Integer)
     low, high = known.get_soft_bounds()
     least, most = known.bounds or (None, None)
-    if low is None or high is None:
+    most, value = None if most == math.inf else most, last_finite(known, value)
+    if low is None or high in (None, math.inf):
         box = pmui.IntInput if whole else pmui.FloatInput
         step = known.step or (1 if whole else 0.1)
         return box(label=key, start=least, end=most, step=step, value=value, theme_config=named_box(key), **_TIGHT)

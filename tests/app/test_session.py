@@ -220,3 +220,12 @@ def test_a_change_that_comes_while_another_fails_is_not_lost(explorer, monkeypat
     calls = asyncio.run(change_and_fail())
     assert [c.runs[1].seed for c in calls] == [42, 43]
     assert explorer.picture.request.runs[1].seed == 43
+
+
+def test_another_sampler_is_told_once(explorer, monkeypatch):
+    said = []
+    monkeypatch.setattr("toyguide_apps.explorer_page.session.notice", said.append)
+    for w in (1.2, 1.5):
+        explorer.state.set({"rule": "cfg++", "params": {"lam": w - 1}})
+        refresh(explorer)
+    assert [line for line in said if "sampler" in line] == [explorer.state.switched_sampler(1)]
