@@ -40,13 +40,14 @@ LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 # The same of the apps, by the longest of these names that a module's name begins with.
 APP_LAYERS = [
     {"shared", "explorer_page.packing", "explorer_page.palette", "explorer_page.precedence"},
-    {"explorer_page.code", "explorer_page.glossary", "explorer_page.planes", "explorer_page.roles"},
+    {"explorer_page.code", "explorer_page.costs", "explorer_page.glossary"},
+    {"explorer_page.planes", "explorer_page.roles"},
     {"explorer_page.panels", "explorer_page.runs", "studies_page.results"},
     {"explorer_page.presets"},
     {"explorer_page.judged", "explorer_page.layers"},
     {"explorer_page.looks", "explorer_page.scene", "explorer_page.state"},
     {"explorer_page.compute", "explorer_page.permalink", "explorer_page.schedules"},
-    {"explorer_page.formula_card"},
+    {"explorer_page.chooser", "explorer_page.formula_card", "explorer_page.off_switch", "explorer_page.rule_text"},
     {"explorer_page.controls", "explorer_page.links", "explorer_page.views"},
     {"explorer_page.recording"},
     {"explorer_page.export"},

@@ -335,13 +335,17 @@ class ExplorerState(param.Parameterized):
         """Show the plane's own window, and follow the noise."""
         self.set({"window": home_window(self.dataset, self.plane), "following": True})
 
-    def experiment(self, index: int) -> Experiment:
+    def experiment(self, index: int, chosen: Rule | None = None) -> Experiment:
         """A panel's run.
+
+        Args:
+            index: The panel's number.
+            chosen: A rule that it might have instead of its own.
 
         Raises:
             InputError: If its settings do not fit together.
         """
-        panel = self.panels[index]
+        panel = self.panels[index] if chosen is None else replace(self.panels[index], rule=chosen)
         settings: dict[str, Any] = {key: getattr(self, key) for key in ("label", "sampler", "steps", "n", "seed")}
         settings["interval"] = self.interval if self.limited else None
         settings["schedule"] = self.schedule
