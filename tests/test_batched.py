@@ -16,6 +16,7 @@ from toyguide.datasets.classifiers import ExactClassifier
 from toyguide.errors import InputError
 from toyguide.fields import Field
 from toyguide.guidance import Batched, Evaluation, Guided, Interval, PerTrajectory, Rule, Scene, rules
+from toyguide.guidance.schedules import weight_of
 from toyguide.samplers import SAMPLERS, sampler, trajectory
 from toyguide.sweeps.batch import batches, walk_batch
 
@@ -80,18 +81,13 @@ def test_a_joint_is_its_runs(fields, key, name, interval):
     assert interval or len(ends) > 1, "the number makes a difference"  # some only above or below the interval
 
 
-ONE_FOR_ALL = {  # numbers that decide what is evaluated, for all points at once
-    "cfg-mp": {"threshold"},
-    "fsg": {"threshold", "w_f", "w_b"},
-}
-
-
-def test_every_real_number_of_a_rule_that_is_joined_is_named():
+def test_the_weight_of_a_rule_that_is_joined_may_be_each_points_own():
+    """Many weights are what a sweep runs as one batch; other numbers may be one for all points."""
     for key, cls in JOINED.items():
         numbers = {name for name, declared in cls.declared().items() if isinstance(declared, param.Number)}
-        counts = {name for name in numbers if isinstance(cls.declared()[name], param.Integer)}
-        counts |= ONE_FOR_ALL.get(key, set())
-        assert numbers - counts <= set(cls.per_trajectory()) <= numbers, key
+        assert set(cls.per_trajectory()) <= numbers, key
+        weight = weight_of(cls)
+        assert weight is None or weight in cls.per_trajectory(), key
     assert set(JOINED) >= {
         "none",
         "cfg",

@@ -126,6 +126,12 @@ def interval(key, z, **parts):
     return {"coverage": 0.9 - lost + 0.001 * z, "outliers": (0.2 + more) * (1 + 0.001 * z)}
 
 
+def rescales(key, z, gaussian=1.0, modes=1.05, fractal=1.05, missed=0.02):
+    """The factors of the effective weight by the ODE; by the SDE it is as claimed."""
+    factor = {"gaussian": gaussian, "modes": modes, "fractal": fractal}[key["place"]] if key["by"] == "heun" else 1.0
+    return {"effective": key["w"] * factor + 0.001 * z, "missed": missed + 0.001 * z}
+
+
 def curvature(key, z, network=0.99, worst=0.95, unequal=0.96, fractal=0.97, spread=0.0):
     """The networks' worst level is 0.25."""
     if key["field"] == "network":
@@ -254,6 +260,45 @@ def few_steps(key, z, first=2.0, same=0.4, less=0.8, best=0.7, steps=8, spread=0
     return {"outliers": 0.1 * outliers * (1 + spread * z), "trimmed_w2": 0.1 * distance * (1 + spread * z)}
 
 
+def schedules(key, z, gained=0.1, removed=0.3, mild=0.1, lost=0.1):
+    """Coverage falls with the constant weight, from w = 2 to 3 by 0.2; outliers are 0.1, and ``mild`` up to w = 2."""
+    shape, w = key["schedule"], key["w"]
+    rising, falling = shape in ("linear", "cosine"), shape.endswith("down")
+    coverage = 0.9 - 0.2 * (w - 1) + gained * rising - lost * falling
+    outliers = mild if w <= 2 else 0.1
+    return {"coverage": coverage + 0.0001 * z, "outliers": outliers * (1 - removed * rising) * (1 + 0.001 * z)}
+
+
+def step_count(key, z, pushes=0.1, rescaled=0.004, cfg_limit=0.001, from_cfg=0.005, **fields):
+    """What the last doubling moves samples by, 0.003 unless given; EluCD's by 0.1 more than those of CFG++."""
+    rule = key["rule"]
+    moved = {"cfg++": pushes, "elucd": pushes + 0.1, "cfg++/N": rescaled, "elucd/N": 0.002}
+    found = (moved | fields).get(rule, 0.003)
+    return {
+        "moved_256": found * (1 + 0.01 * z),
+        "from_cfg_256": from_cfg + 0.0001 * z,
+        "from_cfg-limit_256": cfg_limit + 0.0001 * z,
+    }
+
+
+def tsr(key, z, sharp=4.0, moved=0.0, emptied=0.1, at_sharp=0.1, at_clean=0.05, closer=0.5):
+    """At k = 1.25 score scaling is as sharp on the modes as TSR at 4 should be. On the fractal it is linear in k, and
+    at k = 1.1 as sharp as TSR at 1.5, with as many outliers as TSR at 2."""
+    k, naive = key["k"], key["rule"] == "score-scaling"
+    if key["place"] == "modes":
+        factor = 4 ** ((k - 1) / 0.25) if naive else sharp if k == 4 else k
+        share = 0.3 - emptied * (k - 1) / 0.25 if naive else 0.3 + moved * (k == 4)
+        return {"log_variance": math.log(0.05 / factor), "share": share + 0.0001 * z}
+    of = (k - 1) / 0.4 if naive else 0.25
+    return {
+        "outliers": 0.12 * (1 - of),
+        "median_log_density": 1 + of,
+        "coverage": 0.9 - 0.4 * of + (0 if naive else at_sharp if k == 1.5 else at_clean) + 0.0001 * z,
+        "trimmed_w2": (0.1 + of) * (1 if naive else 1 - closer) * (1 + 0.001 * z),
+        "tips": 0.1,
+    }
+
+
 MADE = {
     "cfg++-invertibility": way_back,
     "apg-oversaturation": oversaturation,
@@ -271,12 +316,16 @@ MADE = {
     "cfg-is-not-tilting": tilting,
     "cfg-overshoots": overshoots,
     "guidance-interval": interval,
+    "rlg-rescales-kl": rescales,
     "sfg-curvature-is-the-classifier": curvature,
     "sfg-saddle-loss": saddle_loss,
     "sfg-warm-start": warm_start,
     "sfg-step-and-shift": step_and_shift,
     "sfg-cost": cost,
     "sfg-with-autoguidance": with_autoguidance,
+    "schedules-against-constant": schedules,
+    "step-count-dependence": step_count,
+    "tsr-against-scaling": tsr,
 }
 
 # The effects of what is claimed, from how the rows are made.
@@ -353,6 +402,7 @@ EFFECTS = {
         "outliers_removed_below": 0.0,
         "coverage_back": 0.5 / 0.52,
     },
+    "rlg-rescales-kl": {"weight_off_gaussian": 0.0, "missed_gaussian": 0.02, "weight_off_modes": 0.05},
     "sfg-curvature-is-the-classifier": {"networks": 0.95, "unequal": 0.96, "fractal": 0.97},
     "sfg-saddle-loss": {
         "saddles_over_modes": 5.0,
@@ -369,6 +419,27 @@ EFFECTS = {
     },
     "sfg-cost": {"evaluations": 0.0, "seconds_at_most": 1.05},
     "sfg-with-autoguidance": {"distance_gained_fractal": 1 - 0.5 / 0.7},
+    "schedules-against-constant": {
+        "coverage_gained_rising": 0.1,
+        "outliers_removed_rising": 0.3,
+        "outliers_removed_at_equal_coverage": 0.3,
+        "coverage_lost_falling": 0.1,
+    },
+    "step-count-dependence": {
+        "settled_moved": 0.003,
+        "terminal_fitted_from_cfg": 0.005,
+        "momentum_from_weaker_cfg": 0.001,
+        "pushes_moved": 0.1,
+        "rescaled_moved": 0.004,
+    },
+    "tsr-against-scaling": {
+        "variance_off": 0.0,
+        "share_moved": 0.0,
+        "share_kept": 0.1,
+        "coverage_gained_equally_sharp": 0.1,
+        "coverage_gained_equal_outliers": 0.05,
+        "closer_equal_outliers": 0.5,
+    },
 }
 
 # What is made different, and the criteria that are then not supported (and those that are undecided).
@@ -499,6 +570,10 @@ OTHERWISE = [
     ("guidance-interval", {"low": (0.0, -0.05)}, {"outliers_removed_below"}, set()),
     # Where the benefit is, coverage is lost: chosen is an interval without either.
     ("guidance-interval", {"middle": (0.3, -0.1)}, {"outliers_removed"}, set()),
+    ("rlg-rescales-kl", {"gaussian": 1.05}, {"weight_off_gaussian"}, set()),
+    ("rlg-rescales-kl", {"missed": 0.1}, {"missed_gaussian"}, set()),
+    ("rlg-rescales-kl", {"modes": 1.5}, {"weight_off_modes"}, set()),
+    ("rlg-rescales-kl", {"fractal": 0.8}, {"weight_off_fractal"}, set()),
     # The worst level decides, and one without a number decides nothing.
     ("sfg-curvature-is-the-classifier", {"worst": 0.7}, {"networks"}, set()),
     ("sfg-curvature-is-the-classifier", {"unequal": 0.8, "fractal": 0.7}, {"unequal", "fractal"}, set()),
@@ -585,6 +660,23 @@ OTHERWISE = [
         )
         for steps in (5, 8, 10)
     ),
+    ("schedules-against-constant", {"gained": 0.0}, {"coverage_gained_rising"}, set()),
+    # At equal coverage the constant weight lies halfway between 2 and 3.
+    ("schedules-against-constant", {"mild": 0.05}, {"outliers_removed_at_equal_coverage"}, set()),
+    ("schedules-against-constant", {"mild": 0.2, "removed": 0.0}, {"outliers_removed_rising"}, set()),
+    ("schedules-against-constant", {"lost": 0.0}, {"coverage_lost_falling"}, set()),
+    *(("step-count-dependence", {rule: 0.02}, {"settled_moved"}, set()) for rule in ("cfg", "terminal-fitted", "apg")),
+    ("step-count-dependence", {"smc-cfg": 0.02}, set(), set()),  # is not judged
+    ("step-count-dependence", {"from_cfg": 0.05}, {"terminal_fitted_from_cfg"}, set()),
+    ("step-count-dependence", {"cfg_limit": 0.05}, {"momentum_from_weaker_cfg"}, set()),
+    ("step-count-dependence", {"pushes": 0.02}, {"pushes_moved"}, set()),  # one that settles is enough
+    ("step-count-dependence", {"rescaled": 0.02}, {"rescaled_moved"}, set()),
+    ("tsr-against-scaling", {"sharp": 5.0}, {"variance_off"}, set()),
+    ("tsr-against-scaling", {"moved": -0.03}, {"share_moved"}, set()),
+    ("tsr-against-scaling", {"emptied": 0.0}, {"share_kept"}, set()),
+    ("tsr-against-scaling", {"at_sharp": 0.0}, {"coverage_gained_equally_sharp"}, set()),
+    ("tsr-against-scaling", {"at_clean": 0.0}, {"coverage_gained_equal_outliers"}, set()),
+    ("tsr-against-scaling", {"closer": 0.0}, {"closer_equal_outliers"}, set()),
 ]
 
 
