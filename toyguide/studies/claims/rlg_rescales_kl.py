@@ -89,6 +89,15 @@ def _weight_off(rows: Rows, place: str) -> list[float]:
     return [abs(w / _W - 1) for w in rows.per_seed("effective", place=place, by="heun", w=_W)]
 
 
+def _weight_on(place: str, where: str) -> Criterion:
+    return Criterion(
+        f"weight_off_{place}",
+        f"On {where} the effective weight at w = 3 is within 10 % of 3",
+        lambda rows: _weight_off(rows, place),
+        at_most=0.10,
+    )
+
+
 class RlgRescalesKl(Study):
     """See the module's text."""
 
@@ -126,21 +135,14 @@ class RlgRescalesKl(Study):
             lambda rows: rows.per_seed("missed", place="gaussian", by="heun", w=_W),
             at_most=0.05,
         ),
-        *(
-            Criterion(
-                f"weight_off_{place}",
-                f"On {where} the effective weight at w = 3 is within 10 % of 3",
-                lambda rows, place=place: _weight_off(rows, place),
-                at_most=0.10,
-            )
-            for place, where in (("modes", "two modes"), ("fractal", "the fractal"))
-        ),
+        _weight_on("modes", "two modes"),
+        _weight_on("fractal", "the fractal"),
     )
 
     def cells(self, plan: Plan) -> list[Cell]:
         def cell(seed: int, place: str, by: str, w: float) -> Cell:
-            key = {"place": place, "by": by, "w": w, "seed": seed}
-            return Cell(key, _measure, cost=plan.pick(2.5, 0.5) if place == "fractal" else 0.4)
+            cost = plan.pick(2.5, 0.5) if place == "fractal" else 0.4
+            return Cell({"place": place, "by": by, "w": w, "seed": seed}, _measure, cost=cost)
 
         # The SDE takes long on the fractal, and is not judged.
         runs = [(place, by) for place in _PLACES for by in _SAMPLERS if (place, by) != ("fractal", "ancestral")]
