@@ -21,7 +21,6 @@ LINEAR = {  # rules whose guided denoiser is that of a product of powers, at the
     "autoguidance": {"w": 2.5},
     "cfg+autoguidance": {"w": 2.5, "mix": 0.3},
     "score-scaling": {"k": 1.4},
-    "classifier": {"w": 2.5},
     "negative": {"posterior": "static", "lam": 0.7},
     "rlg": {"w": 1.6, "beta": 0.5},
     "fkc": {"mode": "product"},

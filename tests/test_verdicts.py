@@ -126,6 +126,12 @@ def interval(key, z, **parts):
     return {"coverage": 0.9 - lost + 0.001 * z, "outliers": (0.2 + more) * (1 + 0.001 * z)}
 
 
+def rescales(key, z, gaussian=1.0, modes=1.05, fractal=1.05, missed=0.02):
+    """The factors of the effective weight by the ODE; by the SDE it is as claimed."""
+    factor = {"gaussian": gaussian, "modes": modes, "fractal": fractal}[key["place"]] if key["by"] == "heun" else 1.0
+    return {"effective": key["w"] * factor + 0.001 * z, "missed": missed + 0.001 * z}
+
+
 def curvature(key, z, network=0.99, worst=0.95, unequal=0.96, fractal=0.97, spread=0.0):
     """The networks' worst level is 0.25."""
     if key["field"] == "network":
@@ -272,6 +278,7 @@ MADE = {
     "cfg-is-not-tilting": tilting,
     "cfg-overshoots": overshoots,
     "guidance-interval": interval,
+    "rlg-rescales-kl": rescales,
     "sfg-curvature-is-the-classifier": curvature,
     "sfg-saddle-loss": saddle_loss,
     "sfg-warm-start": warm_start,
@@ -338,6 +345,7 @@ EFFECTS = {
         "outliers_removed_below": 0.0,
         "coverage_back": 0.5 / 0.52,
     },
+    "rlg-rescales-kl": {"weight_off_gaussian": 0.0, "missed_gaussian": 0.02, "weight_off_modes": 0.05},
     "sfg-curvature-is-the-classifier": {"networks": 0.95, "unequal": 0.96, "fractal": 0.97},
     "sfg-saddle-loss": {
         "saddles_over_modes": 5.0,
@@ -511,6 +519,10 @@ OTHERWISE = [
     ("guidance-interval", {"low": (0.0, -0.05)}, {"outliers_removed_below"}, set()),
     # Where the benefit is, coverage is lost: chosen is an interval without either.
     ("guidance-interval", {"middle": (0.3, -0.1)}, {"outliers_removed"}, set()),
+    ("rlg-rescales-kl", {"gaussian": 1.05}, {"weight_off_gaussian"}, set()),
+    ("rlg-rescales-kl", {"missed": 0.1}, {"missed_gaussian"}, set()),
+    ("rlg-rescales-kl", {"modes": 1.5}, {"weight_off_modes"}, set()),
+    ("rlg-rescales-kl", {"fractal": 0.8}, {"weight_off_fractal"}, set()),
     # The worst level decides, and one without a number decides nothing.
     ("sfg-curvature-is-the-classifier", {"worst": 0.7}, {"networks"}, set()),
     ("sfg-curvature-is-the-classifier", {"unequal": 0.8, "fractal": 0.7}, {"unequal", "fractal"}, set()),
