@@ -299,6 +299,20 @@ def tsr(key, z, sharp=4.0, moved=0.0, emptied=0.1, at_sharp=0.1, at_clean=0.05, 
     }
 
 
+def internal(key, z, removed=0.3, auto=0.3, paper=0.4, dropped=0.05):
+    """Within 0.05 of coverage are w = 1.4 of internal guidance, with ``removed``, and 1.75 of autoguidance."""
+    rule, w = key["rule"], key["w"]
+    own = rule == "internal-guidance"
+    share = paper if own and w == 1.7 else (removed / 0.4 if own else auto / 0.75) * (w - 1)
+    return {
+        "outliers": 0.15 * (1 + 0.1 * z) * (1 - share - 0.001 * z * (w > 1)),
+        "coverage": 0.9 - (0.12 if own else 0.06) * (w - 1),
+        "dropped_mass": (dropped if own and w == 1.7 else 0.0) + 0.001 * z,
+        "strays_05": 0.01,
+        "trimmed_w2": 0.02,
+    }
+
+
 MADE = {
     "cfg++-invertibility": way_back,
     "apg-oversaturation": oversaturation,
@@ -326,6 +340,7 @@ MADE = {
     "schedules-against-constant": schedules,
     "step-count-dependence": step_count,
     "tsr-against-scaling": tsr,
+    "internal-guidance-replaces-the-weak-model": internal,
 }
 
 # The effects of what is claimed, from how the rows are made.
@@ -439,6 +454,12 @@ EFFECTS = {
         "coverage_gained_equally_sharp": 0.1,
         "coverage_gained_equal_outliers": 0.05,
         "closer_equal_outliers": 0.5,
+    },
+    "internal-guidance-replaces-the-weak-model": {
+        "outliers_removed": 0.3,
+        "removed_beside_autoguidance": 0.0,
+        "outliers_removed_paper": 0.4,
+        "dropped_mass_paper": 0.05,
     },
 }
 
@@ -677,6 +698,10 @@ OTHERWISE = [
     ("tsr-against-scaling", {"at_sharp": 0.0}, {"coverage_gained_equally_sharp"}, set()),
     ("tsr-against-scaling", {"at_clean": 0.0}, {"coverage_gained_equal_outliers"}, set()),
     ("tsr-against-scaling", {"closer": 0.0}, {"closer_equal_outliers"}, set()),
+    ("internal-guidance-replaces-the-weak-model", {"removed": 0.05, "auto": 0.05}, {"outliers_removed"}, set()),
+    ("internal-guidance-replaces-the-weak-model", {"auto": 0.4}, {"removed_beside_autoguidance"}, set()),
+    ("internal-guidance-replaces-the-weak-model", {"paper": 0.05}, {"outliers_removed_paper"}, set()),
+    ("internal-guidance-replaces-the-weak-model", {"dropped": 0.2}, {"dropped_mass_paper"}, set()),
 ]
 
 

@@ -243,7 +243,10 @@ class TsrAgainstScaling(Study):
             fractal("Fractal: how far it has moved", "outliers", outliers, "trimmed_w2", "trimmed W2 to the data"),
         ]
         seed, clouds = workshop.plan.first_seed, []
-        shown = {"Unguided": (_NAIVE, 1.0, None), "Score scaling, k = 1.1": (_NAIVE, 1.1, None)}
+        shown: dict[str, tuple[str, float, float | None]] = {
+            "Unguided": (_NAIVE, 1.0, None),
+            "Score scaling, k = 1.1": (_NAIVE, 1.1, None),
+        }
         shown |= {f"TSR, k = {k:g}, t = {_JUDGED_T:g}": (_TSR, k, _JUDGED_T) for k in (_SHARP, _CLEAN)}
         for title, run in shown.items():
             x = workshop.run(_experiment(workshop.plan, "networks", *run, seed)).x[-1]
