@@ -10,10 +10,11 @@ from pathlib import Path
 from toyguide.errors import InputError
 from toyguide_apps.explorer_page.compute import warm
 
-__all__ = ["EXPLORER", "STUDIES", "serve"]
+__all__ = ["EXPLORER", "LEAGUE", "STUDIES", "serve"]
 
 EXPLORER = Path(__file__).with_name("explorer.py")
 STUDIES = Path(__file__).with_name("studies.py")
+LEAGUE = Path(__file__).with_name("league.py")
 
 
 def serve(port: int, address: str, show: bool = False) -> None:
@@ -38,7 +39,7 @@ def serve(port: int, address: str, show: bool = False) -> None:
         chosen = port or _free_port(address)
         origins = ["*"] if everywhere else [f"{host}:{chosen}", f"localhost:{chosen}"]
         server = get_server(
-            {"explorer": str(EXPLORER), "studies": str(STUDIES)},
+            {"explorer": str(EXPLORER), "studies": str(STUDIES), "league": str(LEAGUE)},
             port=chosen,
             address=address,
             websocket_origin=origins,

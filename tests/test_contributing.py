@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import toyguide as tg
+from toyguide.guidance.registry import rules_in_files
 
 TEXT = (Path(__file__).resolve().parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
@@ -140,3 +141,9 @@ print(json.dumps([o.verdict, o.rows.per_seed("log_density", w=1.0), o.sheets[0].
     assert unguided == pytest.approx([-math.log(2 * math.pi) - 1] * 3, abs=4 / 32 + 0.06)
     expected = [-math.log(2 * math.pi) - 2 ** (1 - w) for w in (1, 2, 3)]
     assert drawn == pytest.approx(expected, abs=4 / 32 + 0.06)
+
+
+def test_the_readme_names_every_rule():
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## Rules\n", 1)[1].split("\n## ", 1)[0]
+    assert [key for key in rules_in_files("") if f"`{key}`" not in section] == []

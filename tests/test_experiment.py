@@ -19,7 +19,7 @@ from toyguide.errors import InputError
 from toyguide.fields.networks import EnergyMLP
 from toyguide.guidance import Evaluation, Interval
 from toyguide.guidance.rules.cfg import ClassifierFreeGuidance
-from toyguide.samplers import SAMPLERS, sampler, trajectory
+from toyguide.samplers import SAMPLERS, misfit, sampler, trajectory
 
 SMALL = {"dataset": "two-gaussians", "label": "left", "main": "exact", "n": 32, "steps": 6}
 
@@ -203,7 +203,8 @@ def test_a_rules_random_numbers_are_not_the_starts():
 def test_rules_share_their_start():
     trained = {"network", "internal", "adapter"}  # kinds of roles that no exact field fills
     any_field = [key for key, cls in tg.rules().items() if not trained & {role.kind for role in cls.roles().values()}]
-    starts = [small(rule=rule, sampler=s).run("cpu").x[0] for rule in any_field for s in SAMPLERS]
+    pairs = [(key, s) for key in any_field for s in SAMPLERS if not misfit(tg.rule(key), s)]
+    starts = [small(rule=key, sampler=s).run("cpu").x[0] for key, s in pairs]
     assert all(torch.equal(s, starts[0]) for s in starts)
     assert torch.equal(small(n=8).start(), small(n=8, steps=99).start())
 

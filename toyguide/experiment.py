@@ -36,7 +36,7 @@ from toyguide.guidance.schedules import checked_schedule
 from toyguide.metrics import Difference, Features, differences, features_of, measure_features
 from toyguide.metrics.to_target import measure_to_target
 from toyguide.noise import edm_schedule
-from toyguide.samplers import Step, follow, trajectory
+from toyguide.samplers import Step, follow, misfit, trajectory
 from toyguide.samplers import sampler as make_sampler
 
 __all__ = ["Experiment", "Reference", "Result"]
@@ -137,11 +137,8 @@ class Experiment:
         put("fields", self._completed({**fields, **_checked_fields({"main": main, "uncond": uncond, "weak": weak})}))
 
     def _check_sampler(self) -> None:
-        chosen, guidance = make_sampler(self.sampler), self.build_rule()
-        if chosen.order > 1 and guidance.first_order:
-            raise InputError(f"sampler {self.sampler!r}: the rule {self.rule!r} needs a first-order one, like 'euler'")
-        if guidance.needs_noise and not chosen.noisy_steps:
-            raise InputError(f"sampler {self.sampler!r}: the rule {self.rule!r} needs one with noise, like 'ancestral'")
+        if needed := misfit(self.build_rule(), self.sampler):
+            raise InputError(f"sampler {self.sampler!r}: the rule {self.rule!r} needs {needed}")
 
     def _completed(self, named: dict[str, Reference]) -> dict[str, Reference]:
         """The named fields, with natural partners for the missing ones; ``main`` and the rule's roles come first."""

@@ -35,7 +35,9 @@ __all__ = [
     "Restart",
     "Sampler",
     "Step",
+    "fitting",
     "follow",
+    "misfit",
     "noise_of",
     "sampler",
     "trajectory",
@@ -204,6 +206,21 @@ def sampler(key: str) -> Sampler:
     if key not in SAMPLERS:
         raise unknown("sampler", key, SAMPLERS)
     return SAMPLERS[key]()
+
+
+def misfit(rule: Rule, key: str) -> str:
+    """What a rule needs of its sampler that this one has not, in words; empty if they fit."""
+    chosen = sampler(key)
+    if chosen.order > 1 and rule.first_order:
+        return "a first-order one, like 'euler'"
+    if rule.needs_noise and not chosen.noisy_steps:
+        return "one with noise, like 'ancestral'"
+    return ""
+
+
+def fitting(rule: Rule, key: str) -> str:
+    """A sampler's name, or the nearest one that a rule can run with."""
+    return next(name for name in (key, "euler", "ancestral") if not misfit(rule, name))
 
 
 @torch.no_grad()

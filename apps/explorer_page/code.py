@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
@@ -18,7 +19,7 @@ __all__ = ["python_code", "shell_code"]
 _WIDTH = 100
 _DEFAULTS = {name: p.default for name, p in inspect.signature(Experiment).parameters.items()}
 _KEYWORDS = ("main", "uncond", "weak")  # roles whose fields are settings by themselves
-_PYTHON = """import toyguide as tg
+_PYTHON = """{imports}import toyguide as tg
 from toyguide.metrics import METRICS
 
 runs = {{
@@ -41,7 +42,9 @@ def python_code(runs: Sequence[Experiment]) -> str:
         InputError: If a field of a run is a Python object and not a reference.
     """
     parts = [f"{name!r}: {_call(_told(run))}," for name, run in zip(ascii_uppercase, runs, strict=False)]
-    return _PYTHON.format(runs=indent("\n".join(parts), "    "))
+    infinite = any(math.inf in run.params.values() for run in runs)
+    imports = "import math\n\n" if infinite else ""
+    return _PYTHON.format(imports=imports, runs=indent("\n".join(parts), "    "))
 
 
 def shell_code(runs: Sequence[Experiment]) -> str:
@@ -83,11 +86,18 @@ def _fields(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def _call(settings: Mapping[str, Any]) -> str:
     """``tg.Experiment(...)`` on one line, or with a line for each setting."""
-    words = [f"{name}={value!r}" for name, value in settings.items()]
+    words = [f"{name}={_literal(value)}" for name, value in settings.items()]
     line = f"tg.Experiment({', '.join(words)})"
     if len(line) <= _WIDTH:
         return line
     return "tg.Experiment(\n" + "".join(f"    {word},\n" for word in words) + ")"
+
+
+def _literal(value: Any) -> str:
+    """A value as Python writes it."""
+    if not isinstance(value, dict):
+        return repr(value)
+    return "{" + ", ".join(f"{k!r}: {'math.inf' if v == math.inf else repr(v)}" for k, v in value.items()) + "}"
 
 
 def _flags(settings: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from html import escape
 from typing import Any, ClassVar
 
@@ -13,15 +15,18 @@ import param
 from toyguide import load_dataset, rule
 from toyguide.datasets.checkpoints import UNION
 from toyguide.errors import InputError
-from toyguide.guidance import Role, Rule, rules
+from toyguide.guidance import Role, Rule
 from toyguide.guidance.schedules import weight_of
 from toyguide.samplers import SAMPLERS
+from toyguide_apps.explorer_page.chooser import RuleChooser
 from toyguide_apps.explorer_page.formula_card import FormulaCard
 from toyguide_apps.explorer_page.glossary import glossary
+from toyguide_apps.explorer_page.off_switch import OffSwitch, last_finite
 from toyguide_apps.explorer_page.panels import LETTERS, Panel
 from toyguide_apps.explorer_page.planes import anchor_names
 from toyguide_apps.explorer_page.presets import presets
 from toyguide_apps.explorer_page.roles import AUTO, choices, natural, offered_roles, roles_of, title_of
+from toyguide_apps.explorer_page.rule_text import RuleText
 from toyguide_apps.explorer_page.schedules import ScheduleCard, offered_schedules
 from toyguide_apps.explorer_page.state import CONSTANT, ExplorerState
 from toyguide_apps.shared.boxes import named_box
@@ -91,14 +96,12 @@ class PanelCard(pn.viewable.Viewer):
         self._letters.param.watch(self._select, "value")
         self._add = pmui.Button(label="Add a panel", size="small", variant="text", margin=(4, 4))
         self._add.on_click(told(lambda _: state.copy_panel(len(state.panels) - 1)))
-        titles = {cls.title: key for key, cls in rules().items()}
-        self._name = pmui.Select(label="Rule", options=titles, value=self._rule.key, **_TIGHT)
-        self._name.param.watch(self._choose, "value")
+        self._chooser = RuleChooser(state, self._choose)
         self._typed = FormulaCard(state)
         self._sliders = _column()
         self._widgets: dict[str, Any] = {}
-        self._formula = pn.pane.LaTeX("", sizing_mode="stretch_width", margin=(2, 8), styles=_FORMULA)
-        self._about = pn.pane.HTML("", sizing_mode="stretch_width", margin=(0, 8), stylesheets=[_ABOUT])
+        self._switches: dict[str, OffSwitch] = {}
+        self._text = RuleText(state)
         self._shown: tuple[Rule, int] | None = None
         self._own = OwnCard(state)
         state.param.watch(lambda *_: self._show(), ["panels", "selected"])
@@ -113,10 +116,8 @@ class PanelCard(pn.viewable.Viewer):
         if event.new is not None:
             self._state.set({"selected": LETTERS.index(event.new)})
 
-    @told
-    def _choose(self, event: param.parameterized.Event) -> None:
-        if event.new != self._rule.key:
-            self._state.set_rule(self._state.selected, rule(event.new))
+    def _choose(self, key: str) -> None:
+        self._state.set_rule(self._state.selected, rule(key))
 
     def _show(self) -> None:
         count, selected = len(self._state.panels), self._state.selected
@@ -125,25 +126,30 @@ class PanelCard(pn.viewable.Viewer):
         self._add.visible = count < len(LETTERS)
         chosen = self._rule
         known, self._shown = self._shown, (chosen, selected)
-        self._name.value = chosen.key
+        self._chooser.show(chosen)
+        self._text.show(chosen)
         if known is not None and type(known[0]) is type(chosen):
             for key in _controlled(chosen):
-                self._widgets[key].value = getattr(chosen, key)
+                if key in chosen.off:
+                    self._switches[key].show(getattr(chosen, key))
+                else:
+                    self._widgets[key].value = getattr(chosen, key)
             return
+        self._switches = {}
         self._sliders[:] = [self._widget(key, known) for key, known in _controlled(chosen).items()]
-        self._formula.object = _display(chosen.formula)
-        self._about.object = (
-            f"<p>{escape(chosen.summary)}</p><details><summary>Source and fields</summary>"
-            f"<p>Evaluates {escape(', '.join(chosen.roles() or ['main']))}. {escape(chosen.source)}</p></details>"
-        )
 
     def _widget(self, key: str, known: param.Parameter) -> pn.viewable.Viewable:
-        widget = _control(key, known, getattr(self._rule, key))
+        value = getattr(self._rule, key)
+        widget = _control(key, known, value)
         if isinstance(widget, _Live):
             _tell_held(widget, self._state)
         widget.param.watch(lambda event: self._change(key, event.new), "value")
         self._widgets[key] = widget
-        return _explained(widget, known.doc or "")
+        if key not in self._rule.off:
+            return _explained(widget, known.doc or "")
+        off, change = self._rule.off[key], partial(self._change, key)
+        self._switches[key] = OffSwitch(key, known, off, value, widget, change)
+        return _explained(self._switches[key], known.doc or "")
 
     @told
     def _change(self, key: str, value: Any) -> None:
@@ -159,7 +165,7 @@ class PanelCard(pn.viewable.Viewer):
 
     def __panel__(self) -> pn.viewable.Viewable:
         top = _row(self._letters, self._add)
-        return _column(top, self._name, self._typed, self._sliders, self._formula, self._about, self._own)
+        return _column(top, self._chooser, self._typed, self._sliders, self._text, self._own)
 
 
 class OwnCard(pn.viewable.Viewer):
@@ -273,7 +279,8 @@ def _control(key: str, known: param.Parameter, value: Any) -> Any:
     whole = isinstance(known, param.Integer)
     low, high = known.get_soft_bounds()
     least, most = known.bounds or (None, None)
-    if low is None or high is None:
+    most, value = None if most == math.inf else most, last_finite(known, value)
+    if low is None or high in (None, math.inf):
         box = pmui.IntInput if whole else pmui.FloatInput
         step = known.step or (1 if whole else 0.1)
         return box(label=key, start=least, end=most, step=step, value=value, theme_config=named_box(key), **_TIGHT)
@@ -474,12 +481,7 @@ class PlaneCard(pn.viewable.Viewer):
 
 
 _NAME = {"font-size": "13px", "cursor": "help"}
-_FORMULA = {"font-size": "14px", "overflow-x": "auto", "overflow-y": "hidden"}
 _HELP = {"font-size": "12px", "line-height": "1.3", "opacity": "0.8"}
-_ABOUT = """
-    :host { font-size: 13px; line-height: 1.4; }
-    p { margin: 2px 0; } summary { cursor: pointer; min-height: 24px; }
-"""
 _DOCS = {
     "dataset": "A distribution whose density is known exactly at every noise level.",
     "label": "The class that is sampled; union is all classes together.",
@@ -488,9 +490,3 @@ _DOCS = {
 _AS_ALL = ""  # of a menu of a panel's own setting: the setting of all panels
 _EVERYWHERE, _ITS_OWN = "everywhere", "its own"  # of the menu of a panel's interval
 _STEPS = (4, 8, 12, 16, 24, 32, 48, 64, 128)
-
-
-def _display(formula: str) -> str:
-    """A formula in display style, its parts (separated by \\quad or \\qquad) one below the other."""
-    parts = [p.strip().rstrip(",") for p in formula.replace(r"\qquad", r"\quad").split(r"\quad")]
-    return r"$$\begin{aligned}" + r" \\ ".join("&" + p for p in parts) + r"\end{aligned}$$"

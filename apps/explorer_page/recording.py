@@ -6,6 +6,7 @@ combination of the sliders' values.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -78,8 +79,9 @@ def parse_slider(text: str, state: ExplorerState) -> Slider:
 
 def usual_slider(state: ExplorerState) -> list[Slider]:
     """A slider for the first number among the parameters of the chosen panel's rule, if there is one."""
-    for name, known in state.panels[state.selected].rule.declared().items():
-        if (bounds := _bounds(known)) is not None:
+    chosen = state.panels[state.selected].rule
+    for name, known in chosen.declared().items():
+        if (bounds := _bounds(known)) is not None and math.isfinite(getattr(chosen, name)):
             return [_checked(state.selected, name, np.linspace(*bounds, _USUAL_VALUES).tolist(), state)]
     return []
 
@@ -89,7 +91,12 @@ def _bounds(known: param.Parameter) -> tuple[float, float] | None:
     if not isinstance(known, param.Number) or isinstance(known, param.Boolean):
         return None
     low, high = known.get_soft_bounds()
-    return None if low is None or high is None else (low, high)
+    return None if low is None or high in (None, math.inf) else (low, high)
+
+
+def _nearest(values: Sequence[float], value: float) -> int:
+    """The index of the value that is nearest to another one, which may be infinite."""
+    return len(values) - 1 if value == math.inf else int(np.abs(np.array(values) - value).argmin())
 
 
 def _checked(panel: int, name: str, values: list[float], state: ExplorerState) -> Slider:
@@ -179,7 +186,7 @@ class Recording:
                 "label": f"{s.name} of {LETTERS[s.panel]}" if len(self._panels) > 1 else s.name,
                 "doc": self._panels[s.panel].rule.declared()[s.name].doc or "",
                 "values": list(s.values),
-                "start": int(np.abs(np.array(s.values) - getattr(self._panels[s.panel].rule, s.name)).argmin()),
+                "start": _nearest(s.values, getattr(self._panels[s.panel].rule, s.name)),
             }
             for s in self._sliders
         ]

@@ -288,8 +288,9 @@ class Explorer(pn.viewable.Viewer):
             self._trail.show(picture)
 
     def _warn(self, picture: Picture) -> None:
-        """Show the library's warnings about the runs, each once while it lasts."""
-        lines = list(dict.fromkeys(line for run in picture.runs for line in run.warnings))
+        """Show the library's warnings about the runs, and which have another sampler, each once while it lasts."""
+        switched = filter(None, map(self.state.switched_sampler, range(len(self.state.panels))))
+        lines = list(dict.fromkeys([line for run in picture.runs for line in run.warnings] + list(switched)))
         for line in lines:
             if line not in self._warned:
                 notice(line)

@@ -19,7 +19,7 @@ from toyguide.datasets.checkpoints import UNION
 from toyguide.errors import InputError, unknown
 from toyguide.guidance import ROLES, Rule
 from toyguide.guidance.schedules import checked_schedule, weight_of
-from toyguide.samplers import SAMPLERS
+from toyguide.samplers import SAMPLERS, fitting
 from toyguide_apps.explorer_page.layers.responses import checked_curve
 from toyguide_apps.explorer_page.panels import LETTERS, Panel, Request, following, panel_names, schedule
 from toyguide_apps.explorer_page.planes import checked_anchors, home_window
@@ -335,17 +335,22 @@ class ExplorerState(param.Parameterized):
         """Show the plane's own window, and follow the noise."""
         self.set({"window": home_window(self.dataset, self.plane), "following": True})
 
-    def experiment(self, index: int) -> Experiment:
+    def experiment(self, index: int, chosen: Rule | None = None) -> Experiment:
         """A panel's run.
+
+        Args:
+            index: The panel's number.
+            chosen: A rule that it might have instead of its own.
 
         Raises:
             InputError: If its settings do not fit together.
         """
-        panel = self.panels[index]
+        panel = self.panels[index] if chosen is None else replace(self.panels[index], rule=chosen)
         settings: dict[str, Any] = {key: getattr(self, key) for key in ("label", "sampler", "steps", "n", "seed")}
         settings["interval"] = self.interval if self.limited else None
         settings["schedule"] = self.schedule
         settings |= {k: v for k, v in panel.own.items() if k != "fields"}
+        settings["sampler"] = fitting(panel.rule, settings["sampler"])
         if weight_of(panel.rule) is None:
             settings["schedule"] = None
         main = choices(self.dataset, settings["label"], roles_of(panel.rule)[MAIN])
@@ -353,6 +358,16 @@ class ExplorerState(param.Parameterized):
         settings["label"] = None if settings["label"] == UNION else settings["label"]
         needed = {role: fields[role] for role in roles_of(panel.rule) if fields.get(role, AUTO) != AUTO}
         return Experiment(self.dataset, **settings, rule=panel.rule.key, params=panel.rule.values(), fields=needed)
+
+    def switched_sampler(self, index: int) -> str:
+        """Why a panel has another sampler than the one that is set, in a sentence; empty if it has that one."""
+        panel = self.panels[index]
+        asked = panel.own.get("sampler", self.sampler)
+        used = fitting(panel.rule, asked)
+        if used == asked:
+            return ""
+        wanted = "a first-order sampler" if panel.rule.first_order else "noise in every step"
+        return f"{LETTERS[index]} is sampled with {SAMPLERS[used].title}: {panel.rule.called()} needs {wanted}."
 
     def request(self) -> Request:
         """The picture that these settings describe.

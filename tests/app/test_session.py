@@ -152,7 +152,7 @@ def test_controls_follow_the_settings():
     assert card._widgets["w"].value == 2.0
     state.set({"params": {"w": 8.0}})
     assert card._widgets["w"].value == 8.0
-    assert card._name.value == "cfg"
+    assert card._chooser.model.chosen["key"] == "cfg"
     state.set({"selected": 0, "ref": "cfg", "ref.params": {"w": 3.0}})
     assert card._letters.value == "A"
     assert card._widgets["w"].value == 3.0
@@ -160,7 +160,7 @@ def test_controls_follow_the_settings():
     assert [panel.rule.w for panel in state.panels] == [4.0, 8.0]
     state.set({"count": 1})
     assert not card._letters.visible
-    assert card._name.value == "autoguidance"
+    assert card._chooser.model.chosen["key"] == "autoguidance"
 
 
 def test_a_preset_sets_everything_and_ends_when_something_is_changed(explorer):
@@ -220,3 +220,12 @@ def test_a_change_that_comes_while_another_fails_is_not_lost(explorer, monkeypat
     calls = asyncio.run(change_and_fail())
     assert [c.runs[1].seed for c in calls] == [42, 43]
     assert explorer.picture.request.runs[1].seed == 43
+
+
+def test_another_sampler_is_told_once(explorer, monkeypatch):
+    said = []
+    monkeypatch.setattr("toyguide_apps.explorer_page.session.notice", said.append)
+    for w in (1.2, 1.5):
+        explorer.state.set({"rule": "cfg++", "params": {"lam": w - 1}})
+        refresh(explorer)
+    assert [line for line in said if "sampler" in line] == [explorer.state.switched_sampler(1)]

@@ -181,3 +181,20 @@ def test_a_preset_closes_what_was_looked_into(state):
     state.apply("figure-2")
     assert state.point is None
     assert not state.profile
+
+
+def test_a_panel_whose_rule_needs_another_sampler_has_one(state):
+    """Only as long as the rule needs it, and only that panel."""
+    state.set({"ref": "cfg", "rule": "cfg++"})
+    assert [run.sampler for run in state.request().runs] == ["heun", "euler"]
+    assert state.switched_sampler(1) == "B is sampled with Euler: CFG++ needs a first-order sampler."
+    state.set({"rule": "svdd"})
+    assert [run.sampler for run in state.request().runs] == ["heun", "ancestral"]
+    assert state.switched_sampler(1) == "B is sampled with Ancestral (SDE): SVDD needs noise in every step."
+    state.set({"rule": "cfg"})
+    assert [run.sampler for run in state.request().runs] == ["heun", "heun"]
+    state.set({"sampler": "ancestral", "rule": "cfg++"})  # which is of first order
+    assert [run.sampler for run in state.request().runs] == ["ancestral", "ancestral"]
+    assert [state.switched_sampler(i) for i in (0, 1)] == ["", ""]
+    state.set_own(1, {"sampler": "restart"})
+    assert state.request().runs[1].sampler == "euler"

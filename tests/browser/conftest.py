@@ -194,6 +194,12 @@ class Explorer:
         self.page.get_by_label(label, exact=True).first.click()
         self.page.get_by_text(option, exact=True).last.click()
 
+    def choose_rule(self, key):
+        """Search for a rule by its name, and take it."""
+        self.page.get_by_role("button", name=re.compile("^Rule ")).click()
+        self.page.get_by_role("combobox", name="Search the rules").fill(key)
+        self.page.keyboard.press("Enter")
+
 
 @pytest.fixture
 def strict_page(page):

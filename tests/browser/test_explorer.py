@@ -409,7 +409,7 @@ def test_everything_can_be_done_by_keyboard(explorer, address):
     explorer.wait("() => toyguide.time === 11")
     canvas.press("1")
     explorer.wait("() => toyguide.boarded.selected === 0")
-    page.get_by_role("combobox", name="Rule").get_by_text("Unguided").wait_for()
+    page.get_by_role("button", name="Rule Unguided").wait_for()
     canvas.press(" ")
     explorer.wait("() => toyguide.playing")
     canvas.press(" ")
@@ -458,7 +458,7 @@ def test_a_url_restores_a_picture_wrong_values_are_told_once_and_bad_messages_re
     page.evaluate("() => toyguide.send({ kind: 'step', value: 'x'.repeat(1e5) })")
     page.get_by_text(re.compile("step = 'x+")).first.wait_for(timeout=90_000)
     assert explorer.ends(2) == points
-    explorer.choose("Rule", "Score scaling (naive truncation)")
+    explorer.choose_rule("score-scaling")
     explorer.changed(2, points)
     page.wait_for_url(re.compile("rule=score-scaling"), timeout=90_000)
     points = explorer.ends(2)

@@ -174,7 +174,7 @@ def parameters(runs: Iterable[Experiment]) -> list[str]:
 
 
 def value_of(experiment: Experiment, name: str) -> float | None:
-    """A run's value of a parameter; None if it has no such parameter."""
+    """A run's value of a parameter, which may be infinite; None if it has no such parameter."""
     if name == "steps":
         return float(experiment.steps)
     if name in ("interval.low", "interval.high"):
@@ -316,7 +316,7 @@ def _over_seeds(experiment: Experiment, seeds: int) -> tuple[Experiment, ...]:
 
 def _axis(name: str, runs: Sequence[Experiment], count: int) -> Axis:
     """A parameter's values: over its slider's range, and as far as a run's own value."""
-    present = [value for e in runs if (value := value_of(e, name)) is not None]
+    present = [value for e in runs if (value := value_of(e, name)) is not None and math.isfinite(value)]
     whole = name == "steps"
     if name == "steps":
         low, high = map(float, _STEPS)
@@ -328,7 +328,7 @@ def _axis(name: str, runs: Sequence[Experiment], count: int) -> Axis:
         ranges = [_range(known) for known in declared if known is not None]
         whole = any(isinstance(known, param.Integer) for known in declared)
         low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
-    low, high = min(low, *present), max(high, *present)
+    low, high = min([low, *present]), max([high, *present])
     logarithmic = name == "steps" or (low > 0 and high / low >= _LOGARITHMIC)
     values = np.geomspace(low, high, count) if logarithmic else np.linspace(low, high, count)
     texts = [float(f"{value:.4g}") for value in (values.round() if whole else values)]
@@ -339,7 +339,7 @@ def _range(known: param.Number) -> tuple[float, float]:
     """A slider's range; where a parameter has none, up to a few times its default."""
     low, high = known.get_soft_bounds()
     least = 0.0 if low is None else float(low)
-    return least, max(4 * float(known.default), least + 1) if high is None else float(high)
+    return least, max(4 * float(known.default), least + 1) if high in (None, math.inf) else float(high)
 
 
 def _own_numbers(experiment: Experiment) -> dict[str, param.Number]:

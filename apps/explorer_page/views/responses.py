@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -263,7 +264,8 @@ class ResponsesPanel(pn.viewable.Viewer):
         for (i, name), marks in self._marks.items():
             value = value_of(runs[i], name) if i < len(runs) else None
             for mark in marks:
-                if value is not None and mark.location != value:
+                mark.visible = value is not None and math.isfinite(value)
+                if mark.visible and mark.location != value:
                     mark.location = value
 
     @told

@@ -58,6 +58,11 @@ class DiffusionPosteriorSampling(Rule):
         "more common."
     )
     unguided = {"zeta": 0.0}
+    only_with = {
+        **{name: {"form": ("lgd",)} for name in ("s", "samples")},
+        "y0": {"observed": ("first", "both")},
+        "y1": {"observed": ("second", "both")},
+    }
     off = {"zeta": 0.0, "s": 0.0}
     limits = (Limit({"form": "moment", "zeta": 0.0}, "none"), Limit({"form": "lgd", "zeta": 0.0}, "none"))
     equivariant = ()

@@ -92,6 +92,7 @@ class FeynmanKacCorrectors(Rule):
     )
     needs = ("main", "uncond", Role("other", "class", "the field whose density main's is multiplied with"))
     unguided = {"mode": "cfg", "w": 1.0}
+    only_with = {"w": {"mode": ("cfg",)}, "beta": {"mode": ("tempering",)}}
     off = {"w": 1.0, "beta": 1.0, "clamp": 0.0}
     limits = (
         Limit({"mode": "tempering", "beta": 1.0}, "none"),

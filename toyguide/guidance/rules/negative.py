@@ -65,6 +65,11 @@ class NegativeGuidance(Rule):
     family = "Several fields"
     needs = ("main", Role("negative", "class", "the field of the class that is avoided"))
     unguided = {"lam": 0.0}
+    only_with = {
+        "prior": {"posterior": ("running", "exact")},
+        "T": {"posterior": ("running",)},
+        "p_max": {"posterior": ("running", "exact")},
+    }
     off = {"lam": 0.0}
     limits = (Limit({"posterior": "static", "lam": 1.5}, "cfg", {"w": 2.5}, fields={"uncond": "negative"}),)
     batchable = True
