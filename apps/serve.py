@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import importlib
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from toyguide.errors import InputError
 from toyguide_apps.explorer_page.compute import warm
+from toyguide_apps.explorer_page.own_rules import OWN
 
 __all__ = ["EXPLORER", "LEAGUE", "STUDIES", "serve"]
 
@@ -17,17 +19,24 @@ STUDIES = Path(__file__).with_name("studies.py")
 LEAGUE = Path(__file__).with_name("league.py")
 
 
-def serve(port: int, address: str, show: bool = False) -> None:
+def serve(port: int, address: str, show: bool = False, own: Sequence[Path] = ()) -> None:
     """Serve the explorer and the studies until Ctrl-C, and say where; ``/`` leads to the explorer.
 
     Args:
         port: The port; 0 takes any free one.
         address: An address of this machine; 0.0.0.0 opens it to the network.
         show: Open it in the browser.
+        own: Python files with rules of one's own, which are read again whenever they change.
 
     Raises:
-        InputError: If the port or the address cannot be had.
+        InputError: If the port or the address cannot be had, or there is no such file.
     """
+    for path in own:
+        OWN.add(path)
+    for problem in OWN.problems:
+        print(problem, flush=True)
+    if own:
+        OWN.watch()
     warm()
     # Panel takes a second to import; meanwhile the first picture is being computed beside it.
     from panel.io.server import get_server

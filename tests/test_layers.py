@@ -40,7 +40,7 @@ LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 # The same of the apps, by the longest of these names that a module's name begins with.
 APP_LAYERS = [
     {"shared", "explorer_page.packing", "explorer_page.palette", "explorer_page.precedence"},
-    {"explorer_page.code", "explorer_page.costs", "explorer_page.glossary"},
+    {"explorer_page.code", "explorer_page.costs", "explorer_page.glossary", "explorer_page.own_rules"},
     {"explorer_page.planes", "explorer_page.roles"},
     {"explorer_page.panels", "explorer_page.runs", "studies_page.results"},
     {"explorer_page.presets"},

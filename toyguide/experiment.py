@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -90,6 +90,7 @@ class Experiment:
     sigma_min: float | None
     sigma_max: float | None
     rho: float | None
+    _rule: ClassVar[Rule]  # each has its own, which is no setting: another one where a rule's class was defined again
 
     def __init__(
         self,
@@ -126,7 +127,8 @@ class Experiment:
         put("dataset", str(dataset))
         put("label", label)
         put("rule", str(rule))
-        put("params", make_rule(self.rule, **params).values())
+        put("_rule", make_rule(self.rule, **params))
+        put("params", self._rule.values())
         put("interval", _checked_interval(interval))
         put("schedule", checked_schedule(schedule))
         put("sampler", str(sampler))
@@ -153,6 +155,9 @@ class Experiment:
         for name in list(roles)[1:]:
             found[name] = named.get(name) or natural_reference(roles[name], partner_of, self.data, self.label)
         return {**found, **named}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Experiment) and vars(self) == vars(other)
 
     def __hash__(self) -> int:
         fixed = tuple(v for k, v in vars(self).items() if k not in ("fields", "params"))
@@ -186,7 +191,7 @@ class Experiment:
 
     def build_rule(self) -> Rule:
         """The rule, by the schedule and inside the interval if there are such."""
-        return self.wrapped(make_rule(self.rule, **self.params))
+        return self.wrapped(self._rule)
 
     def wrapped(self, bare: Rule) -> Rule:
         """A rule, or several as one batch, by this run's schedule and inside its interval if there are such."""

@@ -16,6 +16,7 @@ from panel.custom import JSComponent
 from toyguide.errors import InputError
 from toyguide.guidance import Evaluation, Rule, rules
 from toyguide_apps.explorer_page.costs import cost_of
+from toyguide_apps.explorer_page.own_rules import OWN
 from toyguide_apps.explorer_page.precedence import PICTURES
 from toyguide_apps.explorer_page.runs import scene_of
 from toyguide_apps.explorer_page.state import ExplorerState
@@ -67,6 +68,8 @@ class RuleChooser(pn.viewable.Viewer):
     def _hear(self, message: Any) -> None:
         kind = message.get("kind") if isinstance(message, dict) else None
         if kind == "open":
+            if (listed := families()) != self.model.families:  # a file has changed
+                self.model.families = listed
             pn.state.execute(self._look_up, schedule=True)
         elif kind == "choose":
             self._choose(str(message.get("key")))
@@ -87,9 +90,11 @@ class RuleChooser(pn.viewable.Viewer):
 
 
 def families() -> list[dict[str, Any]]:
-    """All rules, family by family, as the list shows and searches them."""
+    """All rules, family by family, as the list shows and searches them; those of one's own files come first."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for key, cls in rules().items():
+    known = rules()
+    for key in dict.fromkeys((*OWN.keys, *known)):
+        cls = known[key]
         entry = {
             "key": key,
             "title": cls.title.replace(_GUESSED, ""),
@@ -98,7 +103,7 @@ def families() -> list[dict[str, Any]]:
             "badges": badges_of(cls),
             "find": f"{key} {cls.title} {cls.short} {cls.summary} {cls.source}".lower(),
         }
-        found.setdefault(cls.family, []).append(entry)
+        found.setdefault("Yours" if key in OWN.keys else cls.family, []).append(entry)
     return [{"family": family, "rules": of} for family, of in found.items()]
 
 
@@ -127,6 +132,8 @@ def obstacle(state: ExplorerState, index: int, chosen: Rule) -> str:
         chosen.begin(at, torch.Generator())
     except InputError as problem:
         return str(problem)
+    except Exception as problem:  # in a rule of one's own
+        return f"{type(problem).__name__}: {problem}"
     return ""
 
 

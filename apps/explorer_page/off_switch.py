@@ -8,7 +8,6 @@ from typing import Any
 
 import panel as pn
 import panel_material_ui as pmui
-import param
 
 __all__ = ["OffSwitch", "last_finite"]
 
@@ -26,7 +25,7 @@ class OffSwitch(pn.viewable.Viewer):
     """
 
     def __init__(
-        self, key: str, known: param.Number, off: float, value: float, widget: Any, change: Callable[[float], None]
+        self, key: str, known: Any, off: float, value: float, widget: Any, change: Callable[[float], None]
     ) -> None:
         super().__init__()
         self._key, self._off, self._widget, self._change = key, off, widget, change
@@ -63,14 +62,14 @@ class OffSwitch(pn.viewable.Viewer):
         return pn.Row(self._widget, self.button, margin=0, sizing_mode="stretch_width")
 
 
-def last_finite(known: param.Number, value: float) -> float:
+def last_finite(known: Any, value: float) -> Any:
     """A parameter's value as a slider can show it: in the place of an infinite one its default, or the slider's end."""
     if math.isfinite(value):
         return value
     return known.default if math.isfinite(known.default) else known.get_soft_bounds()[1]
 
 
-def _other(known: param.Number, off: float) -> float:
+def _other(known: Any, off: float) -> Any:
     """A value that does not switch a parameter off: its default, or the end of its slider that is further away."""
     if known.default != off:
         return known.default

@@ -69,7 +69,9 @@ def spot_of(request: Request, experiment: Experiment, device: str) -> Spot:
 
 def scene_key(request: Request, experiment: Experiment) -> object:
     """What a panel's layers depend on besides the request: equal for panels that share them."""
-    return experiment if request.bands in _OF_THE_RULE else (experiment.label, str(experiment.main))
+    if request.bands not in _OF_THE_RULE:
+        return experiment.label, str(experiment.main)
+    return experiment, id(type(experiment.build_rule()))  # one of a file that has changed says the same of itself
 
 
 def scene(request: Request, experiment: Experiment, device: str, checked: Checked) -> Scene:

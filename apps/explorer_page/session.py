@@ -17,6 +17,7 @@ import param
 from toyguide.errors import InputError
 from toyguide_apps.explorer_page.compute import FIRST, CancelledError, Job, Picture, ahead, at_hand, compute, search
 from toyguide_apps.explorer_page.controls import PanelCard, PlaneCard, SceneCard, preset_menu
+from toyguide_apps.explorer_page.own_rules import OWN
 from toyguide_apps.explorer_page.panels import Request
 from toyguide_apps.explorer_page.permalink import read, search_of
 from toyguide_apps.explorer_page.presets import OPENING, presets
@@ -39,6 +40,7 @@ _STILL = 0.2  # seconds without a move after which a held slider gets its whole 
 _LATE = 0.2  # seconds of computing after which the page shows that it is busy; most pictures take less
 _AHEAD = 2  # steps each way whose layers are sent before they are asked for
 _LEVELLED = frozenset({"boundary", "exact-lines", "main-lines", "guide-lines", "score", "guidance", "saddles"})
+_LOOK = 1.0  # seconds between two looks at whether a rule's file has changed
 _PAUSE = 0.5  # seconds without a change before the URL is written
 
 
@@ -95,6 +97,8 @@ class Explorer(pn.viewable.Viewer):
         self._responses.open()
         _send_at_once()
         pn.state.execute(self.refresh, schedule=True)
+        if OWN:
+            pn.state.execute(self.follow_files, schedule=True)
 
     def close(self) -> None:
         """Called when the visitor has left: stop computing for this session."""
@@ -212,13 +216,13 @@ class Explorer(pn.viewable.Viewer):
             step, request = found
             try:
                 picture = await ahead(partial(Job, request, None, partial(self._left, request)))
-            except InputError:
-                return
             except CancelledError:
                 if self._left(request):
                     return
                 await asyncio.sleep(_PAUSE)  # somebody's picture came first
                 continue
+            except Exception:  # which is told where the picture itself is asked for
+                return
             if self._gone or _elsewhere(request) != _elsewhere(self._wanted):
                 return
             self.stage.ahead(picture, step)
@@ -296,10 +300,24 @@ class Explorer(pn.viewable.Viewer):
                 notice(line)
         self._warned = lines
 
+    async def follow_files(self) -> None:
+        """Take over the rules of one's own files whenever they have changed, and say what is wrong with them."""
+        seen, told_of = OWN.edition, list[str]()
+        while not self._gone:
+            for line in OWN.problems:
+                if line not in told_of:
+                    complain(line)
+            told_of = OWN.problems
+            if OWN.edition != seen:
+                seen = OWN.edition
+                with pn.io.hold():
+                    self.state.renew_rules(OWN.successor)
+            await asyncio.sleep(_LOOK)
+
     @staticmethod
     def _failed(problem: Exception) -> None:
-        if isinstance(problem, InputError):
-            complain(str(problem))
+        if line := str(problem) if isinstance(problem, InputError) else OWN.blame(problem):
+            complain(line)
             return
         _LOG.error("the picture could not be computed", exc_info=problem)
         complain("The picture could not be computed; the last good one is shown. See the server's log.")

@@ -7,7 +7,7 @@ a hand-made websocket message) is checked here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -193,6 +193,16 @@ class ExplorerState(param.Parameterized):
     def set_rule(self, index: int, chosen: Rule) -> None:
         """Give a panel another rule."""
         self.set({"panels": _with_rule(self.panels, index, chosen)})
+
+    def renew_rules(self, successor: Callable[[Rule], Rule | None]) -> None:
+        """Replace the rules whose files have changed.
+
+        Args:
+            successor: What stands for a rule now; None if it is as it was.
+        """
+        panels = tuple(replace(p, rule=successor(p.rule) or p.rule) for p in self.panels)
+        if any(a is not b for a, b in zip((p.rule for p in panels), (p.rule for p in self.panels), strict=True)):
+            self.set({"panels": panels})
 
     def set_own(self, index: int, own: Mapping[str, Any]) -> None:
         """Replace a panel's own settings."""

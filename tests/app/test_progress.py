@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import toyguide as tg
+from toyguide.contract import allowed
 from toyguide_apps.explorer_page import compute as computing
 from toyguide_apps.explorer_page import runs as running
 from toyguide_apps.explorer_page import scene
@@ -55,8 +56,7 @@ def drag(explorer, w, held=True):
 @pytest.mark.parametrize("key", [key for key, cls in tg.rules().items() if not cls.interacts])
 def test_the_first_trajectories_are_those_of_the_whole_run(key):
     """Rounding alone may differ (the matrix products' blocks do), and grows along the trajectories: hence the 1e-3."""
-    rule = tg.rules()[key]
-    sampler = "ancestral" if rule.needs_noise else "euler" if rule.first_order else "heun"
+    sampler = allowed(tg.rule(key))
     e = tg.Experiment(dataset="fractal", label="A", rule=key, sampler=sampler, steps=12, n=300, seed=3)
     whole = torch.stack([s.x for s in e.walk()])
     first = torch.stack([s.x for s in e.walk(first=FIRST)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from pathlib import Path
 
 from toyguide.errors import InputError
 
@@ -17,6 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--address", default="127.0.0.1", help="address; 0.0.0.0: open to the network (default: 127.0.0.1)"
     )
     parser.add_argument("--open", action="store_true", help="open the explorer in a browser")
+    parser.add_argument(
+        "--rules",
+        action="append",
+        default=[],
+        metavar="FILE",
+        type=Path,
+        help="a Python file with rules of your own, read again whenever it changes; may be given several times",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -28,4 +37,4 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("the explorer is missing: expected it to be installed with toyguide")
     from toyguide_apps.serve import serve
 
-    serve(args.port, args.address, args.open)
+    serve(args.port, args.address, args.open, args.rules)

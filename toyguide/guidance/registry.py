@@ -33,7 +33,7 @@ def rules() -> dict[str, type[Rule]]:
         InputError: If a file on the search path cannot be imported or takes a name that is taken.
     """
     found = rules_in_files(os.environ.get("TOYGUIDE_RULES", ""))
-    mine = {k: cls for k, cls in DEFINED.items() if not is_from_file(cls)}
+    mine = {k: cls for k, cls in list(DEFINED.items()) if not is_from_file(cls)}
     order = {family: i for i, family in enumerate(FAMILIES)}
     both = sorted({**found, **mine}.values(), key=lambda c: (order.get(c.family, len(order)), c.family, c.key))
     return {"none": found["none"]} | {cls.key: cls for cls in both}
