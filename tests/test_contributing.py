@@ -116,10 +116,11 @@ from toyguide_apps.explorer_page.state import ExplorerState
 state = ExplorerState(rule="ramped-cfg")
 card = PanelCard(state)
 card._widgets["high"].value = 3.5
-print(json.dumps([card._name.options, list(card._widgets), state.request().runs[1].params]))
+listed = [rule["title"] for family in card._chooser.model.families for rule in family["rules"]]
+print(json.dumps([listed, list(card._widgets), state.request().runs[1].params]))
 """
-    options, widgets, params = json.loads(output(folder, "-c", code))
-    assert options["CFG with a ramped weight"] == "ramped-cfg"
+    listed, widgets, params = json.loads(output(folder, "-c", code))
+    assert "CFG with a ramped weight" in listed
     assert widgets == ["w", "low", "high"]
     assert params == {"w": 4.0, "low": 0.05, "high": 3.5}
 
