@@ -12,10 +12,11 @@ from toyguide.errors import InputError
 from toyguide_apps.explorer_page.compute import warm
 from toyguide_apps.explorer_page.own_rules import OWN
 
-__all__ = ["EXPLORER", "STUDIES", "serve"]
+__all__ = ["EXPLORER", "LEAGUE", "STUDIES", "serve"]
 
 EXPLORER = Path(__file__).with_name("explorer.py")
 STUDIES = Path(__file__).with_name("studies.py")
+LEAGUE = Path(__file__).with_name("league.py")
 
 
 def serve(port: int, address: str, show: bool = False, own: Sequence[Path] = ()) -> None:
@@ -47,7 +48,7 @@ def serve(port: int, address: str, show: bool = False, own: Sequence[Path] = ())
         chosen = port or _free_port(address)
         origins = ["*"] if everywhere else [f"{host}:{chosen}", f"localhost:{chosen}"]
         server = get_server(
-            {"explorer": str(EXPLORER), "studies": str(STUDIES)},
+            {"explorer": str(EXPLORER), "studies": str(STUDIES), "league": str(LEAGUE)},
             port=chosen,
             address=address,
             websocket_origin=origins,

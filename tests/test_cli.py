@@ -110,7 +110,8 @@ def test_version_and_help(capsys):
             ["rules", "--jso"],
             r"unknown flag of toyguide rules '--jso'",
         ),  # no abbreviations: a new flag would break them
-        (["rules", "surplus"], "unexpected argument 'surplus'"),
+        (["rules", "cfgg"], "unknown rule 'cfgg': .*did you mean 'cfg'"),
+        (["rules", "cfg", "surplus"], "unexpected argument 'surplus'"),
         (["sample"], "arguments are required: -o/--output"),
         (["metrics"], "arguments are required: RUN.npz"),
         (["sample", "-o"], "expected one argument"),

@@ -56,6 +56,10 @@ FAULTS = {
     "guides at its default values": {"w": PerTrajectory(1.0, bounds=(0.0, 9.0), doc="Off by default.")},
     "unguided at its unguided values": {"unguided": {"w": 0.0}},
     "equal to other rules where it says so": {"limits": (Limit({}, "autoguidance", same=("w",)),)},
+    "parameters without meaning change nothing": {
+        "mode": param.Selector(default="a", objects=["a", "b"], doc="A choice."),
+        "only_with": {"w": {"mode": ("a",)}},
+    },
     "each point guided by itself": {"guide": extra(lambda self, at, d: d - d.mean(0))},
     "batches as runs one by one": {"guide": extra(lambda self, at, d: d * float(torch.as_tensor(self.w).max()))},
     "turned with its fields": {"guide": extra(lambda self, at, d: d.sign())},

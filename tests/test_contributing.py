@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import toyguide as tg
+from toyguide.guidance.registry import rules_in_files
 
 TEXT = (Path(__file__).resolve().parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
@@ -115,11 +116,11 @@ from toyguide_apps.explorer_page.state import ExplorerState
 state = ExplorerState(rule="ramped-cfg")
 card = PanelCard(state)
 card._widgets["high"].value = 3.5
-options = {r["title"]: r["key"] for family in card._chooser.model.families for r in family["rules"]}
-print(json.dumps([options, list(card._widgets), state.request().runs[1].params]))
+listed = [rule["title"] for family in card._chooser.model.families for rule in family["rules"]]
+print(json.dumps([listed, list(card._widgets), state.request().runs[1].params]))
 """
-    options, widgets, params = json.loads(output(folder, "-c", code))
-    assert options["CFG with a ramped weight"] == "ramped-cfg"
+    listed, widgets, params = json.loads(output(folder, "-c", code))
+    assert "CFG with a ramped weight" in listed
     assert widgets == ["w", "low", "high"]
     assert params == {"w": 4.0, "low": 0.05, "high": 3.5}
 
@@ -141,3 +142,9 @@ print(json.dumps([o.verdict, o.rows.per_seed("log_density", w=1.0), o.sheets[0].
     assert unguided == pytest.approx([-math.log(2 * math.pi) - 1] * 3, abs=4 / 32 + 0.06)
     expected = [-math.log(2 * math.pi) - 2 ** (1 - w) for w in (1, 2, 3)]
     assert drawn == pytest.approx(expected, abs=4 / 32 + 0.06)
+
+
+def test_the_readme_names_every_rule():
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## Rules\n", 1)[1].split("\n## ", 1)[0]
+    assert [key for key in rules_in_files("") if f"`{key}`" not in section] == []

@@ -93,7 +93,8 @@ class TestFractal:
         assert (fractal.noise.mean, fractal.noise.std) == (-2.3, 1.5)
         s = fractal.sampling
         assert (s.sigma_min, s.sigma_max, s.rho) == (0.002, 5.0, 7.0)
-        assert fractal.models == {"main": "main", "uncond": "uncond", "weak": "weak"}
+        roles = ("main", "uncond", "weak", "adapter", "internal")
+        assert fractal.models == {role: role for role in roles}
         assert fractal.view.label == "A"
 
 

@@ -95,7 +95,7 @@ def test_conditional_fields(conditional):
 @pytest.mark.parametrize(
     ("reference", "complaint"),
     [
-        ("exat", r"unknown field 'exat': expected one of exact, exact@left, .*did you mean 'exact'\?"),
+        ("exat", r"unknown field 'exat': expected one of \d+ names, like exact, exact@left, .*did you mean 'exact'\?"),
         ("exact@lefft", r"unknown label of two-gaussians 'lefft': .*did you mean 'left'\?"),
         ("exact@", "unknown label of two-gaussians ''"),
         ("exact+", r"unknown change of the field 'exact\+' '\+': expected one of \+noise, "),

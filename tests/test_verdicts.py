@@ -126,6 +126,44 @@ def interval(key, z, **parts):
     return {"coverage": 0.9 - lost + 0.001 * z, "outliers": (0.2 + more) * (1 + 0.001 * z)}
 
 
+def frequency(key, z, left=0.004, kept=0.0, cfg=0.7, seldom=0.005, low=0.015, high=0.05):
+    """Unguided 2 % of the samples are of the other class; ``high`` is the coverage that the threshold 1 costs."""
+    way = key["way"]
+    if way == "unguided":
+        return {"class_leak": 0.02, "coverage": 0.85}
+    if way == "cfg":
+        return {"class_leak": 0.004, "coverage": cfg + 0.001 * z}
+    leak = seldom if key["period"] == 8 else low if key["value"] == 0.1 else left
+    return {"class_leak": leak * (1 + 0.01 * z), "coverage": 0.85 - kept - high * (key["value"] == 1) + 0.001 * z}
+
+
+def samples_the_tilt(key, z, off=0.02, misplaced=0.1, w2=0.04, weights=0.2, ode=3.0):
+    """CFG's ODE is ``ode`` times as far off as its SDE; chance alone misplaces 0.05."""
+    factor = 1 + 0.01 * z
+    cfg = {"sde": 1.0, "ode": ode}.get(key["way"])
+    if key["place"] == "line":
+        return {"off": (off if cfg is None else 0.2 * cfg) * factor}
+    mass = {"tilt": 0.05, "weights": weights}.get(key["way"], misplaced) if cfg is None else 0.05 + 0.2 * cfg
+    return {"misplaced": mass + 0.0005 * z, "w2": (w2 if cfg is None else 0.15 * cfg) * factor}
+
+
+def rescales(key, z, gaussian=1.0, modes=1.05, fractal=1.05, missed=0.02):
+    """The factors of the effective weight by the ODE; by the SDE it is as claimed."""
+    factor = {"gaussian": gaussian, "modes": modes, "fractal": fractal}[key["place"]] if key["by"] == "heun" else 1.0
+    return {"effective": key["w"] * factor + 0.001 * z, "missed": missed + 0.001 * z}
+
+
+def undoes(key, z, leak=0.001, coverage=0.9, distance=0.03, constant=0.06):
+    """The constant weight is best at 1.4. Feedback that assumes another share, or runs by the ODE, is worse."""
+    if key["way"] == "cfg":
+        return {"class_leak": 0.02, "coverage": 0.85, "sliced_w2": constant + (key["value"] - 1.4) ** 2 + 0.0001 * z}
+    if key["way"] == "clean":
+        return {"class_leak": 0.001, "coverage": 0.9, "sliced_w2": 0.02}
+    if (key["way"], key["by"], key["value"]) == ("feedback", "ancestral", 0.85):
+        return {"class_leak": leak + 1e-5 * z, "coverage": coverage + 0.001 * z, "sliced_w2": distance + 0.0001 * z}
+    return {"class_leak": 0.07, "coverage": 0.8, "sliced_w2": 0.1}
+
+
 def curvature(key, z, network=0.99, worst=0.95, unequal=0.96, fractal=0.97, spread=0.0):
     """The networks' worst level is 0.25."""
     if key["field"] == "network":
@@ -206,7 +244,112 @@ def random_and_systematic(key, z, one=0.05, mean=0.02, kept=0.03, limited=0.6, l
     return {"outliers": outliers * (1 + 0.001 * z), "coverage": coverage + 0.0001 * z}
 
 
+def way_back(key, z, pair=0.3, same=0.6, lost=0.3, spread=0.01):
+    """CFG's distance is 1 at w = 7.5, and that of the same coverage at w = 5; CFG++ loses coverage with the steps."""
+    if key["rule"] == "cfg":
+        return {"distance": (pair / same) ** ((7.5 - key["value"]) / 2.5), "coverage": 1 - 0.1 * key["value"]}
+    later = {25: -0.5, 100: 0.5}.get(key["steps"], 0.0)
+    return {"distance": pair * (1 + spread * z), "coverage": 0.5 - lost * later}
+
+
+def oversaturation(key, z, cfg=1.5, apg=1.0, projected=0.9, late=0.0, cut=0.4, kept=0.05, weaker=0.08, spread=0.01):
+    """Unguided 0.1 of outliers; CFG at w = 1.5 covers as much as APG at w = 4. ``late`` is at the weight 16 alone."""
+    rule, w = key["rule"], key["w"]
+    radius = {"cfg": cfg, "apg": apg, "projected": projected}.get(rule, 1.0) + late * (w == 16.0)
+    if rule == "cfg":
+        outliers, coverage = (weaker if w == 1.5 else 0.2), 1 - 0.1 * w
+    elif rule == "apg":
+        outliers, coverage = (kept if w == 4.0 else 0.2 * cut), 0.85
+    else:
+        outliers, coverage = 0.1, 0.9
+    return {"radius": 0.6 * radius * (1 + spread * z), "outliers": outliers * (1 + 0.001 * z), "coverage": coverage}
+
+
+def quarter(key, z, fields="both", w=2.0, evaluations=0.7, more=0.0, off=0.0, spread=0.0001):
+    """What is otherwise is so at one weight alone, and ``fields`` says where."""
+    if "sigma" in key:
+        return {"noise": 0.9, "denoised": 0.5}
+    here = key["w"] == w and fields in ("both", key["fields"])
+    return {
+        "nfe_cfg": 126.0,
+        "nfe_adaptive": 126.0 * (evaluations if here else 0.7) + spread * z,
+        "outliers_cfg": 0.1,
+        "outliers_adaptive": 0.1 + here * more + spread * z,
+        "coverage_cfg": 0.4,
+        "coverage_adaptive": 0.4 + here * off + spread * z,
+    }
+
+
+def few_steps(key, z, first=2.0, same=0.4, less=0.8, best=0.7, steps=8, spread=0.001):
+    """What is otherwise is so at ``steps`` alone. The best constant weight is 1.2."""
+    if "sigma" in key:
+        return {"ratio": first * (1 + spread * z) if key["sigma"] == 20.0 else 1.0}
+    here, w = key["steps"] == steps, key["value"]
+    if key["rule"] == "cfg":
+        outliers = {10.0: 0.1 * (less / same if here else 2.0), 1.0: 0.1}.get(w, 0.05)
+        return {"outliers": outliers, "trimmed_w2": 0.1 + abs(w - 1.2) / 10}
+    outliers, distance = (less, best) if here else (0.8, 0.7)
+    return {"outliers": 0.1 * outliers * (1 + spread * z), "trimmed_w2": 0.1 * distance * (1 + spread * z)}
+
+
+def schedules(key, z, gained=0.1, removed=0.3, mild=0.1, lost=0.1):
+    """Coverage falls with the constant weight, from w = 2 to 3 by 0.2; outliers are 0.1, and ``mild`` up to w = 2."""
+    shape, w = key["schedule"], key["w"]
+    rising, falling = shape in ("linear", "cosine"), shape.endswith("down")
+    coverage = 0.9 - 0.2 * (w - 1) + gained * rising - lost * falling
+    outliers = mild if w <= 2 else 0.1
+    return {"coverage": coverage + 0.0001 * z, "outliers": outliers * (1 - removed * rising) * (1 + 0.001 * z)}
+
+
+def step_count(key, z, pushes=0.1, rescaled=0.004, cfg_limit=0.001, from_cfg=0.005, **fields):
+    """What the last doubling moves samples by, 0.003 unless given; EluCD's by 0.1 more than those of CFG++."""
+    rule = key["rule"]
+    moved = {"cfg++": pushes, "elucd": pushes + 0.1, "cfg++/N": rescaled, "elucd/N": 0.002}
+    found = (moved | fields).get(rule, 0.003)
+    return {
+        "moved_256": found * (1 + 0.01 * z),
+        "from_cfg_256": from_cfg + 0.0001 * z,
+        "from_cfg-limit_256": cfg_limit + 0.0001 * z,
+    }
+
+
+def tsr(key, z, sharp=4.0, moved=0.0, emptied=0.1, at_sharp=0.1, at_clean=0.05, closer=0.5):
+    """At k = 1.25 score scaling is as sharp on the modes as TSR at 4 should be. On the fractal it is linear in k, and
+    at k = 1.1 as sharp as TSR at 1.5, with as many outliers as TSR at 2."""
+    k, naive = key["k"], key["rule"] == "score-scaling"
+    if key["place"] == "modes":
+        factor = 4 ** ((k - 1) / 0.25) if naive else sharp if k == 4 else k
+        share = 0.3 - emptied * (k - 1) / 0.25 if naive else 0.3 + moved * (k == 4)
+        return {"log_variance": math.log(0.05 / factor), "share": share + 0.0001 * z}
+    of = (k - 1) / 0.4 if naive else 0.25
+    return {
+        "outliers": 0.12 * (1 - of),
+        "median_log_density": 1 + of,
+        "coverage": 0.9 - 0.4 * of + (0 if naive else at_sharp if k == 1.5 else at_clean) + 0.0001 * z,
+        "trimmed_w2": (0.1 + of) * (1 if naive else 1 - closer) * (1 + 0.001 * z),
+        "tips": 0.1,
+    }
+
+
+def internal(key, z, removed=0.3, auto=0.3, paper=0.4, dropped=0.05):
+    """Within 0.05 of coverage are w = 1.4 of internal guidance, with ``removed``, and 1.75 of autoguidance."""
+    rule, w = key["rule"], key["w"]
+    own = rule == "internal-guidance"
+    share = paper if own and w == 1.7 else (removed / 0.4 if own else auto / 0.75) * (w - 1)
+    return {
+        "outliers": 0.15 * (1 + 0.1 * z) * (1 - share - 0.001 * z * (w > 1)),
+        "coverage": 0.9 - (0.12 if own else 0.06) * (w - 1),
+        "dropped_mass": (dropped if own and w == 1.7 else 0.0) + 0.001 * z,
+        "strays_05": 0.01,
+        "trimmed_w2": 0.02,
+    }
+
+
 MADE = {
+    "cfg++-invertibility": way_back,
+    "apg-oversaturation": oversaturation,
+    "adaptive-guidance-saves-a-quarter": quarter,
+    "raag-few-steps": few_steps,
     "training-two-basins": two_basins,
     "autoguidance-random-and-systematic": random_and_systematic,
     "autoguidance-figure-1": figure_1,
@@ -219,16 +362,44 @@ MADE = {
     "cfg-is-not-tilting": tilting,
     "cfg-overshoots": overshoots,
     "guidance-interval": interval,
+    "gfcg-frequency-and-threshold": frequency,
+    "fkc-samples-the-tilt": samples_the_tilt,
+    "rlg-rescales-kl": rescales,
+    "fbg-undoes-contamination": undoes,
     "sfg-curvature-is-the-classifier": curvature,
     "sfg-saddle-loss": saddle_loss,
     "sfg-warm-start": warm_start,
     "sfg-step-and-shift": step_and_shift,
     "sfg-cost": cost,
     "sfg-with-autoguidance": with_autoguidance,
+    "schedules-against-constant": schedules,
+    "step-count-dependence": step_count,
+    "tsr-against-scaling": tsr,
+    "internal-guidance-replaces-the-weak-model": internal,
 }
 
 # The effects of what is claimed, from how the rows are made.
 EFFECTS = {
+    "cfg++-invertibility": {"ratio_of_the_pair": 0.3, "ratio_at_equal_coverage": 0.6, "coverage_lost_by_steps": 0.3},
+    "apg-oversaturation": {
+        "growth_by_cfg": 1.5,
+        "growth_by_apg": 1.0,
+        "growth_by_projection": 0.9,
+        "outliers_of_cfgs": 0.4,
+        "outliers_of_unguided": 0.5,
+        "outliers_of_weaker_cfg": 5 / 8,
+    },
+    "adaptive-guidance-saves-a-quarter": {
+        "evaluations_networks": 0.7,
+        "more_outliers_networks": 0.0,
+        "coverage_off_networks": 0.0,
+    },
+    "raag-few-steps": {
+        "ratio_first_over_later": 2.0,
+        "outliers_of_cfgs": 0.4,
+        "outliers_of_unguided": 0.8,
+        "distance_of_best_weight": 0.7,
+    },
     "training-two-basins": {
         "free_positive": 0.5,
         "loss_if_positive": 0.3,
@@ -281,6 +452,22 @@ EFFECTS = {
         "outliers_removed_below": 0.0,
         "coverage_back": 0.5 / 0.52,
     },
+    "gfcg-frequency-and-threshold": {
+        "leak_removed": 0.8,
+        "coverage_lost": 0.0,
+        "more_coverage_than_cfg": 0.15,
+        "asking_seldom": 0.75 / 0.8,
+        "low_threshold": 0.25 / 0.8,
+        "high_threshold": 0.05,
+    },
+    "fkc-samples-the-tilt": {
+        "moments": 0.1,
+        "branches": 0.05 / 0.2,
+        "distance": 0.04 / 0.15,
+        "resampling": 1 - 0.05 / 0.15,
+    },
+    "rlg-rescales-kl": {"weight_off_gaussian": 0.0, "missed_gaussian": 0.02, "weight_off_modes": 0.05},
+    "fbg-undoes-contamination": {"leak_removed": 1.0, "coverage_lost": 0.0, "closer": 0.5},
     "sfg-curvature-is-the-classifier": {"networks": 0.95, "unequal": 0.96, "fractal": 0.97},
     "sfg-saddle-loss": {
         "saddles_over_modes": 5.0,
@@ -297,6 +484,33 @@ EFFECTS = {
     },
     "sfg-cost": {"evaluations": 0.0, "seconds_at_most": 1.05},
     "sfg-with-autoguidance": {"distance_gained_fractal": 1 - 0.5 / 0.7},
+    "schedules-against-constant": {
+        "coverage_gained_rising": 0.1,
+        "outliers_removed_rising": 0.3,
+        "outliers_removed_at_equal_coverage": 0.3,
+        "coverage_lost_falling": 0.1,
+    },
+    "step-count-dependence": {
+        "settled_moved": 0.003,
+        "terminal_fitted_from_cfg": 0.005,
+        "momentum_from_weaker_cfg": 0.001,
+        "pushes_moved": 0.1,
+        "rescaled_moved": 0.004,
+    },
+    "tsr-against-scaling": {
+        "variance_off": 0.0,
+        "share_moved": 0.0,
+        "share_kept": 0.1,
+        "coverage_gained_equally_sharp": 0.1,
+        "coverage_gained_equal_outliers": 0.05,
+        "closer_equal_outliers": 0.5,
+    },
+    "internal-guidance-replaces-the-weak-model": {
+        "outliers_removed": 0.3,
+        "removed_beside_autoguidance": 0.0,
+        "outliers_removed_paper": 0.4,
+        "dropped_mass_paper": 0.05,
+    },
 }
 
 # What is made different, and the criteria that are then not supported (and those that are undecided).
@@ -427,6 +641,27 @@ OTHERWISE = [
     ("guidance-interval", {"low": (0.0, -0.05)}, {"outliers_removed_below"}, set()),
     # Where the benefit is, coverage is lost: chosen is an interval without either.
     ("guidance-interval", {"middle": (0.3, -0.1)}, {"outliers_removed"}, set()),
+    ("gfcg-frequency-and-threshold", {"left": 0.015, "low": 0.02}, {"leak_removed"}, set()),
+    ("gfcg-frequency-and-threshold", {"kept": 0.05}, {"coverage_lost"}, set()),
+    ("gfcg-frequency-and-threshold", {"cfg": 0.84}, {"more_coverage_than_cfg"}, set()),
+    ("gfcg-frequency-and-threshold", {"seldom": 0.015}, {"asking_seldom"}, set()),
+    ("gfcg-frequency-and-threshold", {"low": 0.005}, {"low_threshold"}, set()),
+    ("gfcg-frequency-and-threshold", {"high": 0.0}, {"high_threshold"}, set()),
+    ("fkc-samples-the-tilt", {"off": 0.1}, {"moments"}, set()),
+    ("fkc-samples-the-tilt", {"misplaced": 0.2, "weights": 0.4}, {"branches"}, set()),
+    ("fkc-samples-the-tilt", {"w2": 0.1}, {"distance"}, set()),
+    ("fkc-samples-the-tilt", {"weights": 0.1}, {"resampling"}, set()),
+    # The nearer of CFG's samplers counts.
+    ("fkc-samples-the-tilt", {"ode": 0.3}, {"moments", "branches", "distance"}, set()),
+    ("rlg-rescales-kl", {"gaussian": 1.05}, {"weight_off_gaussian"}, set()),
+    ("rlg-rescales-kl", {"missed": 0.1}, {"missed_gaussian"}, set()),
+    ("rlg-rescales-kl", {"modes": 1.5}, {"weight_off_modes"}, set()),
+    ("rlg-rescales-kl", {"fractal": 0.8}, {"weight_off_fractal"}, set()),
+    ("fbg-undoes-contamination", {"leak": 0.02}, {"leak_removed"}, set()),
+    ("fbg-undoes-contamination", {"coverage": 0.85}, {"coverage_lost"}, set()),
+    ("fbg-undoes-contamination", {"distance": 0.055}, {"closer"}, set()),
+    # Against the best of the constant weights, and only at the true share.
+    ("fbg-undoes-contamination", {"constant": 0.035}, {"closer"}, set()),
     # The worst level decides, and one without a number decides nothing.
     ("sfg-curvature-is-the-classifier", {"worst": 0.7}, {"networks"}, set()),
     ("sfg-curvature-is-the-classifier", {"unequal": 0.8, "fractal": 0.7}, {"unequal", "fractal"}, set()),
@@ -479,6 +714,61 @@ OTHERWISE = [
         {f"{n}_gained_{p}" for n in ("distance", "outliers") for p in ("fractal", "simplex16")},
         set(),
     ),
+    ("cfg++-invertibility", {"pair": 0.7}, {"ratio_of_the_pair"}, set()),
+    ("cfg++-invertibility", {"same": 1.1}, {"ratio_at_equal_coverage"}, set()),
+    ("cfg++-invertibility", {"lost": 0.05}, {"coverage_lost_by_steps"}, set()),
+    ("cfg++-invertibility", {"pair": 0.5, "spread": 0.1}, set(), {"ratio_of_the_pair"}),
+    ("apg-oversaturation", {"cfg": 1.1}, {"growth_by_cfg"}, set()),
+    ("apg-oversaturation", {"apg": 1.2}, {"growth_by_apg"}, set()),
+    ("apg-oversaturation", {"projected": 1.2}, {"growth_by_projection"}, set()),
+    # At the largest weight alone.
+    ("apg-oversaturation", {"late": 0.3}, {"growth_by_apg", "growth_by_projection"}, set()),
+    ("apg-oversaturation", {"cut": 0.6}, {"outliers_of_cfgs"}, set()),
+    ("apg-oversaturation", {"kept": 0.095, "weaker": 0.1}, {"outliers_of_unguided"}, set()),
+    ("apg-oversaturation", {"weaker": 0.04}, {"outliers_of_weaker_cfg"}, set()),
+    ("apg-oversaturation", {"cfg": 1.25, "spread": 0.1}, set(), {"growth_by_cfg"}),
+    *(
+        ("adaptive-guidance-saves-a-quarter", {"fields": fields, "w": w, **made}, {f"{criterion}_{fields}"}, set())
+        for fields in ("networks", "exact")
+        for w in (2.0, 4.0)
+        for made, criterion in (
+            ({"evaluations": 0.8}, "evaluations"),
+            ({"more": 0.03}, "more_outliers"),
+            ({"off": 0.05}, "coverage_off"),
+            ({"off": -0.05}, "coverage_off"),
+        )
+    ),
+    ("raag-few-steps", {"first": 0.5}, {"ratio_first_over_later"}, set()),
+    *(
+        ("raag-few-steps", {made: value, "steps": steps}, {criterion}, set())
+        for made, value, criterion in (
+            ("same", 0.7, "outliers_of_cfgs"),
+            ("less", 1.2, "outliers_of_unguided"),
+            ("best", 1.1, "distance_of_best_weight"),
+        )
+        for steps in (5, 8, 10)
+    ),
+    ("schedules-against-constant", {"gained": 0.0}, {"coverage_gained_rising"}, set()),
+    # At equal coverage the constant weight lies halfway between 2 and 3.
+    ("schedules-against-constant", {"mild": 0.05}, {"outliers_removed_at_equal_coverage"}, set()),
+    ("schedules-against-constant", {"mild": 0.2, "removed": 0.0}, {"outliers_removed_rising"}, set()),
+    ("schedules-against-constant", {"lost": 0.0}, {"coverage_lost_falling"}, set()),
+    *(("step-count-dependence", {rule: 0.02}, {"settled_moved"}, set()) for rule in ("cfg", "terminal-fitted", "apg")),
+    ("step-count-dependence", {"smc-cfg": 0.02}, set(), set()),  # is not judged
+    ("step-count-dependence", {"from_cfg": 0.05}, {"terminal_fitted_from_cfg"}, set()),
+    ("step-count-dependence", {"cfg_limit": 0.05}, {"momentum_from_weaker_cfg"}, set()),
+    ("step-count-dependence", {"pushes": 0.02}, {"pushes_moved"}, set()),  # one that settles is enough
+    ("step-count-dependence", {"rescaled": 0.02}, {"rescaled_moved"}, set()),
+    ("tsr-against-scaling", {"sharp": 5.0}, {"variance_off"}, set()),
+    ("tsr-against-scaling", {"moved": -0.03}, {"share_moved"}, set()),
+    ("tsr-against-scaling", {"emptied": 0.0}, {"share_kept"}, set()),
+    ("tsr-against-scaling", {"at_sharp": 0.0}, {"coverage_gained_equally_sharp"}, set()),
+    ("tsr-against-scaling", {"at_clean": 0.0}, {"coverage_gained_equal_outliers"}, set()),
+    ("tsr-against-scaling", {"closer": 0.0}, {"closer_equal_outliers"}, set()),
+    ("internal-guidance-replaces-the-weak-model", {"removed": 0.05, "auto": 0.05}, {"outliers_removed"}, set()),
+    ("internal-guidance-replaces-the-weak-model", {"auto": 0.4}, {"removed_beside_autoguidance"}, set()),
+    ("internal-guidance-replaces-the-weak-model", {"paper": 0.05}, {"outliers_removed_paper"}, set()),
+    ("internal-guidance-replaces-the-weak-model", {"dropped": 0.2}, {"dropped_mass_paper"}, set()),
 ]
 
 

@@ -26,6 +26,7 @@ def installed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     # Built from a copy: what an earlier build left in the checkout must not get in.
     shutil.copytree(ROOT, source(folder), ignore=shutil.ignore_patterns(*UNPACKED, "networks"))
+    (source(folder) / "league" / "probe.png").write_text("{}")
     for study in ("probe", "probe-quick"):  # a result among those that are committed
         (source(folder) / "studies" / study).mkdir()
         for name in (*RESULT, "runs.csv.journal"):
@@ -72,7 +73,8 @@ from toyguide.datasets import dataset_names, dataset_root
 from toyguide_apps.serve import EXPLORER, STUDIES
 from toyguide_apps.studies_page.results import bundled_root
 print(json.dumps([
-    tg.__file__, str(dataset_root()), str(EXPLORER), str(STUDIES), str(bundled_root()), dataset_names(), model_names()
+    tg.__file__, str(dataset_root()), str(EXPLORER), str(STUDIES), str(bundled_root()), dataset_names(),
+    sorted(name for kind in ("field", "adapter", "classifier") for name in model_names(kind=kind))
 ]))
 """
     package, datasets, explorer, page, studies, names, models = json.loads(run(installed, "-c", code))
@@ -104,9 +106,17 @@ def test_results_of_studies_are_in_it_and_nothing_else_of_their_folders(installe
             assert (studies / there.parent.name / "summary.json").read_bytes() == there.read_bytes()
 
 
+def test_the_league_is_in_it(installed):
+    for there in source(installed.parent).glob("league/*.*"):
+        if there.suffix in (".md", ".csv", ".json", ".png"):
+            assert (installed / "toyguide_league" / there.name).read_bytes() == there.read_bytes()
+    found = run(installed, "-c", "from toyguide_apps.shared.bundled import bundled; print(bundled('league'))")
+    assert Path(found.strip()) == installed / "toyguide_league"
+
+
 def test_the_explorers_parts_import_each_other(installed):
     code = "from toyguide_apps.{0} import page; print(page.__file__)"
-    for folder in ("explorer_page", "studies_page"):
+    for folder in ("explorer_page", "league_page", "studies_page"):
         page = run(installed, "-c", code.format(folder)).strip()
         assert Path(page) == installed / "toyguide_apps" / folder / "page.py"
 

@@ -283,6 +283,28 @@ def _inside(declared: param.Parameter, share: float) -> Any:
     return round(value) if isinstance(declared, param.Integer) else value
 
 
+def _effective(cls: type[Rule]) -> str | None:
+    if not cls.only_with:
+        raise Skipped("every parameter always has a meaning, as it says")
+    fields = fields_for(cls)
+    for name, choices in cls.only_with.items():
+        for choice, among in choices.items():
+            without = [v for v in cls.declared()[choice].objects if v not in among]
+            for value in without:
+                one, other = (cls(**{choice: value, name: v}) for v in _two_values(cls.declared()[name]))
+                if name in one.effective():
+                    return f"{name} means something with {choice} = {value!r}, unlike what only_with says"
+                if not _agree(apart(run(one, fields), run(other, fields)), 0.0):
+                    return f"{name} changes the points with {choice} = {value!r}, unlike what only_with says"
+    return None
+
+
+def _two_values(declared: param.Parameter) -> tuple[Any, Any]:
+    if isinstance(declared, param.Selector):
+        return declared.objects[0], declared.objects[-1]
+    return _inside(declared, 0.3), _inside(declared, 0.7)
+
+
 def _alone(cls: type[Rule]) -> str | None:
     if cls.interacts:
         raise Skipped("its points affect each other, as it says")
@@ -498,6 +520,7 @@ CHECKS = (
     Check("guides at its default values", _guides),
     Check("unguided at its unguided values", _unguided),
     Check("equal to other rules where it says so", _limits),
+    Check("parameters without meaning change nothing", _effective),
     Check("each point guided by itself", _alone),
     Check("batches as runs one by one", _batched),
     Check("turned with its fields", _moved("rotation")),

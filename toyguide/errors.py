@@ -28,7 +28,7 @@ def unknown(kind: str, value: object, valid: Iterable[str]) -> InputError:
     hint = f"; did you mean {near!r}?" if near else ""
     listed = ", ".join(names) or "(none)"
     if len(listed) > _LONGEST:
-        listed = f"{len(names)}, like {', '.join(_alike(str(value), names))}"
+        listed = f"{len(names)} names, like {', '.join(_alike(str(value), names))}"
     return InputError(f"unknown {kind} {str(value)!r}: expected one of {listed}{hint}{_WHERE.get(kind, '')}")
 
 

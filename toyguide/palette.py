@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["BAND_OPACITY", "DARK", "DASHES", "LIGHT", "PATH_OPACITY", "Theme", "bands", "two_sided"]
+__all__ = ["BAND_OPACITY", "DARK", "DASHES", "LIGHT", "PATH_OPACITY", "SERIES", "Theme", "bands", "two_sided"]
 
 BAND_OPACITY = 0.55
 """Opacity of the strongest band of a background."""
@@ -18,6 +18,10 @@ PATH_OPACITY = 0.3
 """Opacity of a trajectory among many."""
 DASHES: tuple[tuple[int, ...], ...] = ((), (7, 3), (2, 2), (8, 3, 2, 3))
 """The dash patterns of the curves of panels A to D, in line lengths and gaps; the first is solid."""
+
+
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#b3458a", "#e69f00", "#56b4e9", "#22262b")
+"""The colours of a chart's series, in order of appearance."""
 
 
 @dataclass(frozen=True)

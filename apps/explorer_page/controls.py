@@ -101,6 +101,7 @@ class PanelCard(pn.viewable.Viewer):
         self._sliders = _column()
         self._widgets: dict[str, Any] = {}
         self._switches: dict[str, OffSwitch] = {}
+        self._rows: dict[str, pn.viewable.Viewable] = {}  # each parameter's control with its text
         self._text = RuleText(state)
         self._shown: tuple[Rule, int] | None = None
         self._own = OwnCard(state)
@@ -134,9 +135,12 @@ class PanelCard(pn.viewable.Viewer):
                     self._switches[key].show(getattr(chosen, key))
                 else:
                     self._widgets[key].value = getattr(chosen, key)
-            return
-        self._switches = {}
-        self._sliders[:] = [self._widget(key, known) for key, known in _controlled(chosen).items()]
+        else:
+            self._switches = {}
+            self._rows = {key: self._widget(key, known) for key, known in _controlled(chosen).items()}
+            self._sliders[:] = list(self._rows.values())
+        for key, row in self._rows.items():
+            row.visible = key in chosen.effective()
 
     def _widget(self, key: str, known: param.Parameter) -> pn.viewable.Viewable:
         value = getattr(self._rule, key)

@@ -90,7 +90,7 @@ def _links(here: str, query: dict[str, str]) -> pn.viewable.Viewable:
         query: Its URL's query, whose theme is passed on.
     """
     theme = "?theme=dark" if query.get("theme") == "dark" else ""
-    pages = {"explorer": "Explorer", "studies": "Studies"}
+    pages = {"explorer": "Explorer", "studies": "Studies", "league": "League"}
     marked = {name: ' aria-current="page"' if name == here else "" for name in pages}
     items = "".join(f'<a href="{name}{theme}"{marked[name]}>{text}</a>' for name, text in pages.items())
     return pn.pane.HTML(f"<nav aria-label='Pages'>{items}</nav>", stylesheets=[_LINKS], margin=(0, 10))

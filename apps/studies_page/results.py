@@ -7,7 +7,6 @@ the environment variable ``TOYGUIDE_STUDIES`` names.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +20,7 @@ from toyguide.studies.record import Record, Run, runs_of
 from toyguide.studies.report import SUMMARY, describe, read_summary
 from toyguide.studies.run import folder_of, remaining_cost
 from toyguide.studies.workshop import Workshop
+from toyguide_apps.shared.bundled import bundled
 
 __all__ = ["Found", "bundled_root", "found", "output_root", "rough_seconds"]
 
@@ -64,12 +64,7 @@ def output_root() -> Path:
 
 def bundled_root() -> Path | None:
     """The folder of the bundled results: ``studies/`` in a checkout, else their own package."""
-    beside = Path(__file__).resolve().parents[2] / "studies"
-    if (beside / "__init__.py").is_file():
-        return beside
-    spec = importlib.util.find_spec("toyguide_studies")
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    return Path(places[0]) if places else None
+    return bundled("studies")
 
 
 def found(study: Study) -> tuple[list[Found], list[str]]:

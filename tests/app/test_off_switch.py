@@ -131,3 +131,16 @@ def test_curves_over_a_parameter_that_is_off(off):
     assert not mark.visible
     off.set({"params": {**off.panels[1].rule.values(), "r": 0.25}})
     assert (mark.visible, mark.location) == (True, 0.25)
+
+
+def test_parameters_that_mean_nothing_with_the_choice_are_hidden():
+    state = ExplorerState()
+    card = PanelCard(state)
+    state.set_rule(state.selected, tg.rule("dps", form="lgd", observed="first"))
+    shown = {key for key, row in card._rows.items() if row.visible}
+    assert {"s", "samples", "y0"} <= shown
+    assert "y1" not in shown
+    state.set_rule(state.selected, tg.rule("dps", form="moment", observed="second"))
+    shown = {key for key, row in card._rows.items() if row.visible}
+    assert "y1" in shown
+    assert not {"s", "samples", "y0"} & shown

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     setting("rule", "the guidance rule, see toyguide rules", choices=list(rules()), metavar="RULE")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the rule")
-    setting("interval", "guide only where LOW < sigma <= HIGH", type=_interval, metavar="LOW,HIGH")
+    setting("interval", "guide only where LOW < sigma <= HIGH", type=interval, metavar="LOW,HIGH")
     setting("schedule", "how the weight varies over the steps, like linear or early:0.5; default: constant")
     setting("sampler", f"one of {', '.join(SAMPLERS)}")
     setting("steps", "solver steps", type=int)
@@ -86,8 +86,8 @@ def _experiment(args: argparse.Namespace) -> Experiment:
     given = {name: getattr(args, name) for name in _DEFAULTS if hasattr(args, name)}
     base = {} if args.experiment is None else Experiment.from_json(_read(args.experiment)).settings()
     same_rule = given.get("rule", base.get("rule")) == base.get("rule")
-    params = {**(base.get("params", {}) if same_rule else {}), **dict(_assignment("--set", text) for text in args.set)}
-    fields = {**base.get("fields", {}), **dict(_assignment("--field", text) for text in args.field)}
+    params = {**(base.get("params", {}) if same_rule else {}), **dict(assignment("--set", text) for text in args.set)}
+    fields = {**base.get("fields", {}), **dict(assignment("--field", text) for text in args.field)}
     return Experiment(**{**base, **given, "params": params, "fields": fields})
 
 
@@ -98,7 +98,7 @@ def _read(path: str) -> str:
         raise InputError(f"experiment {path!r}: cannot be read ({problem})") from problem
 
 
-def _assignment(flag: str, text: str) -> tuple[str, Any]:
+def assignment(flag: str, text: str) -> tuple[str, Any]:
     """Parses ``name=value``; the value is a number, true or false, or else a string."""
     name, equals, value = text.partition("=")
     if not (name and equals and value):
@@ -114,7 +114,8 @@ def _assignment(flag: str, text: str) -> tuple[str, Any]:
     return name, value
 
 
-def _interval(text: str) -> tuple[float, float]:
+def interval(text: str) -> tuple[float, float]:
+    """Parses ``LOW,HIGH``."""
     try:
         low, high = map(float, text.split(","))
     except ValueError as problem:

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
         resolve_device(args.device)
     import toyguide.plots  # noqa: F401, raises at once if matplotlib is missing
 
-    output = _checked(args.output)
+    output = checked_folder(args.output)
 
     chosen = list(studies()) if args.study == _ALL else [args.study]
     with stopping(lambda: "what is finished is kept"), executor as workers:
@@ -90,7 +90,7 @@ def _run(study: Any, plan: Any, output: Path, executor: Executor | None) -> dict
     from toyguide.studies.run import folder_of
 
     folder = folder_of(study, plan, output)
-    with _Bar(study.name, folder) as bar:
+    with Bar(study.name, folder) as bar:
         outcome = run_study(study, plan, output, bar.tell, executor)
     for sheet in outcome.sheets:
         figure = draw_sheet(sheet)
@@ -102,7 +102,7 @@ def _run(study: Any, plan: Any, output: Path, executor: Executor | None) -> dict
     return summary
 
 
-class _Bar:
+class Bar:
     """A progress bar in the terminal; it also writes the progress to ``progress.json`` for other processes."""
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -118,7 +118,7 @@ class _Bar:
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} and {remaining} left{postfix}",
         )
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Bar:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -146,7 +146,7 @@ class _Bar:
             os.replace(temporary, self._file)
 
 
-def _checked(output: str) -> Path:
+def checked_folder(output: str) -> Path:
     """The folder for all studies, created if missing; checked after all other flags, because this writes."""
     folder = Path(output)
     nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())

@@ -110,6 +110,9 @@ class Rule(param.Parameterized):
     off: ClassVar[Mapping[str, Any]] = {}
     """The value that switches each parameter off, for those that have one. ``math.inf`` may be such a value, though
     the sliders end below it."""
+    only_with: ClassVar[Mapping[str, Mapping[str, tuple[Any, ...]]]] = {}
+    """The choices with which a parameter means anything: ``{"k": {"aim": ("tempered",)}}``. Without them its value
+    changes nothing, and the explorer does not show it."""
     limits: ClassVar[tuple[Limit, ...]] = ()
     """Values at which it equals other rules."""
     equivariant: ClassVar[tuple[str, ...]] = ("rotation", "translation")
@@ -188,6 +191,15 @@ class Rule(param.Parameterized):
     def values(self) -> dict[str, Any]:
         """The parameters' values by name."""
         return {k: getattr(self, k) for k in self.declared()}
+
+    def effective(self) -> dict[str, Any]:
+        """The values that mean anything with the other ones, see ``only_with``."""
+        values = self.values()
+        return {
+            k: v
+            for k, v in values.items()
+            if all(values[choice] in among for choice, among in self.only_with.get(k, {}).items())
+        }
 
     def changed(self) -> dict[str, Any]:
         """The values that are not the defaults: what makes this rule from its name."""

@@ -15,19 +15,18 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullLocator
 
-from toyguide.palette import LIGHT
+from toyguide.palette import LIGHT, SERIES
 from toyguide.plots.parts import TEXT
 from toyguide.studies.charts import Chart, Series
 
-__all__ = ["Key", "Keys", "categories", "colour_of", "draw_chart", "numbers_of", "positions"]
+__all__ = ["MARKERS", "Key", "Keys", "categories", "colour_of", "draw_chart", "numbers_of", "positions"]
 
 Key = tuple[str, int]
 """A legend entry: its label and the number of its colour."""
 Keys = dict[Key, Any]
 """matplotlib's handles by legend entry."""
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b3458a", "#e69f00", "#56b4e9", "#22262b")
-_MARKERS = "os^Dv<>"
+MARKERS = "os^Dv<>"
 _MOST_MARKERS = 30  # on a line
 _PAD = 0.05  # margin around the data, as a share of the axis
 _BARS = 0.8  # width of a category's bars, as a share of the category's
@@ -38,7 +37,7 @@ _TICK_SPACING = {"x": 0.42, "y": 0.25}  # least distance of ticks, in inches
 
 def colour_of(number: int) -> str:
     """The colour with this number."""
-    return _COLOURS[number % len(_COLOURS)]
+    return SERIES[number % len(SERIES)]
 
 
 def numbers_of(named: Iterable[tuple[str, int | None]]) -> dict[str, int]:
@@ -120,7 +119,7 @@ def _extent(chart: Chart) -> tuple[tuple[float, float], tuple[float, float]]:
 
 def _draw_series(axes: Axes, series: Series, x: Any, number: int, width: float) -> Any:
     """Draw a series and return its handle for the legend."""
-    colour, marker, y = colour_of(number), _MARKERS[number % len(_MARKERS)], np.asarray(series.y, dtype=float)
+    colour, marker, y = colour_of(number), MARKERS[number % len(MARKERS)], np.asarray(series.y, dtype=float)
     low, high = (np.asarray([] if v is None else v, dtype=float) for v in (series.low, series.high))
     look: dict[str, Any] = {"color": colour, "label": series.label}
     if series.style == "bars":

@@ -104,6 +104,7 @@ def run_study(
     output: Path,
     tell: Tell = lambda progress: None,
     executor: Executor | None = None,
+    networks: Path | None = None,
 ) -> Outcome:
     """Run what is missing of a study, and judge it.
 
@@ -116,6 +117,7 @@ def run_study(
         tell: Receives the progress.
         executor: Trains and measures; any of ``concurrent.futures``, None for this process. Its workers need
             ``output`` under the same path.
+        networks: Another folder of networks than that in ``output``.
 
     Raises:
         InputError: If the folder cannot be made, read or written to.
@@ -128,7 +130,7 @@ def run_study(
     except OSError as problem:
         raise InputError(f"output {str(folder)!r}: the folder cannot be made ({problem.strerror})") from problem
     steps = _Steps(tell)
-    workshop = Workshop(plan, output / "networks", steps.training)
+    workshop = Workshop(plan, networks or output / "networks", steps.training)
     record = Record(study, runs_of(study, plan), folder)
     _log_stale(record)
     trainings = _untrained(record, workshop)

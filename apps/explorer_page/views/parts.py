@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import param
 
 from toyguide import Experiment, rule
 from toyguide.errors import InputError
@@ -123,12 +124,19 @@ def _drawing(drawing: Drawing | None) -> dict[str, Any] | None:
 
 
 def named(experiment: Experiment) -> str:
-    """A run's rule with its parameters."""
-    shown = {k: v for k, v in experiment.params.items() if isinstance(v, float | int)}
-    words = {True: "on", False: "off"}
-    values = ", ".join(f"{k} {words[v]}" if isinstance(v, bool) else f"{k} = {v:g}" for k, v in shown.items())
+    """A run's rule with its parameters that mean anything; of its choices those that are not the default."""
+    chosen = rule(experiment.rule, **experiment.params)
+    choices = {k for k, known in chosen.declared().items() if isinstance(known, param.Selector)} & set(chosen.changed())
+    shown = {k: v for k, v in chosen.effective().items() if isinstance(v, float | int) or k in choices}
+    values = ", ".join(_value(k, v) for k, v in shown.items())
     name = short_name(experiment)
     return f"{name}  ({values})" if values else name
+
+
+def _value(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"{name} {'on' if value else 'off'}"
+    return f"{name} {value}" if isinstance(value, str) else f"{name} = {value:g}"
 
 
 def short_name(experiment: Experiment) -> str:

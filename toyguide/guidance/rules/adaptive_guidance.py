@@ -18,6 +18,7 @@ from torch import Tensor
 
 from toyguide.guidance.base import Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Evaluation, Guided
+from toyguide.targets import Target
 
 
 class AdaptiveGuidance(Rule):
@@ -54,6 +55,9 @@ class AdaptiveGuidance(Rule):
     below = PerTrajectory(
         0.5, bounds=(0.0, math.inf), softbounds=(0.0, 2.0), step=0.05, doc="Noise level from which a point may stop."
     )
+
+    def target(self) -> Target:
+        return Target({"main": self.w, "uncond": 1 - self.w})
 
     def begin(self, at: Evaluation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return at.x, at.x.new_full((len(at.x), 1), math.inf)

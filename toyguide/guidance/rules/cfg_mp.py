@@ -27,6 +27,7 @@ from torch import Tensor
 from toyguide.fields import velocity_from_denoised
 from toyguide.guidance.base import Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Evaluation, Guided
+from toyguide.targets import Target
 
 _RIDGE = 1e-8
 
@@ -68,6 +69,9 @@ class CfgManifoldProjection(Rule):
     threshold = param.Number(
         0.33, bounds=(0.0, 100.0), softbounds=(0.0, 5.0), step=0.01, doc="Iterate only above this noise level."
     )
+
+    def target(self) -> Target:
+        return Target({"main": self.w, "uncond": 1 - self.w})
 
     def before_step(self, at: Evaluation, memory: Any) -> tuple[Tensor, Any]:
         if self.K == 0 or at.sigma <= self.threshold:

@@ -27,8 +27,10 @@ import param
 import torch
 from torch import Tensor
 
+from toyguide.fields.rewards import Reward
 from toyguide.guidance.base import Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Evaluation, Guided
+from toyguide.targets import Target
 
 _OBSERVED = {"first": (0,), "second": (1,), "both": (0, 1)}
 _DATA_VARIANCE = 0.25
@@ -56,6 +58,11 @@ class DiffusionPosteriorSampling(Rule):
         "more common."
     )
     unguided = {"zeta": 0.0}
+    only_with = {
+        **{name: {"form": ("lgd",)} for name in ("s", "samples")},
+        "y0": {"observed": ("first", "both")},
+        "y1": {"observed": ("second", "both")},
+    }
     off = {"zeta": 0.0, "s": 0.0}
     limits = (Limit({"form": "moment", "zeta": 0.0}, "none"), Limit({"form": "lgd", "zeta": 0.0}, "none"))
     equivariant = ()
@@ -83,6 +90,13 @@ class DiffusionPosteriorSampling(Rule):
         1.0, bounds=(0.0, 10.0), softbounds=(0.0, 2.0), step=0.1, doc="Spread of lgd's samples; 0 puts them all on D."
     )
     samples = param.Integer(16, bounds=(1, 10_000), softbounds=(1, 64), doc="Number of lgd's samples.")
+
+    def target(self) -> Target | None:
+        if self.zeta != 1:
+            return None  # neither the prior nor the posterior
+        picked = torch.eye(2, dtype=torch.float64)[list(_OBSERVED[self.observed])]
+        y = torch.tensor([self.y0, self.y1], dtype=torch.float64)
+        return Target({"main": 1.0}, Reward.near(y, picked, self.R**0.5))
 
     def begin(self, at: Evaluation, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         if self.form != "lgd":

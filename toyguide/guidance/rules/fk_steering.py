@@ -28,6 +28,7 @@ from torch import Tensor
 from toyguide.guidance.evaluation import Arrival, Evaluation, Guided, Transition
 from toyguide.guidance.particles import effective_share, resampled, weights_trace
 from toyguide.guidance.rewarded import Rewarded
+from toyguide.targets import Target
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,9 @@ class FkSteering(Rewarded):
     threshold = param.Number(
         0.5, bounds=(0.0, 1.0), step=0.05, doc="Resample where the effective share of the points is below this."
     )
+
+    def target(self) -> Target:
+        return Target({"main": 1.0}, self.reward_of(2) * self.lam)
 
     def begin(self, at: Evaluation, generator: torch.Generator) -> tuple[Tensor, Particles]:
         zero = at.x.new_zeros(len(at.x))

@@ -40,6 +40,7 @@ from toyguide.datasets.roles import Role
 from toyguide.guidance.base import Limit, Rule
 from toyguide.guidance.evaluation import Arrival, Evaluation, Guided, Transition
 from toyguide.guidance.particles import effective_share, resampled, weights_trace
+from toyguide.targets import Target
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class FeynmanKacCorrectors(Rule):
     )
     needs = ("main", "uncond", Role("other", "class", "the field whose density main's is multiplied with"))
     unguided = {"mode": "cfg", "w": 1.0}
+    only_with = {"w": {"mode": ("cfg",)}, "beta": {"mode": ("tempering",)}}
     off = {"w": 1.0, "beta": 1.0, "clamp": 0.0}
     limits = (
         Limit({"mode": "tempering", "beta": 1.0}, "none"),
@@ -116,6 +118,9 @@ class FeynmanKacCorrectors(Rule):
         step=0.1,
         doc="Largest difference of a step's log-weight from the mean one; 0 is no limit, the authors take 1.",
     )
+
+    def target(self) -> Target:
+        return Target(self.powers())
 
     def powers(self) -> dict[str, float]:
         """The power of each field's density in the target, by role."""

@@ -51,6 +51,7 @@ class ForesightGuidance(Rule):
     family = "Several fields"
     needs = ("main", "uncond")
     unguided = {"step": "cfg", "w_f": 1.0, "K": 0}
+    only_with = {"lam": {"step": ("cfg++",)}}
     off = {"K": 0}
     limits = (
         Limit({"K": 0}, "cfg++", same=("lam",)),

@@ -47,6 +47,7 @@ class HTransform(Rule):
         "A large alpha guides little, alpha = 0 ends on the point itself."
     )
     unguided = {"alpha": math.inf}
+    only_with = {name: {"y": ("point",)} for name in ("y0", "y1")}
     off = {"alpha": math.inf}
     limits = (Limit({"alpha": math.inf}, "none"),)
     equivariant = ()

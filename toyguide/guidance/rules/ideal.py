@@ -43,6 +43,11 @@ class Ideal(Rewarded):
     )
     needs = (Role("main", "exact", "the exact field that the target is made of"), "uncond")
     unguided = {"aim": "tilt", "w": 1.0}
+    only_with = {
+        "w": {"aim": ("tilt",)},
+        "k": {"aim": ("tempered",)},
+        **{name: {"aim": ("reward",)} for name in ("reward", "y0", "y1", "alpha")},
+    }
     off = {"k": 1.0, "w": 1.0}
     # A lattice has directions of its own: turned fields are guided alike to its accuracy only.
     equivariant = ()

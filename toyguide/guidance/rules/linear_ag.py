@@ -22,6 +22,7 @@ from toyguide.fields import denoised_from_eps
 from toyguide.guidance.base import Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Evaluation, Guided
 from toyguide.guidance.linear_fits import HELD, LinearFit, find_fit
+from toyguide.targets import Target
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,9 @@ class LinearAdaptiveGuidance(Rule):
         step=0.01,
         doc="The regression takes over at this noise level and below; 0 is CFG.",
     )
+
+    def target(self) -> Target:
+        return Target({"main": self.w, "uncond": 1 - self.w})
 
     def begin(self, at: Evaluation, generator: torch.Generator) -> tuple[Tensor, Past]:
         fit = None

@@ -31,6 +31,7 @@ from torch import Tensor
 from toyguide.datasets.roles import Role
 from toyguide.guidance.base import Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Arrival, Evaluation, Guided, Transition
+from toyguide.targets import Target
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ class NegativeGuidance(Rule):
     family = "Several fields"
     needs = ("main", Role("negative", "class", "the field of the class that is avoided"))
     unguided = {"lam": 0.0}
+    only_with = {
+        "prior": {"posterior": ("running", "exact")},
+        "T": {"posterior": ("running",)},
+        "p_max": {"posterior": ("running", "exact")},
+    }
     off = {"lam": 0.0}
     limits = (Limit({"posterior": "static", "lam": 1.5}, "cfg", {"w": 2.5}, fields={"uncond": "negative"}),)
     batchable = True
@@ -79,6 +85,11 @@ class NegativeGuidance(Rule):
         1.0, bounds=(0.0, 30.0), softbounds=(0.0, 5.0), step=0.1, doc="How fast the running p follows the path."
     )
     p_max = param.Number(0.99, bounds=(0.001, 0.999999), step=0.01, doc="Greatest p.")
+
+    def target(self) -> Target | None:
+        if self.posterior != "static":
+            return None  # a mixture without one of its classes is no product of powers
+        return Target({"main": 1 + self.lam, "negative": -self.lam})
 
     def begin(self, at: Evaluation, generator: torch.Generator) -> tuple[Tensor, Belief]:
         p = at.x.new_full((len(at.x), 1), min(self.prior, self.p_max))

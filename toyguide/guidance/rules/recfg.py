@@ -26,6 +26,7 @@ from toyguide.fields import Field, eps_from_denoised
 from toyguide.fields.mixtures import GaussianMixture
 from toyguide.guidance.base import PerTrajectory, Rule
 from toyguide.guidance.evaluation import Evaluation, Guided
+from toyguide.targets import Target
 
 _POINTS = 4096  # a power of 2, as Sobol's sequence needs
 _SEED = 0
@@ -58,6 +59,9 @@ class RectifiedCfg(Rule):
     batchable = True
 
     w = PerTrajectory(4.0, bounds=(0.0, 30.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided.")
+
+    def target(self) -> Target:
+        return Target({"main": self.w, "uncond": 1 - self.w})
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
         main, uncond = at.denoised_each("main", "uncond")

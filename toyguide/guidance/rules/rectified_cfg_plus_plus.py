@@ -20,6 +20,7 @@ import param
 from toyguide.fields import denoised_from_velocity
 from toyguide.guidance.base import Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Evaluation, Guided
+from toyguide.targets import Target
 
 
 class RectifiedCfgPlusPlus(Rule):
@@ -48,6 +49,9 @@ class RectifiedCfgPlusPlus(Rule):
     share: Any = param.Number(
         1.0, bounds=(0.0, 1.0), step=0.05, doc="How far ahead the push is evaluated, in steps; 0 is CFG."
     )
+
+    def target(self) -> Target:
+        return Target({"main": self.w, "uncond": 1 - self.w})
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
         main = at.denoised("main")

@@ -19,6 +19,7 @@ from torch import Tensor
 from toyguide.guidance.evaluation import Arrival, Evaluation, Guided, Transition
 from toyguide.guidance.particles import separate_stream
 from toyguide.guidance.rewarded import Rewarded
+from toyguide.targets import Target
 
 
 class Svdd(Rewarded):
@@ -54,6 +55,11 @@ class Svdd(Rewarded):
         step=0.05,
         doc="Temperature α of the choice, in units of the reward; 0 takes the largest value.",
     )
+
+    def target(self) -> Target | None:
+        if self.alpha == 0:
+            return None  # it chooses the best candidate, whatever the density
+        return Target({"main": 1.0}, self.reward_of(2) * (1 / self.alpha))
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
         return Guided(at.denoised())

@@ -15,6 +15,7 @@ from typing import Any
 
 from toyguide.guidance.base import Limit, PerTrajectory, Rule
 from toyguide.guidance.evaluation import Evaluation, Guided
+from toyguide.targets import Target
 
 
 class TerminalFitted(Rule):
@@ -42,6 +43,9 @@ class TerminalFitted(Rule):
     w = PerTrajectory(
         4.0, bounds=(0.0, 1000.0), softbounds=(0.0, 10.0), step=0.1, doc="Guidance weight; 1 is unguided."
     )
+
+    def target(self) -> Target:
+        return Target({"main": self.w, "uncond": 1 - self.w})
 
     def guide(self, at: Evaluation, memory: Any) -> Guided:
         main, uncond = at.denoised_each("main", "uncond")
