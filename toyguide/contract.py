@@ -25,7 +25,7 @@ from toyguide.fields.adapters import Adapter
 from toyguide.fields.mixtures import GaussianMixture
 from toyguide.fields.two_headed import TwoHeadedMLP
 from toyguide.guidance import FAMILIES, ROLES, Batched, Evaluation, Rule, Scene, Wrapper, rules
-from toyguide.samplers import Noise, Sampler, Slope, Step, sampler, trajectory
+from toyguide.samplers import Noise, Sampler, Slope, Step, misfit, sampler, trajectory
 
 __all__ = ["CHECKS", "Check", "Finding", "check_rule"]
 
@@ -164,9 +164,7 @@ def points() -> Tensor:
 
 def allowed(*chosen: Rule) -> str:
     """A sampler that all of the rules may be used with."""
-    if any(rule.needs_noise for rule in chosen):
-        return "ancestral"
-    return "euler" if any(rule.first_order for rule in chosen) else "heun"
+    return next(name for name in ("heun", "euler", "ancestral") if not any(misfit(rule, name) for rule in chosen))
 
 
 def run(
