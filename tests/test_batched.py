@@ -81,10 +81,21 @@ def test_a_joint_is_its_runs(fields, key, name, interval):
     assert interval or len(ends) > 1, "the number makes a difference"  # some only above or below the interval
 
 
-def test_the_weight_of_a_rule_that_is_joined_may_be_each_points_own():
-    """Many weights are what a sweep runs as one batch; other numbers may be one for all points."""
+ONE_FOR_ALL = {  # real numbers that all points share: runs that differ in them are separate batches
+    "cfg-mp": {"threshold"},
+    "dps": {"R", "s", "y0", "y1"},
+    "fsg": {"threshold", "w_b", "w_f"},
+    "negative": {"T", "p_max", "prior"},
+    "rectified-cfg++": {"share"},
+}
+
+
+def test_every_real_number_of_a_rule_that_is_joined_is_named():
+    """Each may be every point's own, but for those listed; a rule's weight always may."""
     for key, cls in JOINED.items():
         numbers = {name for name, declared in cls.declared().items() if isinstance(declared, param.Number)}
+        whole = {name for name in numbers if isinstance(cls.declared()[name], param.Integer | param.Boolean)}
+        assert numbers - whole - set(cls.per_trajectory()) == ONE_FOR_ALL.get(key, set()), key
         assert set(cls.per_trajectory()) <= numbers, key
         weight = weight_of(cls)
         assert weight is None or weight in cls.per_trajectory(), key
