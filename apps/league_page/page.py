@@ -17,6 +17,7 @@ from toyguide_apps.shared.notices import refuse
 
 __all__ = ["League", "LeagueModel", "league_page"]
 
+_CODE = "code { color: inherit; }"  # the default is too pale on a light page
 _MISSING = (
     "No league was run yet. `toyguide league` makes one: about half an hour on two cores, `--quick` a few minutes."
 )
@@ -39,18 +40,18 @@ class League(pn.viewable.Viewer):
             "prints it beside the others with the differences, paired by seed.\n\n**Its best parameters**\n\n"
             "`toyguide tune RULE --aim outliers`"
         )
-        return [pn.pane.Markdown(text, margin=(4, 14))]
+        return [pn.pane.Markdown(text, margin=(4, 14), stylesheets=[_CODE])]
 
     def __panel__(self) -> pn.viewable.Viewable:
         folder = league_folder()
         if folder is None:
-            return pn.pane.Markdown(_MISSING, margin=10)
+            return pn.pane.Markdown(_MISSING, margin=10, stylesheets=[_CODE])
         try:
             text, drawn = "\n".join(introduction(standings_of(folder))), shown(folder)
         except InputError as problem:
             return pn.pane.Markdown(str(problem), margin=10)
         how = pmui.Accordion(
-            ("How to read this, and what was matched", pn.pane.Markdown(text)),
+            ("How to read this, and what was matched", pn.pane.Markdown(text, stylesheets=[_CODE])),
             margin=(0, 10),
             sizing_mode="stretch_width",
         )

@@ -16,6 +16,7 @@ __all__ = ["Framed", "asked", "framed"]
 _LINKS = """
     nav { display: flex; gap: 4px; font-size: 13.5px; }
     a { color: inherit; text-decoration: none; padding: 6px 10px; border-radius: 4px; }
+    @media (max-width: 700px) { nav { gap: 0; } a { padding: 6px; } }
     a:hover, a:focus-visible { background: rgba(128,128,128,.18); }
     a[aria-current] { box-shadow: inset 0 -2px currentColor; border-radius: 0; font-weight: 600; }
 """
@@ -38,6 +39,7 @@ _SHARED = {
                     "minHeight": "42px !important",
                     "& h3": {"fontSize": "17px !important", "color": "inherit !important"},
                     "& a": {"color": "inherit !important"},
+                    "@media (max-width: 700px)": {"& h3": {"display": "none"}},  # the links name the page too
                 }
             }
         },
