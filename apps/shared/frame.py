@@ -39,7 +39,10 @@ _SHARED = {
                     "minHeight": "42px !important",
                     "& h3": {"fontSize": "17px !important", "color": "inherit !important"},
                     "& a": {"color": "inherit !important"},
-                    "@media (max-width: 700px)": {"& h3": {"display": "none"}},  # the links name the page too
+                    # Out of sight where there is no room, as the links name the page too; still the home link's name.
+                    "@media (max-width: 700px)": {
+                        "& h3": {"position": "absolute", "width": "1px", "height": "1px", "overflow": "hidden"}
+                    },
                 }
             }
         },
